@@ -1,0 +1,73 @@
+//! The world's errors. A programmer's errors (shape, device) panic at the caller's line instead.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong outside the program itself. Each message says what, where and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("configuration: {key}: {why}")]
+    Config { key: String, why: String },
+    #[error("{}: {why}", Place(file, *line))]
+    Data { file: PathBuf, line: Option<usize>, why: String },
+    #[error("{}", weights_message(file, missing, unexpected, misshaped))]
+    Weights { file: PathBuf, missing: Vec<String>, unexpected: Vec<String>, misshaped: Vec<String> },
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error(
+        "step {step}: the loss term '{term}' is {value}: training stopped; the last good checkpoint is {kept}. \
+         Lower the learning rate (--set) or go on from that checkpoint with --resume"
+    )]
+    NotFinite { step: u64, term: String, value: f32, kept: String },
+    #[error("device: {0}")]
+    Device(String),
+}
+
+impl Error {
+    pub fn config(key: impl Into<String>, why: impl Into<String>) -> Error {
+        Error::Config { key: key.into(), why: why.into() }
+    }
+
+    pub fn data(file: impl AsRef<Path>, why: impl Into<String>) -> Error {
+        Error::Data { file: file.as_ref().to_path_buf(), line: None, why: why.into() }
+    }
+
+    pub fn data_at(file: impl AsRef<Path>, line: usize, why: impl Into<String>) -> Error {
+        Error::Data { file: file.as_ref().to_path_buf(), line: Some(line), why: why.into() }
+    }
+
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Error {
+        Error::Io { path: path.as_ref().to_path_buf(), source }
+    }
+}
+
+struct Place<'a>(&'a Path, Option<usize>);
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.1 {
+            Some(line) => write!(f, "{}:{line}", self.0.display()),
+            None => write!(f, "{}", self.0.display()),
+        }
+    }
+}
+
+fn weights_message(file: &Path, missing: &[String], unexpected: &[String], misshaped: &[String]) -> String {
+    let mut text = format!("{}: the weights do not fit the network", file.display());
+    for (what, names) in [("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped)] {
+        if names.is_empty() {
+            continue;
+        }
+        let _ = write!(text, "\n  {} {what}:", names.len());
+        for name in names.iter().take(8) {
+            let _ = write!(text, "\n    {name}");
+        }
+        if names.len() > 8 {
+            let _ = write!(text, "\n    ... and {} more", names.len() - 8);
+        }
+    }
+    text.push_str("\n  check that the preset (widths, stages, vocabulary) is the one the weights were trained with");
+    text
+}

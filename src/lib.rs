@@ -1,0 +1,4 @@
+pub mod data;
+pub mod engine;
+pub mod error;
+pub mod mirrorgan;
