@@ -1,0 +1,3 @@
+//! Floor 0: where numbers live and who computes on them.
+
+pub mod cpu;

@@ -1,0 +1,162 @@
+//! Element by element: sums, products, activations, the gated linear unit, reparameterisation.
+
+use super::Case;
+use crate::engine::device::cpu::for_chunks;
+use crate::engine::tensor::tape::{record_many, record1};
+use crate::engine::tensor::{Tensor, run, same_shape};
+
+const CHUNK: usize = 16 * 1024;
+
+/// y[i] = f(x[i])
+fn map1(name: &'static str, x: &Tensor, f: impl Fn(f32) -> f32 + Sync + Send) -> Tensor {
+    let mut y = x.empty(x.shape());
+    run(name, [&mut y], [x], |[y], [x]| {
+        for_chunks(y, CHUNK, |i, y| y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, &x)| *y = f(x)));
+    });
+    y
+}
+
+/// y[i] = f(a[i], b[i])
+fn map2(name: &'static str, a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync + Send) -> Tensor {
+    let mut y = a.empty(a.shape());
+    run(name, [&mut y], [a, b], |[y], [a, b]| {
+        for_chunks(y, CHUNK, |i, y| {
+            let rest = a[i * CHUNK..].iter().zip(&b[i * CHUNK..]);
+            y.iter_mut().zip(rest).for_each(|(y, (&a, &b))| *y = f(a, b));
+        });
+    });
+    y
+}
+
+/// y = a + b
+#[track_caller]
+pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
+    same_shape("add", a, b);
+    let y = map2("add_fwd", a, b, |a, b| a + b);
+    record1(y, [a, b], |dy, _| [Some(dy.clone()), Some(dy)])
+}
+
+/// y = Σ terms, all of one shape.
+#[track_caller]
+pub fn add_all(terms: &[&Tensor]) -> Tensor {
+    let (first, rest) = terms.split_first().expect("add_all wants at least one term");
+    let mut y = first.detach();
+    for term in rest {
+        same_shape("add_all", first, term);
+        y = map2("add_fwd", &y, &term.detach(), |a, b| a + b);
+    }
+    let n = terms.len();
+    record_many(vec![y], terms, move |mut dys, _| vec![dys.swap_remove(0); n]).swap_remove(0)
+}
+
+/// y = a · b
+#[track_caller]
+pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
+    same_shape("mul", a, b);
+    let y = map2("mul_fwd", a, b, |a, b| a * b);
+    let (sa, sb) = (a.detach(), b.detach());
+    record1(y, [a, b], move |dy, [wa, wb]| {
+        let product = |x: &Tensor| map2("mul_bwd", &dy, x, |d, x| d * x);
+        [wa.then(|| product(&sb)), wb.then(|| product(&sa))]
+    })
+}
+
+/// y = factor · x
+pub fn scale(x: &Tensor, factor: f32) -> Tensor {
+    let y = map1("scale_fwd", x, |x| factor * x);
+    record1(y, [x], move |dy, _| [Some(map1("scale_bwd", &dy, |d| factor * d))])
+}
+
+/// y = tanh(x)
+pub fn tanh(x: &Tensor) -> Tensor {
+    let y = map1("tanh_fwd", x, f32::tanh);
+    let saved = y.detach();
+    record1(y, [x], move |dy, _| [Some(map2("tanh_bwd", &dy, &saved, |d, y| d * (1.0 - y * y)))])
+}
+
+/// y = σ(x) = 1 / (1 + e^-x)
+pub fn sigmoid(x: &Tensor) -> Tensor {
+    let y = map1("sigmoid_fwd", x, logistic);
+    let saved = y.detach();
+    record1(y, [x], move |dy, _| [Some(map2("sigmoid_bwd", &dy, &saved, |d, y| d * y * (1.0 - y)))])
+}
+
+/// y = max(x, slope · x); slope 0 is ReLU.
+pub fn leaky_relu(x: &Tensor, slope: f32) -> Tensor {
+    let y = map1("leaky_relu_fwd", x, |x| if x > 0.0 { x } else { slope * x });
+    let saved = x.detach();
+    record1(y, [x], move |dy, _| {
+        [Some(map2("leaky_relu_bwd", &dy, &saved, |d, x| if x > 0.0 { d } else { slope * d }))]
+    })
+}
+
+/// GLU over the last dimension: y = a · σ(b) with x = [a | b].
+#[track_caller]
+pub fn glu(x: &Tensor) -> Tensor {
+    let wide = x.shape().last_dim();
+    assert!(wide.is_multiple_of(2), "glu splits the last dimension in two; {:?} is odd", x.shape());
+    let (c, rows) = (wide / 2, (CHUNK / wide).max(1));
+    let mut y = x.empty(x.shape().with_last(c));
+    run("glu_fwd", [&mut y], [x], |[y], [x]| {
+        for_chunks(y, rows * c, |i, y| {
+            for (y, x) in y.chunks_mut(c).zip(x[i * rows * wide..].chunks(wide)) {
+                let (a, b) = x.split_at(c);
+                y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, &b))| *y = a * logistic(b));
+            }
+        });
+    });
+    let saved = x.detach();
+    record1(y, [x], move |dy, _| {
+        let mut dx = saved.empty(saved.shape());
+        run("glu_bwd", [&mut dx], [&dy, &saved], |[dx], [dy, x]| {
+            for_chunks(dx, rows * wide, |i, dx| {
+                let rest = x[i * rows * wide..].chunks(wide).zip(dy[i * rows * c..].chunks(c));
+                for (dx, (x, dy)) in dx.chunks_mut(wide).zip(rest) {
+                    for j in 0..c {
+                        let gate = logistic(x[c + j]);
+                        dx[j] = dy[j] * gate;
+                        dx[c + j] = dy[j] * x[j] * gate * (1.0 - gate);
+                    }
+                }
+            });
+        });
+        [Some(dx)]
+    })
+}
+
+/// Reparameterisation: c = mu + e^(logvar/2) · eps.
+#[track_caller]
+pub fn reparameterise(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
+    same_shape("reparameterise", mu, logvar);
+    same_shape("reparameterise", mu, eps);
+    let spread = map2("reparameterise_fwd", logvar, eps, |l, e| (0.5 * l).exp() * e);
+    let y = map2("reparameterise_fwd", mu, &spread, |m, s| m + s);
+    record1(y, [mu, logvar], move |dy, _| {
+        let dl = map2("reparameterise_bwd", &dy, &spread, |d, s| 0.5 * d * s);
+        [Some(dy), Some(dl)]
+    })
+}
+
+/// 1 / (1 + e^-x)
+pub fn logistic(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        Case::new("add", "", |x| vec![add(&x[0], &x[1])]).input([3, 5]).input([3, 5]),
+        Case::new("add_all", "three terms", |x| vec![add_all(&[&x[0], &x[1], &x[0]])]).input([7]).input([7]),
+        Case::new("mul", "", |x| vec![mul(&x[0], &x[1])]).input([2, 3, 4]).input([2, 3, 4]),
+        Case::new("scale", "", |x| vec![scale(&x[0], -1.7)]).input([11]),
+        Case::new("tanh", "", |x| vec![tanh(&x[0])]).input_in([4, 9], -2.0, 2.0),
+        Case::new("sigmoid", "", |x| vec![sigmoid(&x[0])]).input_in([4, 9], -3.0, 3.0),
+        Case::new("leaky_relu", "positive", |x| vec![leaky_relu(&x[0], 0.2)]).input_in([31], 0.1, 1.0),
+        Case::new("leaky_relu", "negative", |x| vec![leaky_relu(&x[0], 0.2)]).input_in([31], -1.0, -0.1),
+        Case::new("glu", "image", |x| vec![glu(&x[0])]).input([2, 3, 3, 8]),
+        Case::new("glu", "row", |x| vec![glu(&x[0])]).input([3, 10]),
+        Case::new("reparameterise", "", |x| vec![reparameterise(&x[0], &x[1], &x[2])])
+            .input([3, 5])
+            .input([3, 5])
+            .constant([3, 5], -2.0, 2.0),
+    ]
+}

@@ -1,0 +1,211 @@
+//! Reverse-mode differentiation: nodes in creation order, gradients for whoever asks.
+//!
+//! A leaf is a tensor that gradients may be asked for; what is computed from leaves is recorded, all
+//! else is not. [`backward`] runs only the nodes on a path to a target, each once, and frees what they saved.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Tensor, run};
+
+type Backward = Box<dyn FnOnce(Vec<Option<Tensor>>, &[bool]) -> Vec<Option<Tensor>> + Send>;
+
+/// One recorded operation.
+struct Node {
+    id: u64,
+    outputs: usize,
+    parents: Vec<Option<Edge>>,
+    backward: Mutex<Option<Backward>>,
+}
+
+/// A tensor's place on the tape: an output of a node.
+#[derive(Clone)]
+pub(super) struct Edge {
+    node: Arc<Node>,
+    output: usize,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static RECORDING: Cell<bool> = const { Cell::new(true) };
+}
+
+impl Node {
+    fn new(outputs: usize, parents: Vec<Option<Edge>>, backward: Option<Backward>) -> Arc<Node> {
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Node { id, outputs, parents, backward: Mutex::new(backward) })
+    }
+}
+
+impl Edge {
+    pub(super) fn leaf() -> Edge {
+        Edge { node: Node::new(1, Vec::new(), None), output: 0 }
+    }
+
+    fn key(&self) -> (u64, usize) {
+        (self.node.id, self.output)
+    }
+}
+
+/// Runs `f` without recording: for inference and for what happens between steps.
+pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECORDING.set(self.0);
+        }
+    }
+    let _restore = Restore(RECORDING.replace(false));
+    f()
+}
+
+/// Whether an operation on these inputs will be recorded: if not, nothing need be saved for backward.
+pub fn is_recorded(ins: &[&Tensor]) -> bool {
+    RECORDING.get() && ins.iter().any(|x| x.edge.is_some())
+}
+
+/// Puts an operation on the tape and returns its outputs, now recorded.
+///
+/// `back(gradients of the outputs, which inputs are wanted)` returns the gradients of the inputs; an output that
+/// nothing depends on has no gradient, and an input that is not wanted needs none.
+pub fn record<const O: usize, const I: usize>(
+    outs: [Tensor; O],
+    ins: [&Tensor; I],
+    back: impl FnOnce([Option<Tensor>; O], [bool; I]) -> [Option<Tensor>; I] + Send + 'static,
+) -> [Tensor; O] {
+    let outs = record_many(outs.into(), &ins, move |dys, wanted| {
+        let dys: [Option<Tensor>; O] = dys.try_into().unwrap_or_else(|_| unreachable!());
+        back(dys, wanted.try_into().unwrap()).into()
+    });
+    outs.try_into().unwrap_or_else(|_| unreachable!())
+}
+
+/// [`record`] for one output that always has a gradient when backward reaches it.
+pub fn record1<const I: usize>(
+    out: Tensor,
+    ins: [&Tensor; I],
+    back: impl FnOnce(Tensor, [bool; I]) -> [Option<Tensor>; I] + Send + 'static,
+) -> Tensor {
+    let [out] = record([out], ins, move |[dy], wanted| match dy {
+        Some(dy) => back(dy, wanted),
+        None => std::array::from_fn(|_| None),
+    });
+    out
+}
+
+/// [`record`] for a number of inputs known only at run time.
+pub fn record_many(
+    mut outs: Vec<Tensor>,
+    ins: &[&Tensor],
+    back: impl FnOnce(Vec<Option<Tensor>>, &[bool]) -> Vec<Option<Tensor>> + Send + 'static,
+) -> Vec<Tensor> {
+    if !is_recorded(ins) {
+        return outs;
+    }
+    let parents = ins.iter().map(|x| x.edge.clone()).collect();
+    let node = Node::new(outs.len(), parents, Some(Box::new(back)));
+    for (output, out) in outs.iter_mut().enumerate() {
+        out.edge = Some(Edge { node: node.clone(), output });
+    }
+    outs
+}
+
+/// The gradients that were asked for.
+#[derive(Default)]
+pub struct Grads(HashMap<(u64, usize), Tensor>);
+
+impl Grads {
+    /// The gradient of a target; none where the loss does not depend on it.
+    pub fn get(&self, target: &Tensor) -> Option<&Tensor> {
+        self.0.get(&target.edge.as_ref()?.key())
+    }
+
+    pub fn take(&mut self, target: &Tensor) -> Option<Tensor> {
+        self.0.remove(&target.edge.as_ref()?.key())
+    }
+
+    fn add(&mut self, edge: &Edge, gradient: Tensor) {
+        match self.0.entry(edge.key()) {
+            std::collections::hash_map::Entry::Vacant(slot) => {
+                slot.insert(gradient);
+            }
+            std::collections::hash_map::Entry::Occupied(mut slot) => accumulate(slot.get_mut(), &gradient),
+        }
+    }
+}
+
+/// sum += x
+#[track_caller]
+fn accumulate(sum: &mut Tensor, x: &Tensor) {
+    super::same_shape("gradient accumulation", sum, x);
+    run("accumulate", [sum], [x], |[sum], [x]| {
+        crate::engine::device::cpu::for_chunks(sum, 16 * 1024, |i, sum| {
+            let x = &x[i * 16 * 1024..];
+            sum.iter_mut().zip(x).for_each(|(s, x)| *s += x);
+        });
+    });
+}
+
+/// The gradients of the scalar `loss` with respect to `targets` (leaves, or anything on the way).
+#[track_caller]
+pub fn backward(loss: &Tensor, targets: &[&Tensor]) -> Grads {
+    assert_eq!(loss.len(), 1, "backward starts from one number, not from {:?}", loss.shape);
+    let Some(root) = &loss.edge else { panic!("backward from a tensor that does not depend on any leaf") };
+    let targets: std::collections::HashSet<(u64, usize)> =
+        targets.iter().filter_map(|t| t.edge.as_ref()).map(Edge::key).collect();
+    let nodes = reachable(root);
+    let wanted = on_a_path(&nodes, &targets);
+    let mut grads = Grads::default();
+    grads.add(root, Tensor::full(loss.shape, 1.0));
+    no_grad(|| {
+        for node in nodes.iter().rev().filter(|n| wanted[&n.id] && !n.parents.is_empty()) {
+            let keys = (0..node.outputs).map(|o| (node.id, o));
+            let dys: Vec<_> = keys
+                .map(|k| if targets.contains(&k) { grads.0.get(&k).cloned() } else { grads.0.remove(&k) })
+                .collect();
+            let asked: Vec<bool> =
+                node.parents.iter().map(|p| p.as_ref().is_some_and(|e| wanted[&e.node.id])).collect();
+            if dys.iter().all(Option::is_none) || !asked.contains(&true) {
+                continue;
+            }
+            let Some(back) = node.backward.lock().unwrap().take() else {
+                panic!("backward through a graph whose saved tensors were freed by an earlier backward")
+            };
+            for ((parent, gradient), asked) in node.parents.iter().zip(back(dys, &asked)).zip(asked) {
+                if let (Some(edge), Some(gradient), true) = (parent, gradient, asked) {
+                    grads.add(edge, gradient);
+                }
+            }
+        }
+    });
+    grads.0.retain(|key, _| targets.contains(key));
+    grads
+}
+
+/// All nodes that `root` depends on, oldest first.
+fn reachable(root: &Edge) -> Vec<Arc<Node>> {
+    let mut seen = HashMap::new();
+    let mut open = vec![root.node.clone()];
+    while let Some(node) = open.pop() {
+        if seen.insert(node.id, node.clone()).is_none() {
+            open.extend(node.parents.iter().flatten().map(|e| e.node.clone()));
+        }
+    }
+    let mut nodes: Vec<_> = seen.into_values().collect();
+    nodes.sort_by_key(|n| n.id);
+    nodes
+}
+
+/// Which nodes are targets or lead to one.
+fn on_a_path(nodes: &[Arc<Node>], targets: &std::collections::HashSet<(u64, usize)>) -> HashMap<u64, bool> {
+    let mut wanted: HashMap<u64, bool> = HashMap::new();
+    for node in nodes {
+        let target = (0..node.outputs).any(|o| targets.contains(&(node.id, o)));
+        let leads = node.parents.iter().flatten().any(|e| wanted[&e.node.id]);
+        wanted.insert(node.id, target || leads);
+    }
+    wanted
+}
