@@ -1,3 +1,6 @@
 //! Floor 0: where numbers live and who computes on them.
 
 pub mod cpu;
+mod gemm;
+
+pub use gemm::{Mat, gemm};
