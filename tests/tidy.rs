@@ -65,7 +65,8 @@ fn unsafe_and_the_cuda_driver_stay_on_the_ground_floor() {
 
 #[test]
 fn the_machine_knows_no_paper() {
-    let papers = ["mirrorgan", "attngan", "stem", "glam", "damsm", "caption", "captions", "bird", "birds", "gan"];
+    let papers =
+        ["mirrorgan", "attngan", "stem", "glam", "damsm", "caption", "captions", "bird", "birds", "gan"];
     let found = files("src/engine", &[".rs"])
         .into_iter()
         .flat_map(|(path, text)| words(&code(&text)).into_iter().map(move |w| (path.clone(), w)))
@@ -105,7 +106,8 @@ fn a_file_uses_only_floors_below_its_own() {
         ("main", 6),
         ("lib", 6),
     ];
-    let floor = |module: &str| FLOORS.iter().find(|(name, _)| module.starts_with(name)).map(|(_, floor)| *floor);
+    let floor =
+        |module: &str| FLOORS.iter().find(|(name, _)| module.starts_with(name)).map(|(_, floor)| *floor);
     let mut found = Vec::new();
     for (path, text) in files("src", &[".rs"]) {
         let module = path.trim_start_matches("src/").trim_end_matches(".rs").replace('/', "::");
@@ -131,7 +133,10 @@ fn every_kernel_file_has_its_operator_file() {
         all.map(|(path, _)| Path::new(&path).file_stem().unwrap().to_string_lossy().into_owned()).collect()
     };
     let operators = stems("src/engine/ops", ".rs");
-    none("kernels without an operator", stems("kernels", ".cu").into_iter().filter(|k| !operators.contains(k)).collect());
+    none(
+        "kernels without an operator",
+        stems("kernels", ".cu").into_iter().filter(|k| !operators.contains(k)).collect(),
+    );
 }
 
 #[test]
@@ -181,10 +186,18 @@ fn files_have_names_that_say_something() {
 
 #[test]
 fn no_path_of_one_machine_and_no_parked_work() {
-    let marks = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("to", "do!("), concat!("unimple", "mented!("), concat!("FIX", "ME")];
+    let marks = [
+        concat!("/wo", "rk/"),
+        concat!("/ro", "ot/"),
+        concat!("to", "do!("),
+        concat!("unimple", "mented!("),
+        concat!("FIX", "ME"),
+    ];
     let mut found = Vec::new();
     for folder in ["src", "kernels", "benches", "tests", "tools", "examples", "presets", ".ci"] {
-        for (path, text) in files(folder, &[".rs", ".cu", ".cuh", ".py", ".toml", ".md", "check", "run", "gpu"]) {
+        for (path, text) in
+            files(folder, &[".rs", ".cu", ".cuh", ".py", ".toml", ".md", "check", "run", "gpu"])
+        {
             found.extend(marks.iter().filter(|m| text.contains(**m)).map(|m| format!("{path}: {m}")));
         }
     }
