@@ -2,5 +2,6 @@
 
 pub mod cpu;
 mod gemm;
+pub mod simd;
 
 pub use gemm::{Mat, gemm};
