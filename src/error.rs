@@ -68,6 +68,8 @@ fn weights_message(file: &Path, missing: &[String], unexpected: &[String], missh
             let _ = write!(text, "\n    ... and {} more", names.len() - 8);
         }
     }
-    text.push_str("\n  check that the preset (widths, stages, vocabulary) is the one the weights were trained with");
+    text.push_str(
+        "\n  check that the preset (widths, stages, vocabulary) is the one the weights were trained with",
+    );
     text
 }
