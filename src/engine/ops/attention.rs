@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::Case;
 use super::matmul::{Mat, gemm};
+use super::pointwise::exp;
 use super::rnn::row_lengths;
 use crate::engine::device::cpu::Buffer;
 use crate::engine::tensor::tape::record1;
@@ -308,7 +309,7 @@ fn add_products(sum: &mut [f32], a: &[f32], b: &[f32]) {
 fn softmax_rows(x: &mut [f32], width: usize, valid: usize) {
     x.chunks_exact_mut(width).for_each(|row| centre(row, valid));
     // One pass over all rows: the rows alone are too short for wide vectors.
-    x.iter_mut().for_each(|x| *x = x.exp());
+    x.iter_mut().for_each(|x| *x = exp(*x));
     x.chunks_exact_mut(width).for_each(|row| normalise(row, valid));
 }
 

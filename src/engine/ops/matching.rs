@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::Case;
 use super::attention::{add, centre, dot, normalise};
 use super::matmul::{Mat, gemm};
+use super::pointwise::exp;
 use super::rnn::row_lengths;
 use crate::engine::device::cpu::{Buffer, map};
 use crate::engine::tensor::tape::record1;
@@ -194,7 +195,7 @@ impl Pairs {
     fn over_words(&self, s: &mut [f32]) {
         for row in s.chunks_exact_mut(self.columns()) {
             self.own.iter().for_each(|own| centre(&mut row[own.clone()], own.len()));
-            row.iter_mut().for_each(|s| *s = s.exp());
+            row.iter_mut().for_each(|s| *s = exp(*s));
             self.own.iter().for_each(|own| normalise(&mut row[own.clone()], own.len()));
         }
     }
@@ -208,7 +209,7 @@ impl Pairs {
         }
         for (alpha, s) in alpha.chunks_exact_mut(m).zip(s.chunks_exact(m)) {
             for ((alpha, s), (sum, largest)) in alpha.iter_mut().zip(s).zip(sum.iter_mut().zip(&largest)) {
-                *alpha = (self.gamma1 * (s - largest)).exp();
+                *alpha = exp(self.gamma1 * (s - largest));
                 *sum += *alpha;
             }
         }
