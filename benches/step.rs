@@ -34,7 +34,8 @@ fn main() {
     if let Some(file) = option("--outputs") {
         write(file, &report.image);
     }
-    let json = serde_json::json!({ "seconds": report.seconds, "losses": report.losses, "peak_mb": peak_mb() });
+    let json =
+        serde_json::json!({ "seconds": report.seconds, "losses": report.losses, "peak_mb": peak_mb() });
     println!("{json}");
 }
 

@@ -22,7 +22,12 @@ fn main() {
             *parameter = add(&parameter.detach(), &down).leaf();
         }
         if step % 25 == 0 {
-            println!("step {step:3}: loss {:.6}, y = {:.3} x + {:.3}", loss.item(), slope.item(), offset.item());
+            println!(
+                "step {step:3}: loss {:.6}, y = {:.3} x + {:.3}",
+                loss.item(),
+                slope.item(),
+                offset.item()
+            );
         }
     }
     assert!((slope.item() - 3.0).abs() < 1e-2 && (offset.item() + 0.5).abs() < 1e-2);

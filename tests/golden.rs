@@ -26,6 +26,9 @@ use mirrorgan_engine::mirrorgan::stream::CaptionDecoder;
 const LENGTHS: [usize; 4] = [18, 11, 7, 5];
 const WORDS: usize = 18;
 const GRADIENT: f64 = 1e-3;
+/// In one golden an activation lies so near zero that f32 puts it on the other side of a LeakyReLU's kink than the
+/// f64 of the golden does. PyTorch's own f32 gradients before that layer are off by 3.2e-3.
+const GRADIENT_AT_A_KINK: f64 = 5e-3;
 
 // ------------------------------------------------------------------------------------------------- the golden file
 
@@ -34,12 +37,18 @@ struct Golden {
     name: &'static str,
     archive: Archive,
     worst: BTreeMap<&'static str, (f64, String)>,
+    gradient_tolerance: f64,
 }
 
 impl Golden {
     fn open(name: &'static str) -> Golden {
         let path = format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
-        Golden { name, archive: Archive::read(path).unwrap(), worst: BTreeMap::new() }
+        Golden {
+            name,
+            archive: Archive::read(path).unwrap(),
+            worst: BTreeMap::new(),
+            gradient_tolerance: GRADIENT,
+        }
     }
 
     fn take(&mut self, name: &str) -> Array {
@@ -68,7 +77,7 @@ impl Golden {
     }
 
     fn gradient(&mut self, name: &str, ours: &[f32]) {
-        self.close("gradient", name, ours, GRADIENT, 1e-7);
+        self.close("gradient", name, ours, self.gradient_tolerance, 1e-7);
     }
 
     /// A large tensor is kept as its norm, its mean and a sample of its values.
@@ -344,8 +353,7 @@ fn stage_discriminator(stage: usize, width: usize, features: usize) -> (Discrimi
     network(STAGES[stage], |scope| Discriminator::new(scope, 64 << stage, features, &config))
 }
 
-fn discriminator(name: &'static str, stage: usize, width: usize, features: usize, batch: usize) {
-    let mut golden = Golden::open(name);
+fn discriminator(mut golden: Golden, stage: usize, width: usize, features: usize, batch: usize) {
     let (d, store) = stage_discriminator(stage, width, features);
     let picture = |kind| image(&format!("{kind}{stage}"), batch, 64 << stage);
     let (real, fake, sentence) = (picture("real"), picture("fake"), input("sentence", [batch, features]));
@@ -366,16 +374,17 @@ fn discriminator(name: &'static str, stage: usize, width: usize, features: usize
 
 #[test]
 fn discriminators_small() {
-    discriminator("discriminator0_small", 0, 8, 32, 4);
-    discriminator("discriminator1_small", 1, 8, 32, 4);
-    discriminator("discriminator2_small", 2, 8, 32, 4);
+    discriminator(Golden::open("discriminator0_small"), 0, 8, 32, 4);
+    discriminator(Golden::open("discriminator1_small"), 1, 8, 32, 4);
+    discriminator(Golden::open("discriminator2_small"), 2, 8, 32, 4);
 }
 
 #[test]
 fn discriminators_cub() {
-    discriminator("discriminator0_cub", 0, 64, 256, 2);
-    discriminator("discriminator1_cub", 1, 64, 256, 2);
-    discriminator("discriminator2_cub", 2, 64, 256, 2);
+    discriminator(Golden::open("discriminator0_cub"), 0, 64, 256, 2);
+    discriminator(Golden::open("discriminator1_cub"), 1, 64, 256, 2);
+    let golden = Golden { gradient_tolerance: GRADIENT_AT_A_KINK, ..Golden::open("discriminator2_cub") };
+    discriminator(golden, 2, 64, 256, 2);
 }
 
 // ------------------------------------------------------------------------------------------------------------ DAMSM

@@ -41,6 +41,7 @@ impl Discriminator {
         assert_eq!(MAP << downs, side, "a discriminator's image side is a power of two");
         let channels = config.width << (downs.min(S16) - 1);
         let code = scope.at("img_code_s16");
+        let first = Conv2d::new(&code.at(0), 3, config.width, [4, 4], Conv::new(2, 1));
         let mut blocks = Vec::new();
         for i in 1..downs.min(S16) {
             let (conv, norm) = (code.at(3 * i - 1), code.at(3 * i));
@@ -49,7 +50,7 @@ impl Discriminator {
         blocks.extend(beyond_s16(scope, channels, downs.saturating_sub(S16)));
         let unconditional = || Logit::new(&scope.at("UNCOND_DNET"), channels);
         Discriminator {
-            first: Conv2d::new(&code.at(0), 3, config.width, [4, 4], Conv::new(2, 1)),
+            first,
             blocks,
             conditional: Judge::new(&scope.at("COND_DNET"), channels, features),
             unconditional: config.unconditional.then(unconditional),

@@ -192,3 +192,70 @@ impl Adam {
             .flat_map(|Slot { m, v, average, .. }| [Some(m), Some(v), average.as_mut()].into_iter().flatten())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::nn::{Initialiser, Source, Store};
+    use crate::engine::ops::pointwise::mul;
+    use crate::engine::ops::reduce::sum;
+    use crate::engine::tensor::Rng;
+
+    fn weight(seed: u64) -> (Param, Adam) {
+        let rng = Rng::new(seed, 0);
+        let make = |scope: &crate::engine::nn::Scope| scope.param("w", &[5], 1, Initialiser::Uniform(1.0));
+        let (param, store) = Store::build(Source::Init(rng), make).unwrap();
+        let config = AdamConfig { learning_rate: 0.1, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
+        (param, Adam::new(store.params(), config).averaging(0.9))
+    }
+
+    fn descend(param: &Param, adam: &mut Adam, steps: usize) {
+        for _ in 0..steps {
+            let w = param.tensor();
+            let loss = sum(&mul(&w, &w));
+            drop(w);
+            adam.minimise(&loss);
+        }
+    }
+
+    #[test]
+    fn going_on_from_a_saved_state_equals_never_having_stopped() {
+        let (param, mut adam) = weight(1);
+        descend(&param, &mut adam, 3);
+        let (other, mut resumed) = weight(2);
+        other.update(|w| w.assign(&param.tensor()));
+        resumed.load(adam.archive()).unwrap();
+        descend(&param, &mut adam, 4);
+        descend(&other, &mut resumed, 4);
+        assert_eq!(param.tensor().to_vec(), other.tensor().to_vec());
+        adam.swap_averages();
+        resumed.swap_averages();
+        assert_eq!(param.tensor().to_vec(), other.tensor().to_vec());
+    }
+
+    #[test]
+    fn averages_are_swapped_in_and_back() {
+        let (param, mut adam) = weight(1);
+        descend(&param, &mut adam, 3);
+        let trained = param.tensor().to_vec();
+        adam.swap_averages();
+        assert_ne!(param.tensor().to_vec(), trained);
+        adam.swap_averages();
+        assert_eq!(param.tensor().to_vec(), trained);
+    }
+
+    #[test]
+    fn clipping_bounds_the_norm_over_all_parameters() {
+        let (param, mut adam) = weight(1);
+        let w = param.tensor();
+        let expected = 2.0 * w.as_slice().iter().map(|x| x * x).sum::<f32>().sqrt();
+        let loss = sum(&mul(&w, &w));
+        let mut grads = adam.gradients(&loss);
+        let norm = adam.step_clipped(&mut grads, 0.25);
+        assert!((norm - expected).abs() < 1e-5);
+        // m after the first step is (1 - beta1) times the clipped gradient.
+        let m = adam.archive().take("m/w").unwrap().to_f32();
+        let found = m.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert!((found - 0.5 * 0.25).abs() < 1e-5, "{found}");
+    }
+}

@@ -1,0 +1,134 @@
+//! Networks of the demo's size, where no golden speaks: shapes, gradients that reach every parameter, captions that
+//! end.
+
+use mirrorgan_engine::engine::nn::{CellKind, Mode, Scope, Source, Store};
+use mirrorgan_engine::engine::ops::pointwise::add;
+use mirrorgan_engine::engine::tensor::{Ids, Rng, Tensor, backward};
+use mirrorgan_engine::mirrorgan::backbone::{BackboneConfig, SmallConfig};
+use mirrorgan_engine::mirrorgan::damsm::{Gammas, ImageEncoder, damsm_loss};
+use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
+use mirrorgan_engine::mirrorgan::generator::{Generator, GeneratorConfig};
+use mirrorgan_engine::mirrorgan::losses::{discriminator_loss, generator_loss};
+use mirrorgan_engine::mirrorgan::stem::{Meaning, StemConfig, TextEncoder};
+use mirrorgan_engine::mirrorgan::stream::{Stream, StreamConfig};
+
+const FEATURES: usize = 16;
+const VOCABULARY: usize = 39;
+
+fn build<N>(make: impl FnOnce(&Scope) -> N) -> (N, Store) {
+    Store::build(Source::Init(Rng::new(5, 0)), make).unwrap()
+}
+
+fn captions() -> (Ids, Ids) {
+    let ids = vec![3, 9, 4, 1, 7, 7, 0, 0, 38, 2, 5, 0];
+    (Ids::new(ids, [3, 4]), Ids::new(vec![4, 2, 3], [3]))
+}
+
+fn meaning() -> Meaning {
+    let config = StemConfig { cell: CellKind::Lstm, embedding: 12, features: FEATURES, dropout: 0.5 };
+    let (ids, lengths) = captions();
+    let (encoder, _) = build(|scope| TextEncoder::new(scope, VOCABULARY, &config));
+    let said = encoder.forward(&ids, &lengths, Some(&mut Rng::new(1, 1)));
+    Meaning { words: said.words.detach(), sentence: said.sentence.detach() }
+}
+
+fn small() -> BackboneConfig {
+    BackboneConfig::Small(SmallConfig { widths: vec![4, 8, 16, 16, 16], map_after: 3 })
+}
+
+/// Every parameter gets a finite gradient that is not all zero.
+fn all_learn(store: &Store, loss: &Tensor) {
+    let params = store.params();
+    let targets: Vec<Tensor> = params.iter().map(|p| p.tensor()).collect();
+    let grads = backward(loss, &targets.iter().collect::<Vec<_>>());
+    for (param, target) in params.iter().zip(&targets) {
+        let gradient = grads.get(target).unwrap_or_else(|| panic!("{} has no gradient", param.name()));
+        let moved = gradient.as_slice().iter().any(|&g| g != 0.0);
+        assert!(gradient.all_finite() && moved, "the gradient of {} is nothing to learn from", param.name());
+    }
+}
+
+#[test]
+fn a_small_cascade_learns_with_its_discriminators() {
+    let config = GeneratorConfig {
+        width: 4,
+        noise: 6,
+        condition: 5,
+        stages: 3,
+        first_ups: 2,
+        residual_blocks: 1,
+        sentence_attention: true,
+        single_head: false,
+    };
+    assert_eq!(config.image_sides(), [16, 32, 64]);
+    let (generator, store) = build(|scope| Generator::new(scope, FEATURES, &config));
+    let (said, (_, lengths)) = (meaning(), captions());
+    let mut rng = Rng::new(2, 0);
+    let (z, eps) = (rng.normal([3, 6]), rng.normal([3, 5]));
+    let made = generator.forward(&z, &said, &lengths, &eps, Mode::Train);
+    let shapes: Vec<_> = made.images.iter().map(|x| x.shape().to_vec()).collect();
+    assert_eq!(shapes, [[3, 16, 16, 3], [3, 32, 32, 3], [3, 64, 64, 3]]);
+    assert_eq!(*made.attention[1].shape(), [3, 32, 32, 4]);
+
+    let judge = DiscriminatorConfig { width: 4, unconditional: true };
+    let judges = config.image_sides().into_iter().map(|side| {
+        let (d, judged) = build(|scope| Discriminator::new(scope, side, FEATURES, &judge));
+        let real = Rng::new(3, 0).uniform([3, side, side, 3], -1.0, 1.0);
+        all_learn(&judged, &discriminator_loss(&d, &real, &real, &said.sentence));
+        d
+    });
+    let judges: Vec<Discriminator> = judges.collect();
+    all_learn(&store, &generator_loss(&judges, &made, &said.sentence).total());
+}
+
+#[test]
+fn a_small_image_encoder_learns_to_match() {
+    let (encoder, store) = build(|scope| ImageEncoder::new(scope, FEATURES, &small()));
+    let images = Rng::new(4, 0).uniform([3, 64, 64, 3], -1.0, 1.0);
+    let seen = encoder.forward(&images, Mode::Train);
+    assert_eq!(*seen.regions.shape(), [3, 64, FEATURES]);
+    let gammas = Gammas { gamma1: 4.0, gamma2: 5.0, gamma3: 10.0 };
+    all_learn(&store, &damsm_loss(&seen, &meaning(), &captions().1, None, gammas).total());
+}
+
+#[test]
+fn stream_learns_and_its_captions_end() {
+    let config = StreamConfig {
+        backbone: small(),
+        resize: Some(64),
+        imagenet_normalisation: true,
+        embedding: 8,
+        hidden: 10,
+        learn_end: true,
+    };
+    let make = |scope: &Scope| Stream::new(&scope.at("cnn"), &scope.at("rnn"), VOCABULARY, &config);
+    let (stream, store) = build(make);
+    let images = Rng::new(4, 0).uniform([3, 32, 32, 3], -1.0, 1.0);
+    let (ids, lengths) = captions();
+    let loss = stream.loss(&images, &ids, &lengths, Mode::Train);
+    assert!(
+        (loss.item() - (VOCABULARY as f32).ln()).abs() < 0.5,
+        "an untrained model guesses: {}",
+        loss.item()
+    );
+    // The bias before the batch norm moves nothing.
+    let bias = store.params().into_iter().find(|p| p.name() == "cnn.linear.bias").unwrap();
+    let again = stream.loss(&images, &ids, &lengths, Mode::Train);
+    bias.update(|b| b.as_mut_slice().fill(3.0));
+    assert!((stream.loss(&images, &ids, &lengths, Mode::Train).item() - again.item()).abs() < 1e-4);
+    all_learn(&store, &add(&loss, &again));
+    for caption in stream.describe(&images, 6) {
+        assert!(caption.len() <= 6 && !caption.contains(&0), "{caption:?}");
+    }
+}
+
+#[test]
+fn what_is_frozen_is_neither_recorded_nor_trained() {
+    let make = |scope: &Scope| ImageEncoder::new(&scope.frozen(), FEATURES, &small());
+    let (encoder, store) = build(make);
+    assert!(store.params().is_empty());
+    let images = Rng::new(4, 0).uniform([2, 64, 64, 3], -1.0, 1.0).leaf();
+    let seen = encoder.forward(&images, Mode::Eval);
+    let loss = mirrorgan_engine::engine::ops::reduce::sum(&seen.code);
+    assert!(backward(&loss, &[&images]).get(&images).is_some(), "gradients pass through to the image");
+}
