@@ -1,0 +1,181 @@
+//! Layers: an operator and its parameters, under PyTorch's names.
+
+use super::Mode;
+use super::init::Initialiser;
+use super::store::{Param, Scope};
+use crate::engine::ops::conv::{self, Conv};
+use crate::engine::ops::norm::{self, Activation};
+use crate::engine::ops::{embed, matmul};
+use crate::engine::tensor::{Ids, Tensor, no_grad};
+
+/// Convolution of images [B,H,W,Cin] -> [B,H',W',Cout].
+pub struct Conv2d {
+    weight: Param,
+    bias: Option<Param>,
+    geometry: Conv,
+}
+
+impl Conv2d {
+    /// Without a bias; `kernel` is [height, width].
+    pub fn new(scope: &Scope, inputs: usize, outputs: usize, kernel: [usize; 2], geometry: Conv) -> Conv2d {
+        let [r, s] = kernel;
+        let weight = scope.filter("weight", [outputs, r, s, inputs], scope.policy().weight);
+        Conv2d { weight, bias: None, geometry }
+    }
+
+    pub fn with_bias(
+        scope: &Scope,
+        inputs: usize,
+        outputs: usize,
+        kernel: [usize; 2],
+        geometry: Conv,
+    ) -> Conv2d {
+        let fan_in = inputs * kernel[0] * kernel[1];
+        let layer = Conv2d::new(scope, inputs, outputs, kernel, geometry);
+        Conv2d { bias: Some(scope.param("bias", &[outputs], fan_in, scope.policy().bias)), ..layer }
+    }
+
+    /// 3×3 that keeps height and width.
+    pub fn same3x3(scope: &Scope, inputs: usize, outputs: usize) -> Conv2d {
+        Conv2d::new(scope, inputs, outputs, [3, 3], Conv::new(1, 1))
+    }
+
+    /// 1×1: a linear map of each pixel.
+    pub fn pointwise(scope: &Scope, inputs: usize, outputs: usize) -> Conv2d {
+        Conv2d::new(scope, inputs, outputs, [1, 1], Conv::new(1, 0))
+    }
+
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let bias = self.bias.as_ref().map(Param::tensor);
+        conv::conv2d(x, &self.weight.tensor(), bias.as_ref(), self.geometry)
+    }
+
+    /// The filters, for operators that fuse a convolution with what follows.
+    pub fn weight(&self) -> Tensor {
+        self.weight.tensor()
+    }
+}
+
+/// Nearest neighbour to twice the size, then 3×3: [B,H,W,Cin] -> [B,2H,2W,Cout].
+pub struct UpConv {
+    weight: Param,
+}
+
+impl UpConv {
+    pub fn new(scope: &Scope, inputs: usize, outputs: usize) -> UpConv {
+        UpConv { weight: scope.filter("weight", [outputs, 3, 3, inputs], scope.policy().weight) }
+    }
+
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        conv::conv2d_up2(x, &self.weight.tensor())
+    }
+}
+
+/// y = x Wᵀ + b for [..,in] -> [..,out].
+pub struct Linear {
+    weight: Param,
+    bias: Option<Param>,
+}
+
+impl Linear {
+    pub fn new(scope: &Scope, inputs: usize, outputs: usize) -> Linear {
+        let weight = scope.param("weight", &[outputs, inputs], inputs, scope.policy().weight);
+        Linear { weight, bias: None }
+    }
+
+    pub fn with_bias(scope: &Scope, inputs: usize, outputs: usize) -> Linear {
+        let layer = Linear::new(scope, inputs, outputs);
+        Linear { bias: Some(scope.param("bias", &[outputs], inputs, scope.policy().bias)), ..layer }
+    }
+
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let bias = self.bias.as_ref().map(Param::tensor);
+        matmul::linear(x, &self.weight.tensor(), bias.as_ref())
+    }
+}
+
+/// A table of vectors, one row for each index.
+pub struct Embedding {
+    table: Param,
+}
+
+impl Embedding {
+    pub fn new(scope: &Scope, count: usize, width: usize, how: Initialiser) -> Embedding {
+        Embedding { table: scope.param("weight", &[count, width], width, how) }
+    }
+
+    /// [..] -> [..,width]
+    #[track_caller]
+    pub fn forward(&self, ids: &Ids) -> Tensor {
+        embed::embedding(&self.table.tensor(), ids)
+    }
+}
+
+/// Batch normalisation over all but the last dimension (Ioffe and Szegedy, 2015), with the activation and the
+/// residual connection that follow it.
+pub struct BatchNorm {
+    scale: Param,
+    shift: Param,
+    mean: Param,
+    variance: Param,
+    batches: Param,
+    momentum: f32,
+    epsilon: f32,
+}
+
+impl BatchNorm {
+    /// With PyTorch's momentum and epsilon.
+    pub fn new(scope: &Scope, channels: usize) -> BatchNorm {
+        BatchNorm {
+            scale: scope.param("weight", &[channels], 1, scope.policy().scale),
+            shift: scope.param("bias", &[channels], 1, Initialiser::Constant(0.0)),
+            mean: scope.buffer("running_mean", &[channels], 0.0),
+            variance: scope.buffer("running_var", &[channels], 1.0),
+            batches: scope.counter("num_batches_tracked"),
+            momentum: 0.1,
+            epsilon: 1e-5,
+        }
+    }
+
+    /// The share of a new batch in the running statistics.
+    pub fn momentum(self, momentum: f32) -> BatchNorm {
+        BatchNorm { momentum, ..self }
+    }
+
+    pub fn epsilon(self, epsilon: f32) -> BatchNorm {
+        BatchNorm { epsilon, ..self }
+    }
+
+    /// act(norm(x) + residual)
+    #[track_caller]
+    pub fn forward(&self, x: &Tensor, mode: Mode, act: Activation, residual: Option<&Tensor>) -> Tensor {
+        let (scale, shift) = (self.scale.tensor(), self.shift.tensor());
+        match mode {
+            Mode::Eval => {
+                let (mean, variance) = (self.mean.tensor(), self.variance.tensor());
+                norm::batch_norm_eval(x, &scale, &shift, &mean, &variance, act, residual, self.epsilon)
+            }
+            Mode::Train => {
+                let batch = norm::batch_norm_train(x, &scale, &shift, act, residual, self.epsilon);
+                no_grad(|| self.remember(&batch.mean, &batch.variance, x.shape().rows()));
+                batch.y
+            }
+        }
+    }
+
+    fn remember(&self, mean: &Tensor, variance: &Tensor, rows: usize) {
+        let unbiased = rows as f32 / rows.saturating_sub(1).max(1) as f32;
+        self.mean.update(|running| blend(running, mean, self.momentum, 1.0));
+        self.variance.update(|running| blend(running, variance, self.momentum, unbiased));
+        self.batches.update(|count| count.as_mut_slice()[0] += 1.0);
+    }
+}
+
+/// running = (1 - share) running + share factor new
+fn blend(running: &mut Tensor, new: &Tensor, share: f32, factor: f32) {
+    let pairs = running.as_mut_slice().iter_mut().zip(new.as_slice());
+    pairs.for_each(|(r, &n)| *r = (1.0 - share) * *r + share * factor * n);
+}

@@ -1,0 +1,60 @@
+//! A small image network in the manner of DCGAN's discriminator: each layer halves the image.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::nn::{BatchNorm, Conv2d, Mode, Scope};
+use crate::engine::ops::conv::Conv;
+use crate::engine::ops::norm::Activation;
+use crate::engine::ops::pool::global_avg_pool;
+use crate::engine::tensor::Tensor;
+
+use super::Seen;
+use crate::mirrorgan::SLOPE;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmallConfig {
+    /// Channels after each layer.
+    pub widths: Vec<usize>,
+    /// The layer, from 1, whose output is the map of regions.
+    pub map_after: usize,
+}
+
+pub struct Small {
+    layers: Vec<(Conv2d, BatchNorm)>,
+    config: SmallConfig,
+}
+
+impl Small {
+    pub fn new(scope: &Scope, config: &SmallConfig) -> Small {
+        let layers = config.widths.len();
+        let inside = (1..=layers).contains(&config.map_after);
+        assert!(inside, "map_after is {}; there are {layers} layers", config.map_after);
+        let inputs = [3].into_iter().chain(config.widths.iter().copied());
+        let layer = |(i, (inputs, &outputs)): (usize, (usize, &usize))| {
+            let scope = scope.at(i);
+            let conv = Conv2d::new(&scope.at(0), inputs, outputs, [4, 4], Conv::new(2, 1));
+            (conv, BatchNorm::new(&scope.at(1), outputs))
+        };
+        Small { layers: inputs.zip(&config.widths).enumerate().map(layer).collect(), config: config.clone() }
+    }
+
+    pub fn forward(&self, images: &Tensor, mode: Mode) -> Seen {
+        let (mut x, mut map) = (images.clone(), None);
+        for (i, (conv, norm)) in self.layers.iter().enumerate() {
+            x = norm.forward(&conv.forward(&x), mode, Activation::LeakyRelu(SLOPE), None);
+            if i + 1 == self.config.map_after {
+                map = Some(x.clone());
+            }
+        }
+        Seen { map: map.unwrap_or_else(|| x.clone()), pooled: global_avg_pool(&x) }
+    }
+
+    pub fn map_width(&self) -> usize {
+        self.config.widths[self.config.map_after - 1]
+    }
+
+    pub fn pooled_width(&self) -> usize {
+        self.config.widths[self.config.widths.len() - 1]
+    }
+}

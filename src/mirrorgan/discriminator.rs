@@ -1,0 +1,152 @@
+//! Discriminators: is this image real, and does it go with this sentence? (AttnGAN, equation 6 and figure 2;
+//! MirrorGAN, equations 9 and 10.)
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::nn::{BatchNorm, Conv2d, Mode, Scope};
+use crate::engine::ops::conv::Conv;
+use crate::engine::ops::norm::Activation;
+use crate::engine::ops::pointwise::leaky_relu;
+use crate::engine::ops::shape::{concat, tile};
+use crate::engine::tensor::Tensor;
+
+use super::{ADVERSARIAL_POLICY, SLOPE};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscriminatorConfig {
+    /// Channels after the first halving: DF_DIM.
+    pub width: usize,
+    /// Also judge the image without the sentence.
+    pub unconditional: bool,
+}
+
+/// The side of the feature map that is judged.
+const MAP: usize = 4;
+/// Halvings under the key `img_code_s16`, after which a map is 1/16 of the image.
+const S16: usize = 4;
+
+pub struct Discriminator {
+    first: Conv2d,
+    blocks: Vec<Block>,
+    conditional: Judge,
+    unconditional: Option<Logit>,
+}
+
+impl Discriminator {
+    /// For images of `side`², a power of two of at least 8; `features` is the width of the sentence.
+    pub fn new(scope: &Scope, side: usize, features: usize, config: &DiscriminatorConfig) -> Discriminator {
+        let scope = &scope.with(ADVERSARIAL_POLICY);
+        let downs = (side / MAP).ilog2() as usize;
+        assert_eq!(MAP << downs, side, "a discriminator's image side is a power of two");
+        let channels = config.width << (downs.min(S16) - 1);
+        let code = scope.at("img_code_s16");
+        let mut blocks = Vec::new();
+        for i in 1..downs.min(S16) {
+            let (conv, norm) = (code.at(3 * i - 1), code.at(3 * i));
+            blocks.push(Block::down(&conv, &norm, config.width << (i - 1)));
+        }
+        blocks.extend(beyond_s16(scope, channels, downs.saturating_sub(S16)));
+        let unconditional = || Logit::new(&scope.at("UNCOND_DNET"), channels);
+        Discriminator {
+            first: Conv2d::new(&code.at(0), 3, config.width, [4, 4], Conv::new(2, 1)),
+            blocks,
+            conditional: Judge::new(&scope.at("COND_DNET"), channels, features),
+            unconditional: config.unconditional.then(unconditional),
+        }
+    }
+
+    /// Image [B,S,S,3] -> features [B,4,4,C].
+    pub fn features(&self, image: &Tensor, mode: Mode) -> Tensor {
+        let x = leaky_relu(&self.first.forward(image), SLOPE);
+        self.blocks.iter().fold(x, |x, block| block.forward(&x, mode))
+    }
+
+    /// Scores [B], before the sigmoid, of features with sentences [B,D].
+    pub fn conditional(&self, features: &Tensor, sentence: &Tensor, mode: Mode) -> Tensor {
+        self.conditional.forward(features, sentence, mode)
+    }
+
+    /// Scores [B] of features alone, where this discriminator gives them.
+    pub fn unconditional(&self, features: &Tensor) -> Option<Tensor> {
+        self.unconditional.as_ref().map(|logit| logit.forward(features))
+    }
+}
+
+/// Halvings that widen, for images over 64², and as many blocks that narrow again.
+fn beyond_s16(scope: &Scope, channels: usize, halvings: usize) -> Vec<Block> {
+    let part = |name: String| {
+        let scope = scope.at(name);
+        (scope.at(0), scope.at(1))
+    };
+    let mut blocks = Vec::new();
+    for i in 1..=halvings {
+        let (conv, norm) = part(format!("img_code_s{}", 16 << i));
+        blocks.push(Block::down(&conv, &norm, channels << (i - 1)));
+    }
+    for i in 1..=halvings {
+        let (conv, norm) = part(format!("img_code_s{}_{i}", 16 << halvings));
+        let wide = channels << (halvings - i + 1);
+        blocks.push(Block::same(&conv, &norm, wide, wide / 2));
+    }
+    blocks
+}
+
+/// Convolution, batch norm, LeakyReLU.
+struct Block {
+    conv: Conv2d,
+    norm: BatchNorm,
+}
+
+impl Block {
+    /// Half the side, twice the channels.
+    fn down(conv: &Scope, norm: &Scope, inputs: usize) -> Block {
+        let geometry = Conv::new(2, 1);
+        let conv = Conv2d::new(conv, inputs, 2 * inputs, [4, 4], geometry);
+        Block { conv, norm: BatchNorm::new(norm, 2 * inputs) }
+    }
+
+    fn same(conv: &Scope, norm: &Scope, inputs: usize, outputs: usize) -> Block {
+        Block { conv: Conv2d::same3x3(conv, inputs, outputs), norm: BatchNorm::new(norm, outputs) }
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        self.norm.forward(&self.conv.forward(x), mode, Activation::LeakyRelu(SLOPE), None)
+    }
+}
+
+/// One number from a 4×4 map.
+struct Logit(Conv2d);
+
+impl Logit {
+    fn new(scope: &Scope, channels: usize) -> Logit {
+        let scope = scope.at("outlogits").at(0);
+        Logit(Conv2d::with_bias(&scope, channels, 1, [MAP, MAP], Conv::new(MAP, 0)))
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let y = self.0.forward(x);
+        y.reshape([y.len()])
+    }
+}
+
+/// Features beside the sentence, spread over the map.
+struct Judge {
+    joint: Block,
+    logit: Logit,
+}
+
+impl Judge {
+    fn new(scope: &Scope, channels: usize, features: usize) -> Judge {
+        let joint = scope.at("jointConv");
+        Judge {
+            joint: Block::same(&joint.at(0), &joint.at(1), channels + features, channels),
+            logit: Logit::new(scope, channels),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, sentence: &Tensor, mode: Mode) -> Tensor {
+        let joined = concat(&[x, &tile(sentence, MAP, MAP)], 3);
+        self.logit.forward(&self.joint.forward(&joined, mode))
+    }
+}

@@ -1,0 +1,173 @@
+//! The cascaded generator (MirrorGAN, equation 2 and figure 2; AttnGAN, equations 1 and 2):
+//!
+//! ```text
+//! s ── F_ca ── c ─┐
+//!             z ──┴─ F_0 ── h_0 ── F_1 ── h_1 ── F_2 ── h_2
+//!                           G_0          G_1          G_2
+//!                           I_0          I_1          I_2
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::nn::{BatchNorm, Conv2d, Linear, Mode, Scope};
+use crate::engine::ops::norm::Activation;
+use crate::engine::ops::pointwise::{glu, reparameterise, tanh};
+use crate::engine::ops::shape::{concat, slice, transpose};
+use crate::engine::tensor::{Ids, Tensor};
+
+use super::ADVERSARIAL_POLICY;
+use super::glam::{AttentionStage, StageSizes, UpBlock};
+use super::stem::Meaning;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeneratorConfig {
+    /// Channels of every h_i: GF_DIM.
+    pub width: usize,
+    /// Width of z.
+    pub noise: usize,
+    /// Width of the augmented condition c.
+    pub condition: usize,
+    /// Stages, the first of which has no attention.
+    pub stages: usize,
+    /// Doublings in the first stage, which begins at 4×4.
+    pub first_ups: usize,
+    /// Residual blocks in each later stage: R_NUM.
+    pub residual_blocks: usize,
+    /// MirrorGAN looks at the sentence too; AttnGAN does not.
+    pub sentence_attention: bool,
+    /// One image, from the last stage (AttnDCGAN), in place of one from each.
+    pub single_head: bool,
+}
+
+/// Where the first stage begins.
+const SEED: usize = 4;
+
+impl GeneratorConfig {
+    /// The side of h_k, k from 0.
+    pub fn stage_side(&self, k: usize) -> usize {
+        SEED << (self.first_ups + k)
+    }
+
+    /// The sides of the images made, smallest first.
+    pub fn image_sides(&self) -> Vec<usize> {
+        let first = if self.single_head { self.stages - 1 } else { 0 };
+        (first..self.stages).map(|k| self.stage_side(k)).collect()
+    }
+}
+
+/// What the generator makes of a caption.
+pub struct Generated {
+    /// [B,S,S,3] in [-1, 1], smallest first.
+    pub images: Vec<Tensor>,
+    /// Of each attention stage, [B,H,W,T]: how much each pixel looks at each word. Off the tape.
+    pub attention: Vec<Tensor>,
+    pub mu: Tensor,
+    pub logvar: Tensor,
+}
+
+pub struct Generator {
+    augmentation: ConditioningAugmentation,
+    first: FirstStage,
+    stages: Vec<AttentionStage>,
+    heads: Vec<Conv2d>,
+}
+
+impl Generator {
+    /// `features` is D, the width of words and sentence.
+    pub fn new(scope: &Scope, features: usize, config: &GeneratorConfig) -> Generator {
+        let scope = &scope.with(ADVERSARIAL_POLICY);
+        let &GeneratorConfig { width, condition, residual_blocks, sentence_attention, .. } = config;
+        let sizes = StageSizes { width, features, condition, residual_blocks, sentence_attention };
+        let head = |name: &str| Conv2d::same3x3(&scope.at(name).at("img").at(0), width, 3);
+        let stage = |k: usize| AttentionStage::new(&scope.at(format!("h_net{k}")), &sizes);
+        Generator {
+            augmentation: ConditioningAugmentation::new(&scope.at("ca_net"), features, condition),
+            first: FirstStage::new(&scope.at("h_net1"), config),
+            stages: (2..=config.stages).map(stage).collect(),
+            heads: match config.single_head {
+                true => vec![head("img_net")],
+                false => (1..=config.stages).map(|k| head(&format!("img_net{k}"))).collect(),
+            },
+        }
+    }
+
+    /// `noise` is z [B,Z]; `eps` [B,C] is the normal noise of the augmentation.
+    pub fn forward(
+        &self,
+        noise: &Tensor,
+        meaning: &Meaning,
+        lengths: &Ids,
+        eps: &Tensor,
+        mode: Mode,
+    ) -> Generated {
+        let Augmented { c, mu, logvar } = self.augmentation.forward(&meaning.sentence, eps);
+        let mut hs = vec![self.first.forward(noise, &c, mode)];
+        let mut attention = Vec::new();
+        for stage in &self.stages {
+            let (h, map) = stage.forward(&hs[hs.len() - 1], &c, meaning, lengths, mode);
+            hs.push(h);
+            attention.push(map);
+        }
+        let painted = &hs[hs.len() - self.heads.len()..];
+        let images = self.heads.iter().zip(painted).map(|(head, h)| tanh(&head.forward(h))).collect();
+        Generated { images, attention, mu, logvar }
+    }
+}
+
+/// F_ca: a condition near the sentence rather than the sentence itself (StackGAN, section 3.2).
+struct ConditioningAugmentation {
+    fc: Linear,
+    width: usize,
+}
+
+struct Augmented {
+    c: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+}
+
+impl ConditioningAugmentation {
+    fn new(scope: &Scope, features: usize, width: usize) -> ConditioningAugmentation {
+        ConditioningAugmentation { fc: Linear::with_bias(&scope.at("fc"), features, 4 * width), width }
+    }
+
+    /// c = mu + e^(logvar/2) · eps
+    fn forward(&self, sentence: &Tensor, eps: &Tensor) -> Augmented {
+        let x = glu(&self.fc.forward(sentence));
+        let (mu, logvar) = (slice(&x, 1, 0, self.width), slice(&x, 1, self.width, self.width));
+        Augmented { c: reparameterise(&mu, &logvar, eps), mu, logvar }
+    }
+}
+
+/// F_0: condition and noise to a 4×4 image, doubled until it is h_0.
+struct FirstStage {
+    fc: Linear,
+    norm: BatchNorm,
+    ups: Vec<UpBlock>,
+}
+
+impl FirstStage {
+    fn new(scope: &Scope, config: &GeneratorConfig) -> FirstStage {
+        // Every doubling halves the channels, and `width` of them are to be left.
+        let channels = config.width << config.first_ups;
+        let gated = 2 * channels * SEED * SEED;
+        FirstStage {
+            fc: Linear::new(&scope.at("fc").at(0), config.condition + config.noise, gated),
+            norm: BatchNorm::new(&scope.at("fc").at(1), gated),
+            ups: (0..config.first_ups)
+                .map(|i| UpBlock::new(&scope.at(format!("upsample{}", i + 1)), channels >> i))
+                .collect(),
+        }
+    }
+
+    fn forward(&self, noise: &Tensor, c: &Tensor, mode: Mode) -> Tensor {
+        let x = self.fc.forward(&concat(&[c, noise], 1));
+        let x = self.norm.forward(&x, mode, Activation::Glu, None);
+        let [batch, wide] = x.dims();
+        // Published weights order these features by channel first.
+        let by_channel = x.reshape([batch, wide / (SEED * SEED), SEED, SEED]);
+        let seed = transpose(&by_channel, &[0, 2, 3, 1]);
+        self.ups.iter().fold(seed, |h, up| up.forward(&h, mode))
+    }
+}

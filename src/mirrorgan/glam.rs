@@ -1,0 +1,131 @@
+//! GLAM: a stage of the cascade that looks at words and sentence and doubles the image
+//! (MirrorGAN, section 3.2, equations 2 to 5 and figure 2; AttnGAN, equations 3 and 4).
+
+use crate::engine::nn::{BatchNorm, Conv2d, Linear, Mode, Scope, UpConv};
+use crate::engine::ops::attention::{sentence_attention, word_attention};
+use crate::engine::ops::norm::Activation;
+use crate::engine::ops::shape::concat;
+use crate::engine::tensor::{Ids, Tensor};
+
+use super::stem::Meaning;
+
+/// F_i: attention, residual blocks, one doubling: h_{i-1} [B,H,W,C] -> h_i [B,2H,2W,C].
+pub struct AttentionStage {
+    words: Conv2d,
+    sentence: Option<SentenceAttention>,
+    residual: Vec<ResidualBlock>,
+    up: UpBlock,
+}
+
+/// The sentence's share of a stage: what projects it, what weighs it, and what mixes 3C channels to 2C.
+struct SentenceAttention {
+    project: Linear,
+    weigh: Conv2d,
+    mix: Conv2d,
+}
+
+/// The sizes that a stage is made by.
+pub(super) struct StageSizes {
+    pub width: usize,
+    pub features: usize,
+    pub condition: usize,
+    pub residual_blocks: usize,
+    pub sentence_attention: bool,
+}
+
+impl AttentionStage {
+    pub(super) fn new(scope: &Scope, sizes: &StageSizes) -> AttentionStage {
+        let (width, att) = (sizes.width, scope.at("att"));
+        let sentence = || SentenceAttention {
+            project: Linear::with_bias(&att.at("linear"), sizes.condition, width),
+            weigh: Conv2d::pointwise(&att.at("conv_sentence_vis"), width, width),
+            mix: Conv2d::pointwise(&scope.at("conv"), 3 * width, 2 * width),
+        };
+        let block = |r| ResidualBlock::new(&scope.at("residual").at(r).at("block"), 2 * width);
+        AttentionStage {
+            words: Conv2d::pointwise(&att.at("conv_context"), sizes.features, width),
+            sentence: sizes.sentence_attention.then(sentence),
+            residual: (0..sizes.residual_blocks).map(block).collect(),
+            up: UpBlock::new(&scope.at("upsample"), 2 * width),
+        }
+    }
+
+    /// Returns h_i and the attention of each pixel over the words, [B,H,W,T]. `condition` is the augmented
+    /// sentence.
+    pub fn forward(
+        &self,
+        h: &Tensor,
+        condition: &Tensor,
+        meaning: &Meaning,
+        lengths: &Ids,
+        mode: Mode,
+    ) -> (Tensor, Tensor) {
+        let (context, attention) = word_attention(h, &meaning.words, &as_matrix(&self.words), lengths);
+        let mut x = match &self.sentence {
+            Some(sentence) => sentence.join(h, &context, condition),
+            None => concat(&[h, &context], 3),
+        };
+        for block in &self.residual {
+            x = block.forward(&x, mode);
+        }
+        (self.up.forward(&x, mode), attention)
+    }
+}
+
+impl SentenceAttention {
+    /// [h | word context | sentence context], mixed.
+    fn join(&self, h: &Tensor, words: &Tensor, condition: &Tensor) -> Tensor {
+        let sentence = sentence_attention(h, &self.project.forward(condition), &as_matrix(&self.weigh));
+        self.mix.forward(&concat(&[h, words, &sentence], 3))
+    }
+}
+
+/// The [out,in] matrix of a 1×1 convolution.
+fn as_matrix(conv: &Conv2d) -> Tensor {
+    let weight = conv.weight();
+    let [outputs, _, _, inputs] = weight.dims();
+    weight.reshape([outputs, inputs])
+}
+
+/// Doubles height and width and halves the channels: nearest, 3×3, batch norm, GLU.
+pub struct UpBlock {
+    conv: UpConv,
+    norm: BatchNorm,
+}
+
+impl UpBlock {
+    pub(super) fn new(scope: &Scope, channels: usize) -> UpBlock {
+        UpBlock {
+            conv: UpConv::new(&scope.at(1), channels, channels),
+            norm: BatchNorm::new(&scope.at(2), channels),
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        self.norm.forward(&self.conv.forward(x), mode, Activation::Glu, None)
+    }
+}
+
+/// x + norm(conv(glu(norm(conv(x)))))
+struct ResidualBlock {
+    widen: (Conv2d, BatchNorm),
+    back: (Conv2d, BatchNorm),
+}
+
+impl ResidualBlock {
+    fn new(scope: &Scope, channels: usize) -> ResidualBlock {
+        let layer = |index, outputs| {
+            let conv = Conv2d::same3x3(&scope.at(index), channels, outputs);
+            (conv, BatchNorm::new(&scope.at(index + 1), outputs))
+        };
+        // The gate between the two halves what the first makes.
+        ResidualBlock { widen: layer(0, 2 * channels), back: layer(3, channels) }
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        let (conv, norm) = &self.widen;
+        let y = norm.forward(&conv.forward(x), mode, Activation::Glu, None);
+        let (conv, norm) = &self.back;
+        norm.forward(&conv.forward(&y), mode, Activation::None, Some(x))
+    }
+}
