@@ -1,0 +1,188 @@
+//! Captions as word ids: AttnGAN's tokeniser, one vocabulary for a data set, sentences cut to `T` words.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use rand::Rng;
+use rand::seq::index;
+
+use super::atomic;
+use crate::error::{Error, Result};
+
+/// Word 0: pads short captions and ends generated ones.
+pub const END: &str = "<end>";
+
+/// Two replacement characters stand where CUB's collectors lost a non-breaking space.
+const LOST_SPACE: &str = "\u{fffd}\u{fffd}";
+
+/// Splits a caption into words as AttnGAN does: runs of `\w`, lower case, non-ASCII letters dropped.
+///
+/// Source: `load_captions` of AttnGAN's `datasets.py` (`RegexpTokenizer(r'\w+')`, `encode('ascii', 'ignore')`).
+pub fn tokenise(caption: &str) -> Vec<String> {
+    let lower = caption.replace(LOST_SPACE, " ").to_lowercase();
+    lower
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .map(|run| run.chars().filter(char::is_ascii).collect::<String>())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+/// The words of a data set; a word's id is its place, and id 0 is [`END`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vocabulary {
+    words: Vec<String>,
+    ids: HashMap<String, i32>,
+}
+
+/// A caption as ids, and the words of it that the vocabulary lacks (each once, in order).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Encoded {
+    pub ids: Vec<i32>,
+    pub unknown: Vec<String>,
+}
+
+impl Vocabulary {
+    /// Every word of `captions` (tokenised), in the order in which they first occur, after [`END`].
+    pub fn build<'a>(captions: impl IntoIterator<Item = &'a [String]>) -> Vocabulary {
+        let mut vocabulary = Vocabulary { words: Vec::new(), ids: HashMap::new() };
+        vocabulary.push(END);
+        for word in captions.into_iter().flatten() {
+            if !vocabulary.ids.contains_key(word) {
+                vocabulary.push(word);
+            }
+        }
+        vocabulary
+    }
+
+    /// A vocabulary whose ids are the places in `words`; the error says which word is wrong.
+    pub fn from_words(words: Vec<String>) -> std::result::Result<Vocabulary, String> {
+        let mut vocabulary = Vocabulary { words: Vec::new(), ids: HashMap::new() };
+        words.iter().try_for_each(|word| vocabulary.accept(word))?;
+        if vocabulary.words.is_empty() { Err(format!("no words, not even '{END}'")) } else { Ok(vocabulary) }
+    }
+
+    /// Reads a file with one word a line; the line number, counted from 0, is the id.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be read; `Data` with the line of an empty or repeated word, or of a first word that
+    /// is not [`END`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Vocabulary> {
+        let path = path.as_ref();
+        let bytes = fs::read(path).map_err(|source| Error::io(path, source))?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::data(path, "not UTF-8; one word a line"))?;
+        let mut vocabulary = Vocabulary { words: Vec::new(), ids: HashMap::new() };
+        for (line, word) in (1..).zip(text.lines()) {
+            vocabulary.accept(word).map_err(|why| Error::data_at(path, line, why))?;
+        }
+        if vocabulary.words.is_empty() {
+            return Err(Error::data(path, format!("empty; the first line must be '{END}', then one word a line")));
+        }
+        Ok(vocabulary)
+    }
+
+    /// Writes one word a line, whole or not at all.
+    ///
+    /// # Errors
+    /// `Io` when the folder cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let mut text = self.words.join("\n");
+        text.push('\n');
+        atomic::write(path.as_ref(), text.as_bytes())
+    }
+
+    /// The id of `word`, which must be lower case as [`tokenise`] makes it.
+    pub fn id(&self, word: &str) -> Option<i32> {
+        self.ids.get(word).copied()
+    }
+
+    /// The word of `id`, if there is one.
+    pub fn word(&self, id: i32) -> Option<&str> {
+        usize::try_from(id).ok().and_then(|id| self.words.get(id)).map(String::as_str)
+    }
+
+    /// All words; the place is the id.
+    pub fn words(&self) -> &[String] {
+        &self.words
+    }
+
+    /// How many words there are, [`END`] among them.
+    pub fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Whether it holds nothing but [`END`].
+    pub fn is_empty(&self) -> bool {
+        self.len() <= 1
+    }
+
+    /// Up to `n` words spelt like `word`, the nearest first: for messages about unknown words.
+    pub fn near(&self, word: &str, n: usize) -> Vec<String> {
+        const ALIKE: f64 = 0.75;
+        let word = word.to_lowercase();
+        let mut scored: Vec<(f64, &String)> =
+            self.words[1..].iter().map(|known| (strsim::jaro_winkler(&word, known), known)).collect();
+        scored.retain(|(score, _)| *score >= ALIKE);
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+        scored.into_iter().take(n).map(|(_, known)| known.clone()).collect()
+    }
+
+    /// The words of `ids` joined by spaces, up to the first [`END`]; ids outside are left out.
+    pub fn sentence(&self, ids: &[i32]) -> String {
+        let words: Vec<&str> = ids.iter().take_while(|id| **id != 0).filter_map(|id| self.word(*id)).collect();
+        words.join(" ")
+    }
+
+    fn accept(&mut self, word: &str) -> std::result::Result<(), String> {
+        if self.words.is_empty() && word != END {
+            return Err(format!("the first word must be '{END}', not '{word}'"));
+        }
+        if word.trim().is_empty() {
+            return Err(format!("the word of id {} is empty; each id has one word", self.len()));
+        }
+        if let Some(first) = self.id(word) {
+            return Err(format!("'{word}' has the id {first} already; each word has one id"));
+        }
+        self.push(word);
+        Ok(())
+    }
+
+    fn push(&mut self, word: &str) {
+        self.ids.insert(word.to_string(), self.words.len() as i32);
+        self.words.push(word.to_string());
+    }
+}
+
+/// Tokenises `text` and looks each word up; unknown ones are left out of `ids` and named.
+pub fn encode(text: &str, vocabulary: &Vocabulary) -> Encoded {
+    encode_words(&tokenise(text), vocabulary)
+}
+
+/// As [`encode`], for a caption that is tokenised already.
+pub fn encode_words(words: &[String], vocabulary: &Vocabulary) -> Encoded {
+    let mut encoded = Encoded::default();
+    let mut seen = HashSet::new();
+    for word in words {
+        match vocabulary.id(word) {
+            Some(id) => encoded.ids.push(id),
+            None if seen.insert(word) => encoded.unknown.push(word.clone()),
+            None => {}
+        }
+    }
+    encoded
+}
+
+/// A caption of at most `limit` words: a longer one keeps a random subset, in order, as published.
+pub fn fit_train(ids: &[i32], limit: usize, rng: &mut impl Rng) -> Vec<i32> {
+    if ids.len() <= limit {
+        return ids.to_vec();
+    }
+    let mut places = index::sample(rng, ids.len(), limit).into_vec();
+    places.sort_unstable();
+    places.into_iter().map(|place| ids[place]).collect()
+}
+
+/// The first `limit` words of a caption.
+pub fn fit_eval(ids: &[i32], limit: usize) -> Vec<i32> {
+    ids[..ids.len().min(limit)].to_vec()
+}

@@ -1,0 +1,360 @@
+//! Batches, prepared ahead of the step on threads of their own, and equal whatever those threads do.
+//!
+//! Batch `k` is a pure function of the items, the configuration and `k`. Of `n` workers, worker `w` prepares
+//! the batches `start + w`, `start + w + n`, ... into a bounded queue of its own, and the loader takes from the
+//! queues in turn: order needs no sorting, and a run that starts at step `k` gets batch `k`.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::seq::SliceRandom;
+use rand::{Rng, RngExt};
+use rayon::prelude::*;
+
+use super::captions::{fit_eval, fit_train};
+use super::cub::reason;
+use super::dataset::{Item, Skip};
+use super::image::{Cut, Picture, prepare};
+use super::stream::stream;
+use crate::error::{Error, Result};
+
+/// Bytes of prepared pictures kept in memory unless told otherwise.
+pub const CACHE_BYTES: usize = 512 << 20;
+
+/// Batches that a worker may be ahead of the step.
+const AHEAD: usize = 2;
+
+/// The index of the stream that shuffles an epoch; items have theirs below.
+const SHUFFLE: u64 = u64::MAX;
+
+/// How batches are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoaderConfig {
+    /// Samples in a batch.
+    pub batch: usize,
+    /// Sides of the stages' pictures, ascending, such as `[64, 128, 256]`.
+    pub sizes: Vec<usize>,
+    /// Words of a caption (T); shorter ones are padded with 0.
+    pub words: usize,
+    /// Training shuffles, cuts and mirrors at random and draws a caption; otherwise items come in order, cut
+    /// in the middle, with their first caption.
+    pub train: bool,
+    /// Threads that prepare batches; at least one works.
+    pub workers: usize,
+    pub seed: u64,
+    /// Prepared pictures are kept in memory up to this many bytes.
+    pub cache_bytes: usize,
+}
+
+/// A batch of B samples, sorted by falling caption length.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// One entry a stage: `[B, size, size, 3]`, values in [−1, 1].
+    pub images: Vec<Vec<f32>>,
+    /// `[B, T]` word ids, padded with 0.
+    pub captions: Vec<i32>,
+    /// `[B]` words of each caption, from 1 to T.
+    pub lengths: Vec<i32>,
+    /// `[B]`
+    pub classes: Vec<i32>,
+    /// `[B]` ids of the items.
+    pub keys: Vec<String>,
+    pub epoch: u64,
+    /// Pictures that could not be used and were replaced by the next good one.
+    pub skipped: Vec<Skip>,
+}
+
+impl Batch {
+    /// How many samples there are (B).
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+/// An endless row of batches; dropping it ends its threads.
+pub struct Loader {
+    source: Arc<Source>,
+    /// One a worker; emptied first when dropped, which ends the workers.
+    queues: Vec<Receiver<Result<Batch>>>,
+    workers: Vec<JoinHandle<()>>,
+    taken: usize,
+}
+
+impl Loader {
+    /// Starts preparing batches from `start_step` on.
+    ///
+    /// # Errors
+    /// `Config` when the batch is larger than the data set, or the sizes or words make no sense.
+    pub fn new(items: Arc<Vec<Item>>, config: LoaderConfig, start_step: u64) -> Result<Loader> {
+        let source = Arc::new(Source::new(items, config)?);
+        source.require_whole_batch()?;
+        let count = source.config.workers.max(1);
+        let (mut queues, mut workers) = (Vec::new(), Vec::new());
+        for worker in 0..count as u64 {
+            let (sender, queue) = sync_channel(AHEAD);
+            let source = Arc::clone(&source);
+            let steps = (start_step + worker..).step_by(count);
+            workers.push(thread::spawn(move || work(&source, steps, &sender)));
+            queues.push(queue);
+        }
+        Ok(Loader { source, queues, workers, taken: 0 })
+    }
+
+    /// The batch of the next step, waiting for it if need be.
+    ///
+    /// # Errors
+    /// `Data` when no picture of the data set can be used.
+    ///
+    /// # Panics
+    /// When a worker panicked.
+    pub fn next_batch(&mut self) -> Result<Batch> {
+        let queue = &self.queues[self.taken % self.queues.len()];
+        self.taken += 1;
+        queue.recv().expect("a worker of the loader panicked; its message stands above")
+    }
+
+    /// Whole batches in an epoch; what is left over joins none of them.
+    pub fn batches_per_epoch(&self) -> u64 {
+        self.source.batches_per_epoch()
+    }
+
+    /// Pictures found unusable so far, each once, in the order of the items.
+    pub fn skipped(&self) -> Vec<Skip> {
+        self.source.skipped()
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.queues.clear();
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Prepares the batches of `steps` until nobody takes them.
+fn work(source: &Source, steps: impl Iterator<Item = u64>, sender: &SyncSender<Result<Batch>>) {
+    for step in steps {
+        if sender.send(source.batch(step)).is_err() {
+            return;
+        }
+    }
+}
+
+/// All items once, in order, without augmentation; the last batch may be smaller.
+///
+/// Every item takes its caption number `caption`, or that number modulo its count where it has fewer: eleven
+/// passes with 0 to 10 give the published protocol of 30,000 pictures.
+pub struct EvalBatches {
+    source: Source,
+    caption: usize,
+    at: usize,
+}
+
+impl EvalBatches {
+    /// # Errors
+    /// `Config` when there is no item, or the batch, sizes or words make no sense.
+    pub fn new(items: Arc<Vec<Item>>, config: LoaderConfig, caption: usize) -> Result<EvalBatches> {
+        let source = Source::new(items, LoaderConfig { train: false, ..config })?;
+        if source.items.is_empty() {
+            return Err(Error::config("data", "no picture to evaluate on: this split is empty"));
+        }
+        Ok(EvalBatches { source, caption, at: 0 })
+    }
+
+    /// How many batches a pass has.
+    pub fn count_batches(&self) -> usize {
+        self.source.items.len().div_ceil(self.source.config.batch)
+    }
+}
+
+/// A picture that cannot be used is left out of its batch, never replaced: figures count each item once.
+impl Iterator for EvalBatches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        let end = (self.at + self.source.config.batch).min(self.source.items.len());
+        if self.at == end {
+            return None;
+        }
+        let tried: Vec<_> = (self.at..end)
+            .into_par_iter()
+            .map(|place| self.source.picture(place).map(|p| self.source.eval_sample(place, &p, self.caption)))
+            .collect();
+        self.at = end;
+        let mut skipped = Vec::new();
+        let keep = |sample: std::result::Result<Sample, Skip>| sample.map_err(|skip| skipped.push(skip)).ok();
+        let samples = tried.into_iter().filter_map(keep).collect();
+        Some(Ok(self.source.assemble(samples, 0, skipped)))
+    }
+}
+
+/// A picture cut for every stage, with its caption.
+struct Sample {
+    place: usize,
+    images: Vec<Vec<f32>>,
+    caption: Vec<i32>,
+}
+
+/// What batches are made from; shared by the workers and free of anything that depends on their order.
+struct Source {
+    items: Arc<Vec<Item>>,
+    config: LoaderConfig,
+    /// By place: the prepared picture, or why there is none. Kept once known.
+    prepared: Vec<OnceLock<std::result::Result<Arc<Picture>, String>>>,
+    cached: AtomicUsize,
+}
+
+impl Source {
+    fn new(items: Arc<Vec<Item>>, config: LoaderConfig) -> Result<Source> {
+        let ascending = config.sizes.windows(2).all(|pair| pair[0] < pair[1]);
+        if config.sizes.is_empty() || config.sizes[0] == 0 || !ascending {
+            let why = format!("{:?} must be ascending sides in pixels, such as [64, 128, 256]", config.sizes);
+            return Err(Error::config("sizes", why));
+        }
+        if config.batch == 0 || config.words == 0 {
+            return Err(Error::config("batch, words", "both must be at least 1"));
+        }
+        let prepared = (0..items.len()).map(|_| OnceLock::new()).collect();
+        Ok(Source { items, config, prepared, cached: AtomicUsize::new(0) })
+    }
+
+    fn require_whole_batch(&self) -> Result<()> {
+        let (batch, items) = (self.config.batch, self.items.len());
+        if batch <= items {
+            return Ok(());
+        }
+        let why = format!(
+            "a batch of {batch} is larger than the data set of {items} pictures; set it to {items} or less, or add data"
+        );
+        Err(Error::config("batch", why))
+    }
+
+    fn batches_per_epoch(&self) -> u64 {
+        (self.items.len() / self.config.batch) as u64
+    }
+
+    /// Batch number `step`, counted from 0 over all epochs.
+    fn batch(&self, step: u64) -> Result<Batch> {
+        let epoch = step / self.batches_per_epoch();
+        let first = (step % self.batches_per_epoch()) as usize * self.config.batch;
+        let order = self.order(epoch);
+        let mut skipped = Vec::new();
+        let chosen = order[first..first + self.config.batch].iter();
+        let samples = chosen.map(|place| self.sample(*place, epoch, &mut skipped)).collect::<Result<_>>()?;
+        Ok(self.assemble(samples, epoch, skipped))
+    }
+
+    /// The places of the items in the order of an epoch.
+    fn order(&self, epoch: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.items.len()).collect();
+        if self.config.train {
+            order.shuffle(&mut stream(self.config.seed, epoch, SHUFFLE));
+        }
+        order
+    }
+
+    /// The sample at `place`, or at the next place that has a usable picture.
+    fn sample(&self, place: usize, epoch: u64, skipped: &mut Vec<Skip>) -> Result<Sample> {
+        let count = self.items.len();
+        for place in (place..place + count).map(|place| place % count) {
+            match self.picture(place) {
+                Ok(picture) if self.config.train => {
+                    let mut rng = stream(self.config.seed, epoch, place as u64);
+                    return Ok(self.train_sample(place, &picture, &mut rng));
+                }
+                Ok(picture) => return Ok(self.eval_sample(place, &picture, 0)),
+                Err(skip) => skipped.push(skip),
+            }
+        }
+        let Skip { file, why } = &skipped[0];
+        Err(Error::data(file, format!("{why}; and none of the other pictures can be used either")))
+    }
+
+    fn train_sample(&self, place: usize, picture: &Picture, rng: &mut Xoshiro256PlusPlus) -> Sample {
+        let cut = Cut::random(picture, self.largest(), rng);
+        let captions = &self.items[place].captions;
+        let chosen = &captions[rng.random_range(0..captions.len())];
+        let caption = fit_train(chosen, self.config.words, rng);
+        Sample { place, images: self.stages(picture, cut), caption }
+    }
+
+    fn eval_sample(&self, place: usize, picture: &Picture, caption: usize) -> Sample {
+        let captions = &self.items[place].captions;
+        let caption = fit_eval(&captions[caption % captions.len()], self.config.words);
+        let cut = Cut::centre(picture, self.largest());
+        Sample { place, images: self.stages(picture, cut), caption }
+    }
+
+    fn largest(&self) -> usize {
+        *self.config.sizes.last().expect("sizes were checked")
+    }
+
+    /// The cut for every stage; the smaller ones are resized from the largest.
+    fn stages(&self, picture: &Picture, cut: Cut) -> Vec<Vec<f32>> {
+        let square = picture.cut(self.largest(), cut);
+        let stage = |size: &usize| {
+            let mut values = Vec::with_capacity(size * size * 3);
+            square.resized(*size, *size).normalise_into(&mut values);
+            values
+        };
+        self.config.sizes.iter().map(stage).collect()
+    }
+
+    /// The prepared picture at `place`, from memory where it is kept.
+    fn picture(&self, place: usize) -> std::result::Result<Arc<Picture>, Skip> {
+        let item = &self.items[place];
+        let known = self.prepared[place].get().cloned();
+        let picture = known.unwrap_or_else(|| {
+            let fresh = prepare(&item.image, item.bbox, self.largest()).map(Arc::new).map_err(reason);
+            self.keep(place, &fresh);
+            fresh
+        });
+        picture.map_err(|why| Skip { file: item.image.clone(), why })
+    }
+
+    fn keep(&self, place: usize, picture: &std::result::Result<Arc<Picture>, String>) {
+        let bytes = picture.as_ref().map_or(0, |picture| picture.pixels.len());
+        let used = self.cached.fetch_add(bytes, Ordering::Relaxed);
+        if used + bytes > self.config.cache_bytes || self.prepared[place].set(picture.clone()).is_err() {
+            self.cached.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn skipped(&self) -> Vec<Skip> {
+        let known = self.items.iter().zip(&self.prepared);
+        known
+            .filter_map(|(item, slot)| match slot.get() {
+                Some(Err(why)) => Some(Skip { file: item.image.clone(), why: why.clone() }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn assemble(&self, mut samples: Vec<Sample>, epoch: u64, skipped: Vec<Skip>) -> Batch {
+        samples.sort_by_key(|sample| std::cmp::Reverse(sample.caption.len()));
+        let item = |sample: &Sample| &self.items[sample.place];
+        let padded = |sample: &Sample| {
+            let padding = self.config.words - sample.caption.len();
+            sample.caption.iter().copied().chain(std::iter::repeat_n(0, padding)).collect::<Vec<i32>>()
+        };
+        let stage = |stage: usize| samples.iter().flat_map(|sample| &sample.images[stage]).copied().collect();
+        Batch {
+            images: (0..self.config.sizes.len()).map(stage).collect(),
+            captions: samples.iter().flat_map(padded).collect(),
+            lengths: samples.iter().map(|sample| sample.caption.len() as i32).collect(),
+            classes: samples.iter().map(|sample| item(sample).class).collect(),
+            keys: samples.iter().map(|sample| item(sample).id.clone()).collect(),
+            epoch,
+            skipped,
+        }
+    }
+}
