@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::error::{Error, Result};
+use crate::mirrorgan::backbone::{BackboneConfig, SmallConfig};
+use crate::mirrorgan::damsm::Gammas;
+use crate::mirrorgan::discriminator::DiscriminatorConfig;
+use crate::mirrorgan::generator::GeneratorConfig;
+use crate::mirrorgan::stem::StemConfig;
+use crate::mirrorgan::stream::StreamConfig;
 
 /// The presets in the binary: complete files, no inheritance.
 pub const PRESETS: [(&str, &str); 6] = [
@@ -22,7 +28,7 @@ pub const PRESETS: [(&str, &str); 6] = [
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub data: Data,
-    pub stem: Stem,
+    pub stem: StemConfig,
     pub damsm: Damsm,
     pub stream: Stream,
     pub gan: Gan,
@@ -35,32 +41,16 @@ pub struct Config {
 pub struct Data {
     pub words_train: usize,
     pub words_eval: usize,
-    pub augment: bool,
     pub workers: usize,
     pub pictures: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stem {
-    pub kind: StemKind,
-    pub embedding: usize,
-    pub hidden: usize,
-    pub dropout: f32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StemKind {
-    Lstm,
-    Gru,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Damsm {
     pub encoder: DamsmEncoder,
-    pub width: usize,
+    pub small_widths: Vec<usize>,
+    pub small_map_after: usize,
     pub gamma1: f32,
     pub gamma2: f32,
     pub gamma3: f32,
@@ -86,10 +76,13 @@ pub enum DamsmEncoder {
 #[serde(deny_unknown_fields)]
 pub struct Stream {
     pub encoder: StreamEncoder,
-    pub width: usize,
+    pub small_widths: Vec<usize>,
+    pub small_map_after: usize,
+    pub resize: usize,
     pub embed: usize,
     pub hidden: usize,
     pub imagenet_norm: bool,
+    pub learn_end: bool,
     pub batch: usize,
     pub epochs: u64,
     pub steps: u64,
@@ -117,7 +110,6 @@ pub struct Gan {
     pub residual_blocks: usize,
     pub sentence_attention: bool,
     pub single_head: bool,
-    pub lambda_kl: f32,
     pub lambda_stream: f32,
     pub lambda_damsm: f32,
 }
@@ -133,6 +125,7 @@ pub struct Train {
     pub lr_d: f32,
     pub beta1: f32,
     pub beta2: f32,
+    pub adam_epsilon: f32,
     pub average_decay: f32,
     pub log_every: u64,
     pub checkpoint_every: u64,
@@ -147,15 +140,73 @@ pub struct Eval {
     pub pictures: usize,
 }
 
+impl Damsm {
+    pub fn gammas(&self) -> Gammas {
+        Gammas { gamma1: self.gamma1, gamma2: self.gamma2, gamma3: self.gamma3 }
+    }
+
+    pub fn backbone(&self) -> Result<BackboneConfig> {
+        match self.encoder {
+            DamsmEncoder::Small => small("damsm", &self.small_widths, self.small_map_after),
+            DamsmEncoder::Inception => Err(not_here_yet("damsm.encoder", "inception")),
+        }
+    }
+}
+
+impl Stream {
+    pub fn network(&self) -> Result<StreamConfig> {
+        let backbone = match self.encoder {
+            StreamEncoder::Small => small("stream", &self.small_widths, self.small_map_after)?,
+            StreamEncoder::Resnet152 => return Err(not_here_yet("stream.encoder", "resnet152")),
+        };
+        Ok(StreamConfig {
+            backbone,
+            resize: (self.resize > 0).then_some(self.resize),
+            imagenet_normalisation: self.imagenet_norm,
+            embedding: self.embed,
+            hidden: self.hidden,
+            learn_end: self.learn_end,
+        })
+    }
+}
+
+fn small(section: &str, widths: &[usize], map_after: usize) -> Result<BackboneConfig> {
+    if !(1..=widths.len()).contains(&map_after) {
+        let why = format!("{map_after} is not one of the {} layers of {section}.small_widths", widths.len());
+        return Err(Error::config(format!("{section}.small_map_after"), why));
+    }
+    Ok(BackboneConfig::Small(SmallConfig { widths: widths.to_vec(), map_after }))
+}
+
+fn not_here_yet(key: &str, encoder: &str) -> Error {
+    Error::config(key, format!("the {encoder} encoder is not available yet; take --set {key}=small"))
+}
+
 impl Gan {
-    /// The side of each picture, smallest first: 4·2^ups, doubled by each further stage.
+    pub fn generator(&self) -> GeneratorConfig {
+        GeneratorConfig {
+            width: self.gf,
+            noise: self.noise,
+            condition: self.condition,
+            stages: self.stages,
+            first_ups: self.first_ups,
+            residual_blocks: self.residual_blocks,
+            sentence_attention: self.sentence_attention,
+            single_head: self.single_head,
+        }
+    }
+
+    pub fn discriminator(&self) -> DiscriminatorConfig {
+        DiscriminatorConfig { width: self.df, unconditional: !self.single_head }
+    }
+
+    /// The side of each picture, smallest first.
     pub fn sizes(&self) -> Vec<usize> {
-        let all = (0..self.stages).map(|stage| 4 << (self.first_ups + stage));
-        if self.single_head { all.skip(self.stages - 1).collect() } else { all.collect() }
+        self.generator().image_sides()
     }
 
     pub fn largest(&self) -> usize {
-        4 << (self.first_ups + self.stages - 1)
+        self.generator().stage_side(self.stages - 1)
     }
 }
 
@@ -296,6 +347,7 @@ fn typed(like: &Value, text: &str) -> Option<Value> {
         Value::Float(_) => Value::Float(text.parse().ok().filter(|x: &f64| x.is_finite())?),
         Value::Boolean(_) => Value::Boolean(text.parse().ok()?),
         Value::String(_) => Value::String(text.trim_matches('"').to_string()),
+        Value::Array(_) => format!("x = {text}").parse::<Table>().ok()?.remove("x").filter(Value::is_array)?,
         _ => return None,
     })
 }
@@ -305,6 +357,7 @@ fn kind_name(value: &Value) -> &'static str {
         Value::Integer(_) => "a whole number, 0 or more",
         Value::Float(_) => "a number",
         Value::Boolean(_) => "true or false",
+        Value::Array(_) => "a list such as [16, 32]",
         _ => "a value of its kind",
     }
 }

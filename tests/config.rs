@@ -1,6 +1,7 @@
 //! Presets are complete, and a setting that cannot be meant says what could be.
 
-use mirrorgan_engine::config::{Config, PRESETS, StemKind};
+use mirrorgan_engine::config::{Config, PRESETS};
+use mirrorgan_engine::engine::nn::CellKind;
 
 fn error(preset: &str, settings: &[&str]) -> String {
     let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
@@ -30,10 +31,10 @@ fn the_presets_say_what_the_papers_say() {
 
 #[test]
 fn a_setting_takes_the_type_of_what_it_replaces() {
-    let settings = ["train.batch=4", "damsm.lr=1", "stem.kind=gru", "data.augment=false"];
+    let settings = ["train.batch=4", "damsm.lr=1", "stem.cell=gru", "stream.imagenet_norm=false"];
     let config = Config::load("demo", &settings.map(String::from)).unwrap();
-    assert_eq!((config.train.batch, config.damsm.lr, config.stem.kind), (4, 1.0, StemKind::Gru));
-    assert!(!config.data.augment);
+    assert_eq!((config.train.batch, config.damsm.lr, config.stem.cell), (4, 1.0, CellKind::Gru));
+    assert!(!config.stream.imagenet_norm);
 }
 
 #[test]
@@ -49,7 +50,7 @@ fn a_wrong_type_or_range_is_named() {
     assert!(error("demo", &["train.batch=many"]).contains("'many' is not a whole number"));
     assert!(error("demo", &["train.batch=-3"]).contains("'-3' is not a whole number"));
     assert!(error("demo", &["train.batch=1"]).contains("train.batch: 1 is too small"));
-    assert!(error("demo", &["stem.kind=transformer"]).contains("transformer"));
+    assert!(error("demo", &["stem.cell=transformer"]).contains("transformer"));
     assert!(error("demo", &["train.batch"]).contains("key=value"));
 }
 
@@ -67,6 +68,6 @@ fn a_file_with_a_key_too_many_or_too_few_is_refused() {
     let demo = PRESETS[0].1;
     std::fs::write(&path, demo.replace("[gan]", "[gan]\nlambda_strem = 3.0")).unwrap();
     assert!(error(path.to_str().unwrap(), &[]).contains("lambda_strem"));
-    std::fs::write(&path, demo.replace("lambda_kl = 1.0", "")).unwrap();
-    assert!(error(path.to_str().unwrap(), &[]).contains("lambda_kl"));
+    std::fs::write(&path, demo.replace("lambda_damsm = 1.0", "")).unwrap();
+    assert!(error(path.to_str().unwrap(), &[]).contains("lambda_damsm"));
 }

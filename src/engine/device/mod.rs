@@ -1,3 +1,4 @@
 //! Floor 0: where numbers live and who computes on them.
 
 pub mod cpu;
+pub mod cuda;
