@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamConfig {
-    pub learning_rate: f32,
-    pub beta1: f32,
-    pub beta2: f32,
+    pub learning_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
     #[serde(default = "default_epsilon")]
-    pub epsilon: f32,
+    pub epsilon: f64,
 }
 
-fn default_epsilon() -> f32 {
+fn default_epsilon() -> f64 {
     1e-8
 }
 
@@ -40,7 +40,7 @@ struct Slot {
 }
 
 struct Averaging {
-    decay: f32,
+    decay: f64,
     /// The averages stand in the network, and the trained values in their place.
     swapped: bool,
 }
@@ -55,17 +55,17 @@ impl Adam {
     }
 
     /// Also keeps averages of the weights: average = decay average + (1 - decay) weight after each step.
-    pub fn averaging(mut self, decay: f32) -> Adam {
+    pub fn averaging(mut self, decay: f64) -> Adam {
         self.slots.iter_mut().for_each(|s| s.average = Some(s.param.tensor().detach()));
         self.averaging = Some(Averaging { decay, swapped: false });
         self
     }
 
-    pub fn learning_rate(&self) -> f32 {
+    pub fn learning_rate(&self) -> f64 {
         self.config.learning_rate
     }
 
-    pub fn set_learning_rate(&mut self, learning_rate: f32) {
+    pub fn set_learning_rate(&mut self, learning_rate: f64) {
         self.config.learning_rate = learning_rate;
     }
 
@@ -149,53 +149,46 @@ impl Adam {
         assert!(!swapped, "the averages stand in the network: swap them back before saving");
         let mut archive = Archive::default();
         archive.insert("steps", Array::count(self.steps));
-        archive.insert("learning_rate", Array::f32(&[], vec![self.config.learning_rate]));
-        for Slot { param, m, v, average } in &self.slots {
-            archive.insert(format!("m/{}", param.name()), Array::from(m));
-            archive.insert(format!("v/{}", param.name()), Array::from(v));
-            if let Some(average) = average {
-                archive.insert(format!("average/{}", param.name()), Array::from(average));
-            }
-        }
+        self.state().for_each(|(name, tensor)| archive.insert(name, Array::from(tensor)));
         archive
     }
 
-    /// Goes on from what [`Adam::archive`] gave.
+    /// Goes on from what [`Adam::archive`] gave; changes nothing where that does not fit. The learning rate is the
+    /// schedule's to set.
     pub fn load(&mut self, mut archive: Archive) -> Result<()> {
-        let mut missing = Vec::new();
-        let steps = take(&mut archive, "steps", &[], &mut missing);
-        let learning_rate = take(&mut archive, "learning_rate", &[], &mut missing);
-        for Slot { param, m, v, average } in &mut self.slots {
-            let slots = [("m", Some(m)), ("v", Some(v)), ("average", average.as_mut())];
-            for (kind, tensor) in slots.into_iter().filter_map(|(kind, t)| Some((kind, t?))) {
-                let name = format!("{kind}/{}", param.name());
-                if let Some(array) = take(&mut archive, &name, &tensor.shape(), &mut missing) {
-                    *tensor = array.tensor();
-                }
+        let steps = archive.take("steps");
+        let (mut found, mut missing) = (Vec::new(), Vec::new());
+        if steps.is_none() {
+            missing.push("steps".to_owned());
+        }
+        for (name, tensor) in self.state() {
+            match archive.take(&name).filter(|a| a.shape == *tensor.shape()) {
+                Some(array) => found.push(array.tensor()),
+                None => missing.push(format!("{name} {:?}", tensor.shape())),
             }
         }
         let unexpected: Vec<String> = archive.names().map(str::to_owned).collect();
-        let (Some(steps), Some(learning_rate), true) = (steps, learning_rate, unexpected.is_empty()) else {
-            return Err(misfit(&archive, missing, unexpected));
+        let (Some(steps), true, true) = (steps, missing.is_empty(), unexpected.is_empty()) else {
+            let file = archive.file().to_owned();
+            return Err(Error::Weights { file, missing, unexpected, misshaped: Vec::new() });
         };
-        if !missing.is_empty() {
-            return Err(misfit(&archive, missing, unexpected));
-        }
         self.steps = steps.to_i64()[0] as u64;
-        self.config.learning_rate = learning_rate.to_f32()[0];
+        self.state_mut().zip(found).for_each(|(tensor, value)| *tensor = value);
         Ok(())
     }
-}
 
-/// The array of that name, if it has that shape; else the name is noted.
-fn take(archive: &mut Archive, name: &str, shape: &[usize], missing: &mut Vec<String>) -> Option<Array> {
-    let array = archive.take(name).filter(|a| a.shape == shape);
-    if array.is_none() {
-        missing.push(format!("{name} {shape:?}"));
+    /// Moments and averages with their names.
+    fn state(&self) -> impl Iterator<Item = (String, &Tensor)> {
+        self.slots.iter().flat_map(|Slot { param, m, v, average }| {
+            let kinds = [("m", Some(m)), ("v", Some(v)), ("average", average.as_ref())];
+            kinds.into_iter().filter_map(|(kind, t)| Some((format!("{kind}/{}", param.name()), t?)))
+        })
     }
-    array
-}
 
-fn misfit(archive: &Archive, missing: Vec<String>, unexpected: Vec<String>) -> Error {
-    Error::Weights { file: archive.file().to_owned(), missing, unexpected, misshaped: Vec::new() }
+    /// The same in the same order, to be changed.
+    fn state_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.slots
+            .iter_mut()
+            .flat_map(|Slot { m, v, average, .. }| [Some(m), Some(v), average.as_mut()].into_iter().flatten())
+    }
 }

@@ -75,14 +75,15 @@ impl Param {
         }
     }
 
-    fn to_array(&self) -> Array {
-        let value = self.tensor();
+    /// A tensor like this one (its value, its gradient) as a file holds it.
+    #[track_caller]
+    pub fn published(&self, tensor: &Tensor) -> Array {
         match self.0.layout {
-            Layout::Same => Array::from(&value),
-            Layout::Count => Array::count(value.item() as u64),
+            Layout::Same => Array::from(tensor),
+            Layout::Count => Array::count(tensor.item() as u64),
             Layout::Filter => {
-                let [o, r, s, i] = value.dims();
-                Array::f32(&[o, i, r, s], swap_last_two(value.as_slice(), r * s, i))
+                let [o, r, s, i] = tensor.dims();
+                Array::f32(&[o, i, r, s], swap_last_two(tensor.as_slice(), r * s, i))
             }
         }
     }
@@ -151,7 +152,7 @@ impl Store {
     pub fn archive(&self) -> Archive {
         let mut archive = Archive::default();
         for param in &self.entries {
-            archive.insert(param.name(), param.to_array());
+            archive.insert(param.name(), param.published(&param.tensor()));
         }
         archive
     }

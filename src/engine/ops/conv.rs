@@ -1,5 +1,738 @@
+//! Convolutions, all from one loop: a window of taps slid over an image.
+//!
+//! In NHWC the S taps of one window row lie side by side, so a window is R runs of S·Cin consecutive elements, and
+//! the six pixels of a register tile read their runs in place; only windows that hang over the border are copied
+//! first, with zeros. What differs between the passes is which window slides over what:
+//!
+//! * forward: the weights over x;
+//! * input gradient: for each of the stride² phases of x, every stride-th tap, flipped, over dy;
+//! * nearest 2× then 3×3: for each of the four phases of y, a 2×2 window of summed taps over the small x, so that
+//!   the enlarged image never exists and 4/9 of the multiplications remain; its input gradient is a 4×4 window of
+//!   stride 2 over dy;
+//! * weight gradient: the tile over channels of dy and window elements, summed over pixels.
+
+use std::ops::Range;
+
 use super::Case;
+use super::matmul::{add_bias, column_sums};
+use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
+use crate::engine::device::simd::{LANES, ROWS, Segment, tile};
+use crate::engine::tensor::tape::{record, record1};
+use crate::engine::tensor::{Kernel, Tensor, run};
+
+/// Stride and zero padding, vertical then horizontal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv {
+    pub stride: [usize; 2],
+    pub pad: [usize; 2],
+}
+
+impl Conv {
+    /// The same stride and padding in both directions.
+    pub fn new(stride: usize, pad: usize) -> Conv {
+        Conv { stride: [stride; 2], pad: [pad; 2] }
+    }
+}
+
+/// y[B,H',W',Cout] = x[B,H,W,Cin] ∗ w[Cout,R,S,Cin] + bias[Cout], with H' = (H + 2·pad − R) / stride + 1.
+#[track_caller]
+pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, conv: Conv) -> Tensor {
+    let ([b, h, width, cin], [cout, r, s, wc]) = (x.dims(), w.dims());
+    let Conv { stride, pad } = conv;
+    assert_eq!(cin, wc, "conv2d: the channels of {:?} and of the weights {:?} differ", x.shape(), w.shape());
+    assert!(
+        h + 2 * pad[0] >= r && width + 2 * pad[1] >= s,
+        "conv2d: the window of {:?} is larger than the padded image {:?}",
+        w.shape(),
+        x.shape()
+    );
+    let out = [(h + 2 * pad[0] - r) / stride[0] + 1, (width + 2 * pad[1] - s) / stride[1] + 1];
+    let slide = Slide {
+        batch: b,
+        image: [h, width],
+        cin,
+        window: [r, s],
+        stride,
+        origin: pad.map(|p| -(p as isize)),
+        out,
+        canvas: out,
+        step: [1, 1],
+        phase: [0, 0],
+        cout,
+    };
+    let mut y = x.empty([b, out[0], out[1], cout]);
+    run(slide.kernel("conv2d_fwd"), [&mut y], [x, w], |[y], [x, w]| {
+        slide_over(y, x, &[(slide, pack(slide.depth(), cout, w))]);
+    });
+    if let Some(bias) = bias {
+        assert_eq!(*bias.shape(), [cout], "conv2d: bias {:?} does not fit weights {:?}", bias.shape(), w.shape());
+        add_bias(&mut y, bias);
+    }
+    let (sx, sw) = (x.detach(), w.detach());
+    let no_bias = Tensor::zeros([0]);
+    let [y] = record([y], [x, w, bias.unwrap_or(&no_bias)], move |[dy], [wx, ww, wb]| {
+        let dy = dy.expect("the only output has a gradient");
+        let dx = wx.then(|| input_gradient(&dy, &sw, &slide, pad));
+        let dw = ww.then(|| {
+            let mut dw = sw.empty(sw.shape());
+            run(slide.kernel("conv2d_bwd_w"), [&mut dw], [&dy, &sx], |[dw], [dy, x]| {
+                weight_gradient(dw, dy, x, &slide);
+            });
+            dw
+        });
+        [dx, dw, wb.then(|| column_sums(&dy))]
+    });
+    y
+}
+
+/// y[B,2H,2W,Cout] = nearest-2×(x[B,H,W,Cin]) ∗ w[Cout,3,3,Cin], padding 1.
+#[track_caller]
+pub fn conv2d_up2(x: &Tensor, w: &Tensor) -> Tensor {
+    let ([b, h, width, cin], [cout, r, s, wc]) = (x.dims(), w.dims());
+    assert_eq!(cin, wc, "conv2d_up2: the channels of {:?} and of the weights {:?} differ", x.shape(), w.shape());
+    assert_eq!([r, s], [3, 3], "conv2d_up2 wants 3×3 weights, not {:?}", w.shape());
+    let phases = [[0, 0], [0, 1], [1, 0], [1, 1]].map(|phase: [usize; 2]| Slide {
+        batch: b,
+        image: [h, width],
+        cin,
+        window: [2, 2],
+        stride: [1, 1],
+        origin: phase.map(|p| p as isize - 1),
+        out: [h, width],
+        canvas: [2 * h, 2 * width],
+        step: [2, 2],
+        phase,
+        cout,
+    });
+    let flops = Kernel::new("conv2d_up2_fwd", 4.0 * phases[0].flops());
+    let mut y = x.empty([b, 2 * h, 2 * width, cout]);
+    run(flops, [&mut y], [x, w], |[y], [x, w]| {
+        let windows = phases.map(|p| (p, pack(p.depth(), cout, &phase_weights(w, cin, p.phase))));
+        slide_over(y, x, &windows);
+    });
+    let (sx, sw) = (x.detach(), w.detach());
+    record1(y, [x, w], move |dy, [wx, ww]| {
+        let dx = wx.then(|| up2_input_gradient(&dy, &sw, sx.dims()));
+        let dw = ww.then(|| {
+            let mut dw = sw.empty(sw.shape());
+            let kernel = Kernel::new("conv2d_up2_bwd_w", 4.0 * phases[0].flops());
+            run(kernel, [&mut dw], [&dy, &sx], |[dw], [dy, x]| {
+                dw.fill(0.0);
+                for p in &phases {
+                    let mut part = Buffer::uninit(cout * p.depth());
+                    weight_gradient(part.as_mut_slice(), dy, x, p);
+                    fold_phase(dw, part.as_slice(), cin, p.phase);
+                }
+            });
+            dw
+        });
+        [dx, dw]
+    })
+}
+
+// ---------------------------------------------------------------- gradients as windows
+
+/// dx of a convolution: per phase of x, the taps that reach it, flipped, slide over dy.
+fn input_gradient(dy: &Tensor, w: &Tensor, forward: &Slide, pad: [usize; 2]) -> Tensor {
+    let Slide { batch, image, cin, window: [r, s], stride, out, cout, .. } = *forward;
+    let mut dx = dy.empty([batch, image[0], image[1], cin]);
+    run(forward.kernel("conv2d_bwd"), [&mut dx], [dy, w], |[dx], [dy, w]| {
+        let mut windows = Vec::new();
+        for phase in (0..stride[0]).flat_map(|p| (0..stride[1]).map(move |q| [p, q])) {
+            let taps = [0, 1].map(|d| reaching_taps(phase[d], stride[d], pad[d], [r, s][d]));
+            let slide = Slide {
+                batch,
+                image: out,
+                cin: cout,
+                window: [taps[0].taps.len(), taps[1].taps.len()],
+                stride: [1, 1],
+                origin: [taps[0].origin, taps[1].origin],
+                out: [0, 1].map(|d| (image[d] + stride[d] - 1 - phase[d]) / stride[d]),
+                canvas: image,
+                step: stride,
+                phase,
+                cout: cin,
+            };
+            windows.push((slide, pack_transposed(w, [cout, r, s, cin], &taps[0].taps, &taps[1].taps)));
+        }
+        slide_over(dx, dy, &windows);
+    });
+    dx
+}
+
+/// The taps that reach the positions ≡ `phase` of one dimension, in the order of the outputs they come from.
+struct Taps {
+    taps: Vec<usize>,
+    /// Output that the first of them comes from, at position `phase`.
+    origin: isize,
+}
+
+fn reaching_taps(phase: usize, stride: usize, pad: usize, window: usize) -> Taps {
+    let taps: Vec<usize> = (0..window).filter(|t| (phase + pad) % stride == t % stride).rev().collect();
+    let origin = taps.first().map_or(0, |&t| (phase as isize + pad as isize - t as isize) / stride as isize);
+    Taps { taps, origin }
+}
+
+/// Which of the three taps fall together on a row of the small image: phase 0 sees rows i−1, i; phase 1 rows i, i+1.
+const FOLDED: [[&[usize]; 2]; 2] = [[&[0], &[1, 2]], [&[0, 1], &[2]]];
+/// The same seen from the small image: the taps through which rows 2i−1 .. 2i+2 of the large one read row i.
+const SPREAD: [&[usize]; 4] = [&[2], &[1, 2], &[0, 1], &[0]];
+
+/// The 2×2 weights [Cout,2,2,Cin] of one phase: sums of the taps that fall together.
+fn phase_weights(w: &[f32], cin: usize, phase: [usize; 2]) -> Vec<f32> {
+    let mut folded = vec![0.0; w.len() / 9 * 4];
+    for (f, w) in folded.chunks_mut(4 * cin).zip(w.chunks(9 * cin)) {
+        for (tap, f) in f.chunks_mut(cin).enumerate() {
+            for &r in FOLDED[phase[0]][tap / 2] {
+                for &s in FOLDED[phase[1]][tap % 2] {
+                    f.iter_mut().zip(&w[(r * 3 + s) * cin..]).for_each(|(f, w)| *f += w);
+                }
+            }
+        }
+    }
+    folded
+}
+
+/// Adds the gradient of one phase's weights to the gradients of the taps they were summed from.
+fn fold_phase(dw: &mut [f32], part: &[f32], cin: usize, phase: [usize; 2]) {
+    for (dw, part) in dw.chunks_mut(9 * cin).zip(part.chunks(4 * cin)) {
+        for (tap, part) in part.chunks(cin).enumerate() {
+            for &r in FOLDED[phase[0]][tap / 2] {
+                for &s in FOLDED[phase[1]][tap % 2] {
+                    dw[(r * 3 + s) * cin..].iter_mut().zip(part).for_each(|(d, p)| *d += p);
+                }
+            }
+        }
+    }
+}
+
+fn up2_input_gradient(dy: &Tensor, w: &Tensor, [b, h, width, cin]: [usize; 4]) -> Tensor {
+    let [_, h2, w2, cout] = dy.dims();
+    let slide = Slide {
+        batch: b,
+        image: [h2, w2],
+        cin: cout,
+        window: [4, 4],
+        stride: [2, 2],
+        origin: [-1, -1],
+        out: [h, width],
+        canvas: [h, width],
+        step: [1, 1],
+        phase: [0, 0],
+        cout: cin,
+    };
+    let mut dx = dy.empty([b, h, width, cin]);
+    run(slide.kernel("conv2d_up2_bwd"), [&mut dx], [dy, w], |[dx], [dy, w]| {
+        let mut spread = vec![0.0; cout * 16 * cin];
+        for (spread, w) in spread.chunks_mut(16 * cin).zip(w.chunks(9 * cin)) {
+            for (tap, spread) in spread.chunks_mut(cin).enumerate() {
+                for &r in SPREAD[tap / 4] {
+                    for &s in SPREAD[tap % 4] {
+                        spread.iter_mut().zip(&w[(r * 3 + s) * cin..]).for_each(|(f, w)| *f += w);
+                    }
+                }
+            }
+        }
+        let all = [0, 1, 2, 3];
+        slide_over(dx, dy, &[(slide, pack_transposed(&spread, [cout, 4, 4, cin], &all, &all))]);
+    });
+    dx
+}
+
+// ---------------------------------------------------------------- the sliding window
+
+/// A window that slides over an image and writes every `step`-th pixel of a canvas.
+#[derive(Clone, Copy)]
+struct Slide {
+    batch: usize,
+    /// Height and width of what it slides over, and its channels.
+    image: [usize; 2],
+    cin: usize,
+    window: [usize; 2],
+    stride: [usize; 2],
+    /// Where the window's first tap lies for the first output; negative over the border.
+    origin: [isize; 2],
+    /// Outputs down and across.
+    out: [usize; 2],
+    /// Height and width of what it writes; output (i, j) goes to (phase + i·step, phase + j·step).
+    canvas: [usize; 2],
+    step: [usize; 2],
+    phase: [usize; 2],
+    cout: usize,
+}
+
+/// Weights packed as [column tile][depth][tile width]; columns beyond the last are zeros.
+struct Packed {
+    data: Buffer,
+    vectors: usize,
+}
+
+/// One window position.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Row and column of the first tap, possibly outside.
+    first: [isize; 2],
+    /// Offset of the first tap's pixel row 0 column 0 of its picture.
+    picture: usize,
+    /// Pixel of the canvas it writes, counted over the whole batch.
+    target: usize,
+}
+
+/// A kept window element count: this many floats of packed weights stay in the first-level cache.
+const DEPTH: usize = 384;
+/// Pixels that share one pass over the weights.
+const PIXELS: usize = 16 * ROWS;
+/// Pixels a weight-gradient tile sums before it goes back to memory.
+const SUMMED: usize = 256;
+
+impl Slide {
+    /// Elements of one window.
+    fn depth(&self) -> usize {
+        self.window[0] * self.run()
+    }
+
+    /// Consecutive elements of one window row.
+    fn run(&self) -> usize {
+        self.window[1] * self.cin
+    }
+
+    fn pixels(&self) -> usize {
+        self.batch * self.out[0] * self.out[1]
+    }
+
+    fn flops(&self) -> f64 {
+        2.0 * (self.pixels() * self.depth() * self.cout) as f64
+    }
+
+    fn kernel(&self, name: &'static str) -> Kernel {
+        Kernel::new(name, self.flops())
+    }
+
+    fn place(&self, b: usize, i: usize, j: usize) -> Place {
+        let first = [i, j];
+        let [row, column] = [0, 1].map(|d| self.phase[d] + first[d] * self.step[d]);
+        Place {
+            first: [0, 1].map(|d| self.origin[d] + (first[d] * self.stride[d]) as isize),
+            picture: b * self.image[0] * self.image[1] * self.cin,
+            target: (b * self.canvas[0] + row) * self.canvas[1] + column,
+        }
+    }
+
+    /// The places that write the canvas rows `rows`, counted over the whole batch.
+    fn places(&self, rows: Range<usize>) -> Vec<Place> {
+        let mut places = Vec::new();
+        for row in rows {
+            let (b, row) = (row / self.canvas[0], row % self.canvas[0]);
+            if row % self.step[0] == self.phase[0] {
+                places.extend((0..self.out[1]).map(|j| self.place(b, row / self.step[0], j)));
+            }
+        }
+        places
+    }
+
+    fn inside(&self, p: &Place) -> bool {
+        (0..2).all(|d| p.first[d] >= 0 && p.first[d] as usize + self.window[d] <= self.image[d])
+    }
+
+    /// Offset of element `e` of window row `r` in the input; only for places inside.
+    fn at(&self, p: &Place, r: usize, e: usize) -> usize {
+        p.picture + ((p.first[0] as usize + r) * self.image[1] + p.first[1] as usize) * self.cin + e
+    }
+
+    /// The elements `piece` of window row `r`, zeros where they lie outside.
+    fn gather(&self, to: &mut [f32], x: &[f32], p: &Place, r: usize, piece: Range<usize>) {
+        let row = p.first[0] + r as isize;
+        if row < 0 || row as usize >= self.image[0] {
+            return to.fill(0.0);
+        }
+        let (c, width) = (self.cin as isize, self.image[1] as isize);
+        let clip = |column: isize| ((column - p.first[1]) * c).clamp(piece.start as isize, piece.end as isize);
+        let (lo, hi) = (clip(0), clip(width));
+        if lo >= hi {
+            return to.fill(0.0);
+        }
+        let from = p.picture as isize + (row * width + p.first[1]) * c;
+        let (lo_in, hi_in) = (lo as usize - piece.start, hi as usize - piece.start);
+        to[..lo_in].fill(0.0);
+        to[hi_in..].fill(0.0);
+        to[lo_in..hi_in].copy_from_slice(&x[(from + lo) as usize..(from + hi) as usize]);
+    }
+
+    /// The window cut into pieces of rows, grouped so that each group is at most `DEPTH` deep.
+    fn groups(&self) -> Vec<Vec<(usize, Range<usize>)>> {
+        let run = self.run();
+        let mut groups: Vec<Vec<(usize, Range<usize>)>> = Vec::new();
+        if run == 0 {
+            return groups;
+        }
+        let mut room = 0;
+        for r in 0..self.window[0] {
+            let pieces = run.div_ceil(DEPTH);
+            for i in 0..pieces {
+                let piece = run * i / pieces..run * (i + 1) / pieces;
+                if piece.len() > room {
+                    groups.push(Vec::new());
+                    room = DEPTH;
+                }
+                room -= piece.len();
+                groups.last_mut().unwrap().push((r, piece));
+            }
+        }
+        groups
+    }
+}
+
+/// The tile width that wastes fewer columns.
+fn vectors_for(columns: usize) -> usize {
+    if columns <= LANES { 1 } else { 2 }
+}
+
+/// Packs the row-major weights [Cout, depth].
+fn pack(depth: usize, cout: usize, w: &[f32]) -> Packed {
+    let vectors = vectors_for(cout);
+    let width = vectors * LANES;
+    let mut data = Buffer::uninit(cout.div_ceil(width) * depth * width);
+    for_chunks(data.as_mut_slice(), depth * width, |t, tile| {
+        let columns = (cout - t * width).min(width);
+        if columns < width {
+            tile.fill(0.0);
+        }
+        const BLOCK: usize = 16;
+        for from in (0..depth).step_by(BLOCK) {
+            let block = &mut tile[from * width..(from + BLOCK).min(depth) * width];
+            for j in 0..columns {
+                let row = &w[(t * width + j) * depth + from..];
+                block.chunks_exact_mut(width).zip(row).for_each(|(k, &w)| k[j] = w);
+            }
+        }
+    });
+    Packed { data, vectors }
+}
+
+/// Packs the weights w[Cout,R,S,Cin] for a window of the given taps over Cout channels that gives Cin columns.
+fn pack_transposed(
+    w: &[f32],
+    [cout, r, s, cin]: [usize; 4],
+    taps_h: &[usize],
+    taps_w: &[usize],
+) -> Packed {
+    let vectors = vectors_for(cin);
+    let (width, depth) = (vectors * LANES, taps_h.len() * taps_w.len() * cout);
+    let mut data = Buffer::uninit(cin.div_ceil(width) * depth * width);
+    for_chunks(data.as_mut_slice(), (depth * width).max(1), |t, tile| {
+        let columns = (cin - t * width).min(width);
+        let taps = taps_h.iter().flat_map(|&th| taps_w.iter().map(move |&tw| th * s + tw));
+        for (tile, tap) in tile.chunks_exact_mut(cout * width).zip(taps) {
+            for (n, k) in tile.chunks_exact_mut(width).enumerate() {
+                let from = (n * r * s + tap) * cin + t * width;
+                k[..columns].copy_from_slice(&w[from..from + columns]);
+                k[columns..].fill(0.0);
+            }
+        }
+    });
+    Packed { data, vectors }
+}
+
+/// Slides every window over `x`, together writing all of `y`.
+fn slide_over(y: &mut [f32], x: &[f32], windows: &[(Slide, Packed)]) {
+    let (slide, packed) = &windows[0];
+    let (cout, width) = (slide.cout, packed.vectors * LANES);
+    let row = slide.canvas[1] * cout;
+    let rows = slide.batch * slide.canvas[0];
+    let tiles = cout.div_ceil(width);
+    let pixels: usize = windows.iter().map(|(s, _)| s.pixels()).sum();
+    if pixels >= 2 * PIXELS * threads() || tiles == 1 {
+        let per_row = slide.out[1].max(1);
+        let band = (2 * PIXELS).div_ceil(per_row) * slide.step[0];
+        for_chunks(y, band * row, |i, y| {
+            let rows = i * band..(i * band + y.len() / row);
+            for (slide, packed) in windows {
+                let places = slide.places(rows.clone());
+                let base = rows.start * slide.canvas[1];
+                for block in places.chunks(even_share(places.len())) {
+                    let sums = tiles_of(slide, packed, x, block, 0..tiles);
+                    scatter(y, base, &sums, block, cout, width, 0..tiles);
+                }
+            }
+        });
+        return;
+    }
+    // Few pixels, many channels: the threads share the columns instead, each reading its weights once.
+    let share = tiles.div_ceil(4 * threads());
+    for (slide, packed) in windows {
+        let places = slide.places(0..rows);
+        let parts = map(tiles.div_ceil(share), |i| {
+            tiles_of(slide, packed, x, &places, i * share..((i + 1) * share).min(tiles))
+        });
+        for (i, sums) in parts.iter().enumerate() {
+            scatter(y, 0, sums, &places, cout, width, i * share..((i + 1) * share).min(tiles));
+        }
+    }
+}
+
+/// A block size near `PIXELS` that divides `places` evenly.
+fn even_share(places: usize) -> usize {
+    places.div_ceil(places.div_ceil(PIXELS).max(1)).next_multiple_of(ROWS).max(ROWS)
+}
+
+/// The sums of all places and column tiles, as [column tile][place tile][ROWS][width].
+fn tiles_of(slide: &Slide, packed: &Packed, x: &[f32], places: &[Place], columns: Range<usize>) -> Buffer {
+    let (vectors, depth) = (packed.vectors, slide.depth());
+    let width = vectors * LANES;
+    let tiles: Vec<[Place; ROWS]> =
+        places.chunks(ROWS).map(|c| std::array::from_fn(|i| c[i.min(c.len() - 1)])).collect();
+    let mut sums = Buffer::uninit(columns.len() * tiles.len() * ROWS * width);
+    sums.as_mut_slice().fill(0.0);
+    let mut border = Vec::new();
+    let mut done = 0;
+    for group in slide.groups() {
+        let deep: usize = group.iter().map(|(_, piece)| piece.len()).sum();
+        border.clear();
+        let mut segments = Vec::with_capacity(tiles.len() * group.len());
+        let mut sources = Vec::with_capacity(tiles.len());
+        for tile in &tiles {
+            let from = segments.len();
+            let inside = tile.iter().all(|p| slide.inside(p));
+            if inside {
+                segments.extend(group.iter().map(|(r, piece)| Segment {
+                    at: tile.map(|p| slide.at(&p, *r, piece.start)),
+                    len: piece.len(),
+                }));
+            } else {
+                let start = border.len();
+                border.resize(start + ROWS * deep, 0.0);
+                for (p, mut to) in tile.iter().zip(border[start..].chunks_mut(deep)) {
+                    for (r, piece) in &group {
+                        let (here, rest) = to.split_at_mut(piece.len());
+                        slide.gather(here, x, p, *r, piece.clone());
+                        to = rest;
+                    }
+                }
+                segments.push(Segment { at: std::array::from_fn(|i| start + i * deep), len: deep });
+            }
+            sources.push((inside, from..segments.len()));
+        }
+        for (c, sums) in columns.clone().zip(sums.as_mut_slice().chunks_mut(tiles.len() * ROWS * width)) {
+            let weights = &packed.data.as_slice()[(c * depth + done) * width..(c * depth + done + deep) * width];
+            for ((inside, range), sums) in sources.iter().zip(sums.chunks_mut(ROWS * width)) {
+                let source = if *inside { x } else { &border };
+                tile(vectors, sums, source, &segments[range.clone()], weights);
+            }
+        }
+        done += deep;
+    }
+    sums
+}
+
+/// Writes the sums of `places` to their pixels of `y`, whose first pixel is `base`.
+fn scatter(
+    y: &mut [f32],
+    base: usize,
+    sums: &Buffer,
+    places: &[Place],
+    cout: usize,
+    width: usize,
+    columns: Range<usize>,
+) {
+    let per_column = places.len().div_ceil(ROWS) * ROWS * width;
+    for (c, sums) in columns.zip(sums.as_slice().chunks(per_column)) {
+        let (from, n) = (c * width, (cout - c * width).min(width));
+        for (p, sums) in places.iter().zip(sums.chunks(width)) {
+            let at = (p.target - base) * cout + from;
+            y[at..at + n].copy_from_slice(&sums[..n]);
+        }
+    }
+}
+
+// ---------------------------------------------------------------- the weight gradient
+
+/// dw[Cout, depth] = Σ over pixels of dy[pixel, Cout] ⊗ window[pixel, depth].
+fn weight_gradient(dw: &mut [f32], dy: &[f32], x: &[f32], slide: &Slide) {
+    let (depth, cout) = (slide.depth(), slide.cout);
+    let places = slide.places(0..slide.batch * slide.canvas[0]);
+    const SHARES: usize = 8;
+    if dw.len() <= 1 << 18 && places.len() >= SHARES * SUMMED {
+        // Small weights, many pixels: a fixed number of partial sums, added in order.
+        let share = places.len().div_ceil(SHARES);
+        let parts = map(SHARES, |i| {
+            let mut part = Buffer::uninit(dw.len());
+            let places = &places[(i * share).min(places.len())..((i + 1) * share).min(places.len())];
+            outer_products(part.as_mut_slice(), dy, x, slide, places, 0..cout);
+            part
+        });
+        dw.copy_from_slice(parts[0].as_slice());
+        for part in &parts[1..] {
+            let part = part.as_slice();
+            for_chunks(dw, 1 << 14, |i, dw| dw.iter_mut().zip(&part[i << 14..]).for_each(|(d, p)| *d += p));
+        }
+        return;
+    }
+    let share = cout.div_ceil(4 * threads()).next_multiple_of(ROWS).max(2 * ROWS);
+    for_chunks(dw, share * depth, |i, dw| {
+        let n = dw.len() / depth;
+        outer_products(dw, dy, x, slide, &places, i * share..i * share + n);
+    });
+}
+
+/// dw[rows, depth] = Σ over `places` of dy[place, rows] ⊗ window[place]
+fn outer_products(dw: &mut [f32], dy: &[f32], x: &[f32], slide: &Slide, places: &[Place], rows: Range<usize>) {
+    let (depth, run, cout) = (slide.depth(), slide.run(), slide.cout);
+    let width = 2 * LANES;
+    let row_tiles = rows.len().div_ceil(ROWS);
+    let mut left = vec![0.0; row_tiles * ROWS * SUMMED];
+    let mut right = vec![0.0; SUMMED * width];
+    let mut sums = [0.0; ROWS * 2 * LANES];
+    dw.fill(0.0);
+    for block in places.chunks(SUMMED) {
+        // dy transposed: one row of the tile is one channel over the block's pixels.
+        for (i, p) in block.iter().enumerate() {
+            let dy = &dy[p.target * cout..][rows.clone()];
+            left.iter_mut().skip(i).step_by(SUMMED).zip(dy).for_each(|(l, d)| *l = *d);
+        }
+        for r in 0..slide.window[0] {
+            for from in (0..run).step_by(width) {
+                let piece = from..(from + width).min(run);
+                for (p, to) in block.iter().zip(right.chunks_mut(width)) {
+                    let to = &mut to[..piece.len()];
+                    if slide.inside(p) {
+                        let at = slide.at(p, r, piece.start);
+                        to.copy_from_slice(&x[at..at + piece.len()]);
+                    } else {
+                        slide.gather(to, x, p, r, piece.clone());
+                    }
+                }
+                for t in 0..row_tiles {
+                    let at = std::array::from_fn(|i| (t * ROWS + i) * SUMMED);
+                    sums.fill(0.0);
+                    tile(2, &mut sums, &left, &[Segment { at, len: block.len() }], &right);
+                    let n = (rows.len() - t * ROWS).min(ROWS);
+                    for (i, sums) in sums.chunks(width).take(n).enumerate() {
+                        let at = (t * ROWS + i) * depth + r * run + from;
+                        dw[at..at + piece.len()].iter_mut().zip(sums).for_each(|(d, s)| *d += s);
+                    }
+                }
+            }
+        }
+    }
+}
 
 pub fn cases() -> Vec<Case> {
-    vec![]
+    let conv = |name, x: [usize; 4], w: [usize; 4], conv: Conv| {
+        Case::new("conv2d", name, move |t| vec![conv2d(&t[0], &t[1], None, conv)]).input(x).input(w)
+    };
+    vec![
+        conv("3x3", [2, 5, 7, 3], [4, 3, 3, 3], Conv::new(1, 1)),
+        conv("3x3 many channels", [1, 8, 9, 20], [19, 3, 3, 20], Conv::new(1, 1)),
+        conv("3x3 no padding", [1, 6, 5, 2], [3, 3, 3, 2], Conv::new(1, 0)),
+        conv("3x3 stride 2", [1, 9, 8, 3], [5, 3, 3, 3], Conv::new(2, 0)),
+        conv("4x4 stride 2", [2, 8, 6, 3], [5, 4, 4, 3], Conv::new(2, 1)),
+        conv("4x4 stride 4", [2, 4, 4, 6], [1, 4, 4, 6], Conv::new(4, 0)),
+        conv("1x1", [2, 3, 5, 6], [4, 1, 1, 6], Conv::new(1, 0)),
+        conv("1x1 stride 2", [1, 5, 6, 3], [4, 1, 1, 3], Conv::new(2, 0)),
+        conv("1x7", [1, 4, 9, 3], [2, 1, 7, 3], Conv { stride: [1, 1], pad: [0, 3] }),
+        conv("7x1", [1, 9, 4, 3], [2, 7, 1, 3], Conv { stride: [1, 1], pad: [3, 0] }),
+        conv("7x7 stride 2", [1, 9, 11, 3], [2, 7, 7, 3], Conv::new(2, 3)),
+        Case::new("conv2d", "bias", |t| vec![conv2d(&t[0], &t[1], Some(&t[2]), Conv::new(1, 1))])
+            .input([1, 4, 4, 2])
+            .input([3, 3, 3, 2])
+            .input([3]),
+        Case::new("conv2d_up2", "", |t| vec![conv2d_up2(&t[0], &t[1])]).input([2, 4, 3, 5]).input([6, 3, 3, 5]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tensor::{Rng, backward};
+
+    /// The definition, in f64.
+    fn naive(x: &Tensor, w: &Tensor, conv: Conv) -> Vec<f64> {
+        let ([b, h, width, c], [n, r, s, _]) = (x.dims(), w.dims());
+        let out = [(h + 2 * conv.pad[0] - r) / conv.stride[0] + 1, (width + 2 * conv.pad[1] - s) / conv.stride[1] + 1];
+        let (xs, ws) = (x.to_vec(), w.to_vec());
+        let mut y = Vec::new();
+        for (b, i, j, n) in (0..b).flat_map(|b| {
+            (0..out[0]).flat_map(move |i| (0..out[1]).flat_map(move |j| (0..n).map(move |n| (b, i, j, n))))
+        }) {
+            let mut sum = 0.0;
+            for (p, q) in (0..r).flat_map(|p| (0..s).map(move |q| (p, q))) {
+                let row = (i * conv.stride[0] + p).wrapping_sub(conv.pad[0]);
+                let column = (j * conv.stride[1] + q).wrapping_sub(conv.pad[1]);
+                if row < h && column < width {
+                    let (at, wt) = (((b * h + row) * width + column) * c, ((n * r + p) * s + q) * c);
+                    sum += (0..c).map(|k| xs[at + k] as f64 * ws[wt + k] as f64).sum::<f64>();
+                }
+            }
+            y.push(sum);
+        }
+        y
+    }
+
+    fn relative(a: &[f32], b: &[f64]) -> f64 {
+        assert_eq!(a.len(), b.len());
+        let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+        norm(&mut a.iter().zip(b).map(|(a, b)| *a as f64 - b)) / norm(&mut b.iter().copied())
+    }
+
+    /// <conv(x, w), dy> is linear in x and in w, so its gradients must give the same number back, in f64.
+    fn check(x: [usize; 4], w: [usize; 4], conv: Conv, up2: bool) {
+        let mut rng = Rng::new(1, 0);
+        let (x, w) = (rng.uniform(x, -1.0, 1.0).leaf(), rng.uniform(w, -1.0, 1.0).leaf());
+        let y = if up2 { conv2d_up2(&x, &w) } else { conv2d(&x, &w, None, conv) };
+        let enlarged = if up2 { enlarge(&x) } else { x.detach() };
+        let reference = naive(&enlarged, &w, conv);
+        assert!(relative(&y.to_vec(), &reference) < 1e-6, "{:?} {:?}: forward", x.shape(), w.shape());
+        let probe = rng.uniform(y.shape(), -1.0, 1.0);
+        let loss = crate::engine::ops::matmul::matmul(&y.reshape([1, y.len()]), &probe.reshape([probe.len(), 1]));
+        let grads = backward(&loss, &[&x, &w]);
+        for target in [&x, &w] {
+            let gradient = grads.get(target).unwrap();
+            for _ in 0..4 {
+                let direction = rng.uniform(target.shape(), -1.0, 1.0);
+                let along = |a: &Tensor, b: &Tensor| {
+                    a.to_vec().iter().zip(b.to_vec()).map(|(a, b)| *a as f64 * b as f64).sum::<f64>()
+                };
+                let (dx, dw) = if std::ptr::eq(target, &x) {
+                    (if up2 { enlarge(&direction) } else { direction.clone() }, w.detach())
+                } else {
+                    (enlarged.clone(), direction.clone())
+                };
+                let truth: f64 =
+                    naive(&dx, &dw, conv).iter().zip(probe.to_vec()).map(|(y, p)| y * p as f64).sum();
+                let size = (probe.len() as f64).sqrt() * (w.len() as f64 / w.dims::<4>()[0] as f64).sqrt();
+                assert!((along(gradient, &direction) - truth).abs() < 1e-5 * size, "{:?}: gradient", target.shape());
+            }
+        }
+    }
+
+    fn enlarge(x: &Tensor) -> Tensor {
+        let [b, h, w, c] = x.dims();
+        let mut y = Vec::new();
+        for (b, i, j) in (0..b).flat_map(|b| (0..2 * h).flat_map(move |i| (0..2 * w).map(move |j| (b, i, j)))) {
+            y.extend_from_slice(&x.as_slice()[((b * h + i / 2) * w + j / 2) * c..][..c]);
+        }
+        Tensor::from_vec(y, [b, 2 * h, 2 * w, c])
+    }
+
+    #[test]
+    fn convolutions_and_their_gradients_follow_the_definition() {
+        for (x, w, conv) in [
+            ([2, 24, 26, 16], [24, 3, 3, 16], Conv::new(1, 1)),
+            ([1, 40, 40, 3], [20, 4, 4, 3], Conv::new(2, 1)),
+            ([2, 12, 10, 40], [33, 4, 4, 40], Conv::new(2, 1)),
+            ([2, 4, 4, 130], [70, 3, 3, 130], Conv::new(1, 1)),
+            ([1, 33, 31, 7], [3, 3, 3, 7], Conv::new(1, 1)),
+            ([2, 11, 9, 5], [9, 1, 1, 5], Conv::new(2, 0)),
+            ([1, 12, 19, 6], [8, 1, 7, 6], Conv { stride: [1, 1], pad: [0, 3] }),
+            ([1, 21, 20, 3], [18, 7, 7, 3], Conv::new(2, 3)),
+        ] {
+            check(x, w, conv, false);
+        }
+    }
+
+    #[test]
+    fn up2_is_nearest_then_3x3() {
+        check([2, 10, 9, 12], [20, 3, 3, 12], Conv::new(1, 1), true);
+        check([1, 32, 32, 16], [16, 3, 3, 16], Conv::new(1, 1), true);
+    }
 }

@@ -1,0 +1,100 @@
+//! Products of matrices given as slices with strides: the one call into the GEMM crate.
+
+use gemm::Parallelism;
+
+/// A matrix seen in a slice: element (i, j) is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy)]
+pub struct Mat<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> Mat<'a> {
+    /// A row-major matrix.
+    #[track_caller]
+    pub fn rows(data: &'a [f32], rows: usize, cols: usize) -> Mat<'a> {
+        Mat::strided(data, rows, cols, cols)
+    }
+
+    /// A matrix whose rows lie `row_stride` elements apart.
+    #[track_caller]
+    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Mat<'a> {
+        let end = if rows * cols == 0 { 0 } else { (rows - 1) * row_stride + cols };
+        assert!(
+            data.len() >= end,
+            "a {rows}×{cols} matrix of row stride {row_stride} is longer than {}",
+            data.len()
+        );
+        Mat { data, rows, cols, row_stride, col_stride: 1 }
+    }
+
+    /// The transpose, free of cost.
+    pub fn t(self) -> Mat<'a> {
+        Mat {
+            data: self.data,
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+        }
+    }
+}
+
+/// out[M,N] (+)= a[M,K] b[K,N], where the rows of `out` lie `out_stride` elements apart.
+///
+/// `parallel` spreads the product over all threads; leave it off inside a parallel loop. The result does not
+/// depend on it: the sum over K is never split.
+#[track_caller]
+pub fn gemm(out: &mut [f32], out_stride: usize, a: Mat, b: Mat, accumulate: bool, parallel: bool) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    assert_eq!(k, b.rows, "a {m}×{k} matrix cannot be multiplied by a {}×{n} one", b.rows);
+    if m * n == 0 {
+        return;
+    }
+    assert!(
+        out_stride >= n && out.len() >= (m - 1) * out_stride + n,
+        "the product {m}×{n} does not fit its output"
+    );
+    let threads = if parallel && m * n * k > 1 << 18 { Parallelism::Rayon(0) } else { Parallelism::None };
+    // SAFETY: `Mat` and the assertion above keep every address inside its slice; `out` is borrowed exclusively.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            out_stride as isize,
+            accumulate,
+            a.data.as_ptr(),
+            a.col_stride as isize,
+            a.row_stride as isize,
+            b.data.as_ptr(),
+            b.col_stride as isize,
+            b.row_stride as isize,
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            threads,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strides_transposes_and_accumulation() {
+        let a: Vec<f32> = (0..12).map(|x| x as f32).collect();
+        let mut out = vec![1.0; 8];
+        // [3,2]ᵀ · [3,2] into a 2×2 block of a 2×4 buffer
+        gemm(&mut out, 4, Mat::strided(&a, 3, 2, 4).t(), Mat::strided(&a, 3, 2, 4), true, false);
+        assert_eq!(out, [81.0, 93.0, 1.0, 1.0, 93.0, 108.0, 1.0, 1.0]);
+    }
+}

@@ -1,0 +1,83 @@
+//! The register tile that all convolutions are made of: six rows by one or two vectors of eight.
+//!
+//! `acc[6][8·V] += Σ_k a_i[k] · b[k][8·V]`, where the six rows are read in place, segment by segment, from wherever
+//! their pixels lie, and `b` is packed. Rows are broadcast, columns are vectors; with V = 2 the twelve accumulators
+//! and their operands just fit the sixteen registers of AVX2.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod portable;
+
+/// Rows of a tile.
+pub const ROWS: usize = 6;
+/// Lanes of a vector.
+pub const LANES: usize = 8;
+
+/// `len` consecutive elements of each row, beginning at `at[row]`.
+#[derive(Clone, Copy)]
+pub struct Segment {
+    pub at: [usize; ROWS],
+    pub len: usize,
+}
+
+/// Adds the products of the segments' rows in `a` with the rows of `b` to the tile `acc` of `vectors` (1 or 2) vectors.
+#[inline]
+pub fn tile(vectors: usize, acc: &mut [f32], a: &[f32], segments: &[Segment], b: &[f32]) {
+    let width = vectors * LANES;
+    let mut depth = 0;
+    for s in segments {
+        let last = s.at.iter().max().unwrap();
+        assert!(last + s.len <= a.len(), "a segment at {last} of {} elements leaves its {}", s.len, a.len());
+        depth += s.len;
+    }
+    assert!(
+        acc.len() >= ROWS * width && b.len() >= depth * width,
+        "a tile of depth {depth} leaves its buffers"
+    );
+    #[cfg(target_arch = "x86_64")]
+    if avx2::available() {
+        // SAFETY: the features were found, and the assertions above keep every address inside its slice.
+        return unsafe {
+            match vectors {
+                1 => avx2::tile::<1>(acc, a, segments, b),
+                2 => avx2::tile::<2>(acc, a, segments, b),
+                _ => unreachable!("a tile has one or two vectors"),
+            }
+        };
+    }
+    portable::tile(width, acc, a, segments, b);
+}
+
+/// What the tile runs on.
+pub fn name() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    if avx2::available() {
+        return "AVX2 + FMA";
+    }
+    "portable"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fast_tile_computes_what_the_portable_one_does() {
+        let value = |i: usize| ((i * 37) % 101) as f32 / 50.0 - 1.0;
+        let a: Vec<f32> = (0..400).map(value).collect();
+        let b: Vec<f32> = (0..16 * 60).map(|i| value(i + 5)).collect();
+        let segments = [
+            Segment { at: [0, 30, 60, 90, 120, 120], len: 29 },
+            Segment { at: [200, 3, 250, 7, 300, 1], len: 31 },
+        ];
+        for vectors in [1, 2] {
+            let mut fast = vec![0.5; ROWS * LANES * vectors];
+            let mut slow = fast.clone();
+            tile(vectors, &mut fast, &a, &segments, &b);
+            portable::tile(vectors * LANES, &mut slow, &a, &segments, &b);
+            for (f, s) in fast.iter().zip(&slow) {
+                assert!((f - s).abs() < 1e-5, "{f} {s}");
+            }
+        }
+    }
+}
