@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::data::{Dataset, cub, demo};
 use crate::engine::device::cpu;
 use crate::error::{Error, Result};
-use crate::train::{self, Job, Kind, Leave, Outcome, RunFolder};
+use crate::train::{self, Job, Kind, Leave, Outcome};
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -203,7 +203,7 @@ fn averaged<R>(adam: &mut Adam, f: impl FnOnce() -> R) -> R {
     result
 }
 
-fn adam(config: &Config, learning_rate: f32) -> AdamConfig {
+fn adam(config: &Config, learning_rate: f64) -> AdamConfig {
     let train = &config.train;
     AdamConfig { learning_rate, beta1: train.beta1, beta2: train.beta2, epsilon: train.adam_epsilon }
 }
