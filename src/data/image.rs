@@ -3,12 +3,10 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use fast_image_resize as resizing;
-use fast_image_resize::images::Image as Plane;
 use image::{ImageDecoder, ImageEncoder, ImageFormat, ImageReader};
 use rand::{Rng, RngExt};
 
-use super::atomic;
+use super::{atomic, resize};
 use crate::error::{Error, Result};
 
 /// RGB, 8 bits a channel, rows from the top: `pixels.len() == width · height · 3`.
@@ -175,19 +173,7 @@ impl Picture {
 
     /// Resizes with the antialiased triangle filter that Pillow calls bilinear.
     pub fn resized(&self, width: usize, height: usize) -> Picture {
-        if (width, height) == (self.width, self.height) {
-            return self.clone();
-        }
-        let kind = resizing::PixelType::U8x3;
-        let bilinear = resizing::ResizeAlg::Convolution(resizing::FilterType::Bilinear);
-        let options = resizing::ResizeOptions::new().resize_alg(bilinear);
-        let source = resizing::images::ImageRef::new(self.width as u32, self.height as u32, &self.pixels, kind)
-            .expect("a picture holds three bytes a pixel");
-        let mut target = Plane::new(width as u32, height as u32, kind);
-        resizing::Resizer::new()
-            .resize(&source, &mut target, &options)
-            .expect("source and target have the same kind of pixel");
-        Picture { width, height, pixels: target.into_vec() }
+        resize::bilinear(self, width, height)
     }
 
     /// Scales the shorter side to `side`, keeping the aspect (torchvision's `Resize(side)`).

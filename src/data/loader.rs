@@ -11,7 +11,7 @@ use std::thread::{self, JoinHandle};
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::SliceRandom;
-use rand::{Rng, RngExt};
+use rand::RngExt;
 use rayon::prelude::*;
 
 use super::captions::{fit_eval, fit_train};

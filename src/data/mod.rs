@@ -21,6 +21,7 @@ pub mod demo;
 pub mod image;
 pub mod loader;
 mod pickle;
+mod resize;
 mod stream;
 
 pub use self::captions::{Encoded, Vocabulary};
