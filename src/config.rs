@@ -335,7 +335,10 @@ fn unknown_key(table: &Table, key: &str) -> Error {
     let keys = flatten(table);
     let near = nearest(key, keys.keys().map(String::as_str));
     let why = match near.is_empty() {
-        true => format!("there is no such key; the sections are {}", table.keys().cloned().collect::<Vec<_>>().join(", ")),
+        true => format!(
+            "there is no such key; the sections are {}",
+            table.keys().cloned().collect::<Vec<_>>().join(", ")
+        ),
         false => format!("there is no such key; near ones are {}", near.join(", ")),
     };
     Error::config(key, why)
@@ -347,7 +350,9 @@ fn typed(like: &Value, text: &str) -> Option<Value> {
         Value::Float(_) => Value::Float(text.parse().ok().filter(|x: &f64| x.is_finite())?),
         Value::Boolean(_) => Value::Boolean(text.parse().ok()?),
         Value::String(_) => Value::String(text.trim_matches('"').to_string()),
-        Value::Array(_) => format!("x = {text}").parse::<Table>().ok()?.remove("x").filter(Value::is_array)?,
+        Value::Array(_) => {
+            format!("x = {text}").parse::<Table>().ok()?.remove("x").filter(Value::is_array)?
+        }
         _ => return None,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Run, Threads};
+use super::{Run, Threads, say};
 use crate::data::image::{Cut, prepare};
 use crate::engine::Tensor;
 use crate::error::{Error, Result};
@@ -23,14 +23,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     args.threads.set()?;
     let run = RunFolder::open(&args.run.folder)?;
     let (config, vocabulary) = (run.config()?, run.vocabulary()?);
-    let checkpoint = Checkpoints::of(run.root(), Kind::Stream.name()).latest()?.ok_or_else(|| {
-        Error::data(run.root(), "this run has no captioner; train one with --stage stream")
-    })?;
+    let checkpoint = Checkpoints::of(run.root(), Kind::Stream.name())
+        .latest()?
+        .ok_or_else(|| Error::data(run.root(), "this run has no captioner; train one with --stage stream"))?;
     let captioner = stream::frozen(&checkpoint.folder, vocabulary.len(), &config)?;
     for path in &args.images {
         let image = square(path, config.gan.largest())?;
         let ids = captioner.describe(&image, config.data.words_eval).remove(0);
-        println!("{}: {}", path.display(), vocabulary.sentence(&ids));
+        say(format!("{}: {}", path.display(), vocabulary.sentence(&ids)))?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
+use super::say;
 use crate::data::{cub, demo};
 
 #[derive(Subcommand)]
@@ -36,9 +37,9 @@ pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo { out, count, seed } => {
             demo::write(&out, count, seed)?;
-            println!("{count} birds with {} captions each in {}", demo::CAPTIONS, out.display());
+            say(format!("{count} birds with {} captions each in {}", demo::CAPTIONS, out.display()))?;
         }
-        Command::Check { folder, dataset: Layout::Cub } => print!("{}", cub::check(folder)?),
+        Command::Check { folder, dataset: Layout::Cub } => say(cub::check(folder)?.to_string().trim_end())?,
     }
     Ok(())
 }

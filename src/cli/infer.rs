@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{Run, Threads};
+use super::{Run, Threads, say};
 use crate::data::{Picture, save_png};
 use crate::engine::Tensor;
 use crate::engine::nn::{Archive, Array, Values};
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let painting = painter.paint(&wish.ids, args.seed, (number as u64) << 32 | u64::from(sample));
             let stem = format!("{:03}-{}", number + 1, sample + 1);
             for path in write(&out, &stem, wish, &painting)? {
-                println!("{}", path.display());
+                say(path.display())?;
             }
             if args.dump.is_some() {
                 dump.0.push((wish.ids.clone(), painting));
@@ -64,27 +64,27 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.dump {
         dump.archive().write(path)?;
-        println!("{}", path.display());
+        say(path.display())?;
     }
     Ok(())
 }
 
 impl Args {
     /// Every caption, understood; the first that cannot be painted ends all.
-    fn wishes(&self, painter: &Painter) -> Result<Vec<Wish>> {
+    fn wishes(&self, painter: &Painter) -> anyhow::Result<Vec<Wish>> {
         let Some(file) = &self.file else {
             let wish = |(number, caption): (usize, &String)| {
-                painter.wish(caption).map_err(|why| Error::config(format!("caption {number}"), why))
+                painter.wish(caption).map_err(|why| anyhow::anyhow!("caption {number}: {why}"))
             };
             return (1..).zip(&self.captions).map(wish).collect();
         };
         let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
         let text = String::from_utf8(bytes).map_err(|_| Error::data(file, "not UTF-8; save it as UTF-8"))?;
         if text.trim().is_empty() {
-            return Err(Error::data(file, "no captions in it; write one a line"));
+            return Err(Error::data(file, "no captions in it; write one a line").into());
         }
         let wish = |(line, caption)| painter.wish(caption).map_err(|why| Error::data_at(file, line, why));
-        (1..).zip(text.lines()).map(wish).collect()
+        Ok((1..).zip(text.lines()).map(wish).collect::<Result<_>>()?)
     }
 }
 

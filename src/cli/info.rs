@@ -1,5 +1,6 @@
 //! `engine info`
 
+use super::say;
 use crate::engine::device::{cpu, cuda};
 
 #[derive(clap::Args)]
@@ -10,12 +11,11 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     args.threads.set()?;
-    println!("engine    {} (revision {})", env!("CARGO_PKG_VERSION"), env!("ENGINE_REVISION"));
-    println!("target    {}, built with {}", env!("ENGINE_TARGET"), or_none(env!("ENGINE_FEATURES")));
-    println!("cpu       {}, {} threads", or_none(&features().join(",")), cpu::threads());
-    println!("memory    {}", memory().unwrap_or_else(|| "unknown".to_string()));
-    println!("cuda      {}", cuda::probe());
-    Ok(())
+    say(format!("engine    {} (revision {})", env!("CARGO_PKG_VERSION"), env!("ENGINE_REVISION")))?;
+    say(format!("target    {}, built with {}", env!("ENGINE_TARGET"), or_none(env!("ENGINE_FEATURES"))))?;
+    say(format!("cpu       {}, {} threads", or_none(&features().join(",")), cpu::threads()))?;
+    say(format!("memory    {}", memory().unwrap_or_else(|| "unknown".to_string())))?;
+    say(format!("cuda      {}", cuda::probe()))
 }
 
 fn or_none(text: &str) -> &str {

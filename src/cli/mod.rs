@@ -7,13 +7,19 @@ mod info;
 mod progress;
 mod train;
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "engine", version, about = "MirrorGAN and AttnGAN: pictures from sentences, trained and sampled")]
+#[command(
+    name = "engine",
+    version,
+    about = "MirrorGAN and AttnGAN: pictures from sentences, trained and sampled"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -60,11 +66,22 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if nobody_listens(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A line of the result, on standard output.
+fn say(line: impl Display) -> anyhow::Result<()> {
+    Ok(writeln!(stdout(), "{line}")?)
+}
+
+/// Whoever read our output has closed it, as `head` does.
+fn nobody_listens(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
 /// The error and its causes, each said once.

@@ -84,7 +84,8 @@ impl Shown {
 
 fn bar(kind: Kind, from: u64, to: u64) -> ProgressBar {
     let template = "{prefix:>6} {bar:24} {pos}/{len}  {msg}  {eta} left";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|e| unreachable!("a fixed template: {e}"));
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|e| unreachable!("a fixed template: {e}"));
     let bar = ProgressBar::new(to).with_style(style).with_prefix(kind.name()).with_position(from);
     bar.reset_eta();
     bar

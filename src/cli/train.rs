@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use super::Threads;
 use super::progress::Display;
+use super::{Threads, say};
 use crate::config::Config;
 use crate::data::{Dataset, cub, demo};
 use crate::engine::device::cpu;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::train::{self, Job, Kind, Leave, Outcome};
 
 #[derive(clap::Args)]
@@ -80,8 +80,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     };
     let (resume, time_limit, stop) = (args.resume, args.time_limit, stop_on_ctrl_c()?);
     let job = Job { config, dataset, out: out.clone(), stages, resume, time_limit, header: header(), stop };
-    report(train::train(job, &mut Display::default())?, &out, begin);
-    Ok(())
+    report(train::train(job, &mut Display::default())?, &out, begin)
 }
 
 impl Args {
@@ -104,12 +103,12 @@ impl Args {
         Config::load(&preset, &settings)
     }
 
-    fn dataset(&self, out: &Path, config: &Config) -> Result<Dataset> {
+    fn dataset(&self, out: &Path, config: &Config) -> anyhow::Result<Dataset> {
         let folder = match (&self.data, self.dataset) {
             (Some(folder), _) => folder.clone(),
             (None, Name::Demo) => out.join("data"),
             (None, Name::Cub) => {
-                return Err(Error::config("--data", "name the folder that holds CUB_200_2011 and text"));
+                anyhow::bail!("--data is missing: name the folder that holds CUB_200_2011 and text");
             }
         };
         if self.dataset == Name::Demo && !folder.exists() {
@@ -122,7 +121,9 @@ impl Args {
         }
         if !dataset.skipped.is_empty() {
             let (count, folder) = (dataset.skipped.len(), folder.display());
-            eprintln!("note: {count} files are skipped; `engine data check {folder} --dataset cub` names them");
+            eprintln!(
+                "note: {count} files are skipped; `engine data check {folder} --dataset cub` names them"
+            );
         }
         Ok(dataset)
     }
@@ -163,17 +164,18 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn report(outcome: Outcome, out: &Path, begin: Instant) {
-    let took = indicatif::HumanDuration(begin.elapsed());
-    let out = out.display();
+fn report(outcome: Outcome, out: &Path, begin: Instant) -> anyhow::Result<()> {
+    let (took, out) = (indicatif::HumanDuration(begin.elapsed()), out.display());
     match outcome {
-        Outcome::Finished => println!("{out} is ready after {took}; try: engine infer --run {out} \"...\""),
+        Outcome::Finished => {
+            say(format!("{out} is ready after {took}; try: engine infer --run {out} \"...\""))
+        }
         Outcome::Left { stage, step, why } => {
             let why = match why {
                 Leave::Interrupted => "interrupted",
                 Leave::TimeIsUp => "the time is up",
             };
-            println!("{why}: {} saved at step {step} in {out}; go on with --resume", stage.name());
+            say(format!("{why}: {} saved at step {step} in {out}; go on with --resume", stage.name()))
         }
     }
 }

@@ -111,7 +111,8 @@ fn blank(width: usize, height: usize) -> Picture {
 fn enlarged(picture: &Picture, side: usize) -> Picture {
     let times = (side / picture.width.max(picture.height)).max(1);
     let (width, height) = (picture.width * times, picture.height * times);
-    let pixel = |i: usize| &picture.pixels[(i / width / times * picture.width + i % width / times) * 3..][..3];
+    let pixel =
+        |i: usize| &picture.pixels[(i / width / times * picture.width + i % width / times) * 3..][..3];
     Picture { width, height, pixels: (0..width * height).flat_map(pixel).copied().collect() }
 }
 

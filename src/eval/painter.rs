@@ -72,7 +72,8 @@ impl Painter {
         let mut rng = stream(seed, place, Purpose::Infer);
         let z = rng.normal([1, self.config.gan.noise]);
         let eps = rng.normal([1, self.config.gan.condition]);
-        let (captions, lengths) = (Ids::new(ids.to_vec(), [1, ids.len()]), Ids::new(vec![ids.len() as i32], [1]));
+        let (captions, lengths) =
+            (Ids::new(ids.to_vec(), [1, ids.len()]), Ids::new(vec![ids.len() as i32], [1]));
         no_grad(|| {
             let meaning = self.text.forward(&captions, &lengths, None);
             let made = self.generator.forward(&z, &meaning, &lengths, &eps, Mode::Eval);

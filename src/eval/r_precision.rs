@@ -53,7 +53,8 @@ fn r_precision(codes: &Codes, candidates: usize, seed: u64) -> Option<f32> {
     let count = codes.classes.len();
     let mut found = 0;
     for picture in 0..count {
-        let mut others: Vec<usize> = (0..count).filter(|&i| codes.classes[i] != codes.classes[picture]).collect();
+        let mut others: Vec<usize> =
+            (0..count).filter(|&i| codes.classes[i] != codes.classes[picture]).collect();
         if others.len() < candidates - 1 {
             return None;
         }

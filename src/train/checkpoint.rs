@@ -89,9 +89,8 @@ impl Checkpoints {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(Error::io(&self.folder, e)),
         };
-        let step_of = |path: &Path| -> Option<u64> {
-            path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
-        };
+        let step_of =
+            |path: &Path| -> Option<u64> { path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok() };
         let mut found: Vec<_> =
             entries.flatten().filter_map(|e| Some((step_of(&e.path())?, e.path()))).collect();
         found.sort();

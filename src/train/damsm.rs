@@ -61,8 +61,7 @@ impl<'a> Damsm<'a> {
         let init = |network| Source::Init(stream(config.train.seed, network, Purpose::Weights));
         let backbone = config.damsm.backbone()?;
         let text = Store::build(init(0), |scope| TextEncoder::new(scope, context.words(), &config.stem))?;
-        let image =
-            Store::build(init(1), |scope| ImageEncoder::new(scope, config.stem.features, &backbone))?;
+        let image = Store::build(init(1), |scope| ImageEncoder::new(scope, config.stem.features, &backbone))?;
         let (learning_rate, beta1, beta2) = (config.damsm.lr, config.damsm.beta1, config.damsm.beta2);
         let adam = AdamConfig { learning_rate, beta1, beta2, epsilon: config.train.adam_epsilon };
         Ok(Damsm { context, text: Learner::new(text, adam), image: Learner::new(image, adam) })

@@ -25,7 +25,8 @@ impl RunFolder {
     pub fn open(root: &Path) -> Result<RunFolder> {
         let run = RunFolder { root: root.to_path_buf() };
         if !run.config_path().is_file() {
-            let why = "not a run: there is no config.toml in it; name the folder that `engine train --out` wrote";
+            let why =
+                "not a run: there is no config.toml in it; name the folder that `engine train --out` wrote";
             return Err(Error::data(root, why));
         }
         Ok(run)
@@ -76,7 +77,8 @@ impl RunFolder {
         if told.is_empty() {
             return Ok(());
         }
-        let why = format!("the run was begun with another configuration: {}; take another --out", told.join(", "));
+        let why =
+            format!("the run was begun with another configuration: {}; take another --out", told.join(", "));
         Err(Error::data(&self.root, why))
     }
 

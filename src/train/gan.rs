@@ -80,7 +80,8 @@ impl<'a> Gan<'a> {
             discriminator_adams: Vec::new(),
         };
         for (&side, network) in config.gan.sizes().iter().zip(5..) {
-            let build = |scope: &Scope| Discriminator::new(scope, side, features, &config.gan.discriminator());
+            let build =
+                |scope: &Scope| Discriminator::new(scope, side, features, &config.gan.discriminator());
             gan.add_discriminator(Store::build(init(network), build)?);
         }
         Ok(gan)
@@ -151,7 +152,8 @@ impl Stage for Gan<'_> {
         average.write(folder.join("netG.safetensors"))?;
         let mut optimiser = Archive::default();
         optimiser.add_section("netG", self.generator_adam.archive());
-        for (i, (store, adam)) in self.discriminator_stores.iter().zip(&self.discriminator_adams).enumerate() {
+        for (i, (store, adam)) in self.discriminator_stores.iter().zip(&self.discriminator_adams).enumerate()
+        {
             store.save(folder.join(format!("netD{i}.safetensors")))?;
             optimiser.add_section(&format!("netD{i}"), adam.archive());
         }
@@ -230,8 +232,10 @@ impl Samples {
         let batch = Inputs::new(batch, &[config.gan.largest()]);
         let meaning = no_grad(|| text.forward(&batch.captions, &batch.lengths, None));
         let mut rng = stream(config.train.seed, 0, Purpose::Samples);
-        let (noise, eps) =
-            (rng.normal([batch.count(), config.gan.noise]), rng.normal([batch.count(), config.gan.condition]));
+        let (noise, eps) = (
+            rng.normal([batch.count(), config.gan.noise]),
+            rng.normal([batch.count(), config.gan.condition]),
+        );
         Ok(Samples { meaning, lengths: batch.lengths, noise, eps })
     }
 }

@@ -21,8 +21,12 @@ impl EventLog {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // Seconds, as TensorBoard expects, and microseconds, as two runs of a test share a second.
-        let name =
-            format!("events.out.tfevents.{}.{:06}.{}", since.as_secs(), since.subsec_micros(), std::process::id());
+        let name = format!(
+            "events.out.tfevents.{}.{:06}.{}",
+            since.as_secs(),
+            since.subsec_micros(),
+            std::process::id()
+        );
         let path = folder.join(name);
         let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
         let mut log = EventLog { file, path };
@@ -42,11 +46,8 @@ impl EventLog {
     /// A picture as the bytes of a PNG file.
     pub fn image(&mut self, step: u64, tag: &str, [width, height]: [usize; 2], png: &[u8]) -> Result<()> {
         const RGB: u64 = 3;
-        let image = Message::default()
-            .varint(1, height as u64)
-            .varint(2, width as u64)
-            .varint(3, RGB)
-            .bytes(4, png);
+        let image =
+            Message::default().varint(1, height as u64).varint(2, width as u64).varint(3, RGB).bytes(4, png);
         let value = Message::default().bytes(1, tag.as_bytes()).bytes(4, &image.0);
         let summary = Message::default().bytes(1, &value.0);
         self.write(Message::default().varint(2, step).bytes(5, &summary.0))

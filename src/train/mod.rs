@@ -54,7 +54,11 @@ pub struct Job {
 pub enum Outcome {
     Finished,
     /// Saved before the end; `--resume` goes on.
-    Left { stage: Kind, step: u64, why: Leave },
+    Left {
+        stage: Kind,
+        step: u64,
+        why: Leave,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +87,8 @@ pub fn wanted(config: &Config) -> Vec<Kind> {
 pub fn train(job: Job, progress: &mut dyn Progress) -> Result<Outcome> {
     check(&job)?;
     let run = RunFolder::prepare(&job.out, &job.config, &job.dataset.vocabulary, &job.header)?;
-    let session = Session { run: &run, deadline: job.time_limit.map(|limit| Instant::now() + limit), job: &job };
+    let session =
+        Session { run: &run, deadline: job.time_limit.map(|limit| Instant::now() + limit), job: &job };
     for &kind in &job.stages {
         if let Some((step, why)) = session.stage(kind, progress)? {
             return Ok(Outcome::Left { stage: kind, step, why });
@@ -162,7 +167,8 @@ impl Session<'_> {
         };
         let State { step, finished, .. } = checkpoint.state;
         if finished && (step >= to || !self.job.resume) {
-            progress.note(&format!("{name}: finished at step {step}, kept"));
+            let more = if step < to { format!(" (--resume goes on to {to})") } else { String::new() };
+            progress.note(&format!("{name}: finished at step {step}, kept{more}"));
             return Ok(None);
         }
         if !self.job.resume {
@@ -229,7 +235,14 @@ impl Session<'_> {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline).then_some(Leave::TimeIsUp)
     }
 
-    fn save(&self, kind: Kind, step: u64, epoch: u64, finished: bool, stage: &mut dyn Stage) -> Result<PathBuf> {
+    fn save(
+        &self,
+        kind: Kind,
+        step: u64,
+        epoch: u64,
+        finished: bool,
+        stage: &mut dyn Stage,
+    ) -> Result<PathBuf> {
         let seed = self.job.config.train.seed;
         let state = State { stage: kind.name().to_string(), step, epoch, seed, finished };
         Checkpoints::of(self.run.root(), kind.name()).save(&state, |folder| stage.save(folder))

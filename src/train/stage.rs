@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::inputs::Inputs;
 use crate::config::Config;
-use crate::data::{Dataset, EvalBatches, Item, LoaderConfig, Picture};
 use crate::data::loader::CACHE_BYTES;
+use crate::data::{Dataset, EvalBatches, Item, LoaderConfig, Picture};
 use crate::error::{Error, Result};
 
 use super::checkpoint::{Checkpoint, Checkpoints};

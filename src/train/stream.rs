@@ -31,7 +31,8 @@ fn build(cnn: Source, rnn: Source, words: usize, config: &Config) -> Result<(Str
 
 /// STREAM as this stage left it: nothing is recorded for its sake any more.
 pub fn frozen(checkpoint: &Path, words: usize, config: &Config) -> Result<Stream> {
-    let read = |name: &str| Archive::read(checkpoint.join(format!("{name}.safetensors"))).map(Source::Archive);
+    let read =
+        |name: &str| Archive::read(checkpoint.join(format!("{name}.safetensors"))).map(Source::Archive);
     let (stream, stores) = build(read(CNN)?, read(RNN)?, words, config)?;
     stores.cnn.freeze();
     stores.rnn.freeze();

@@ -27,7 +27,8 @@ pub struct Version {
 
 /// Looks for driver, compiler and devices; never fails.
 pub fn probe() -> Probe {
-    let mut probe = Probe { driver: driver_version(), nvrtc: nvrtc_version(), devices: Vec::new(), trouble: None };
+    let mut probe =
+        Probe { driver: driver_version(), nvrtc: nvrtc_version(), devices: Vec::new(), trouble: None };
     if probe.driver.is_some() {
         match devices() {
             Ok(devices) => probe.devices = devices,
