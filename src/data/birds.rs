@@ -5,8 +5,8 @@
 
 use rand::{Rng, RngExt};
 use tiny_skia::{
-    Color, FillRule, GradientStop, LineCap, LinearGradient, Mask, Paint, Path, PathBuilder, Pixmap, Point, Rect,
-    Shader, SpreadMode, Stroke, Transform,
+    Color, FillRule, GradientStop, LineCap, LinearGradient, Mask, Paint, Path, PathBuilder, Pixmap, Point,
+    Rect, Shader, SpreadMode, Stroke, Transform,
 };
 
 use super::image::Picture;
@@ -208,7 +208,8 @@ impl Figure {
     fn of(bird: &Bird, rng: &mut impl Rng) -> Figure {
         let build = if bird.large { &LARGE } else { &SMALL };
         let body = silhouette(build);
-        let mut figure = Figure { layers: Vec::new(), body, feet: Point::from_xy(0.08, build.body.1 + build.legs) };
+        let mut figure =
+            Figure { layers: Vec::new(), body, feet: Point::from_xy(0.08, build.body.1 + build.legs) };
         let flying = bird.scene == Scene::Sky;
         let wings = bird.wings.tint();
         if flying {
@@ -222,7 +223,11 @@ impl Figure {
         figure.torso(bird, build);
         figure.crown(build, bird.crown.tint());
         figure.eye(build);
-        figure.wing(build, wings, if flying { rng.random_range(58.0..74.0) } else { rng.random_range(-6.0..8.0) });
+        figure.wing(
+            build,
+            wings,
+            if flying { rng.random_range(58.0..74.0) } else { rng.random_range(-6.0..8.0) },
+        );
         figure
     }
 
@@ -243,7 +248,7 @@ impl Figure {
     fn torso(&mut self, bird: &Bird, build: &Build) {
         self.outlined(self.body.clone(), bird.body.tint());
         let (rx, ry) = build.body;
-        let belly = turned(oval(rx * 0.28, ry * 0.62, rx * 0.86, ry * 0.62), build.slant * 1.2);
+        let belly = turned(oval(rx * 0.4, ry * 0.56, rx * 0.78, ry * 0.7), build.slant * 1.2);
         self.fill(belly, bird.belly.tint(), true);
     }
 
@@ -277,7 +282,14 @@ impl Figure {
         for row in [0.34, 0.58] {
             let feather = shape(&[
                 Move(tip.0 * 0.8, tip.1 + ry * 0.1 * row),
-                Curve(-rx * 0.5, ry * (0.1 + row * 0.6), -rx * 0.2, ry * (row + 0.1), sx * 0.6, ry * (row - 0.28)),
+                Curve(
+                    -rx * 0.5,
+                    ry * (0.1 + row * 0.6),
+                    -rx * 0.2,
+                    ry * (row + 0.1),
+                    sx * 0.6,
+                    ry * (row - 0.28),
+                ),
             ]);
             self.line(place(feather), tint.darker(0.36).opacity(0.7), 0.035);
         }
@@ -401,19 +413,15 @@ fn silhouette(build: &Build) -> Path {
     let mut path = PathBuilder::new();
     path.push_path(&turned(oval(0.0, 0.0, build.body.0, build.body.1), build.slant));
     path.push_path(&oval(hx, hy, build.head_radius, build.head_radius));
+    // Clockwise as the ovals are: where paths of opposite sense overlap, a winding fill leaves a hole.
     let neck = shape(&[
-        Move(hx - build.neck, hy),
-        Curve(hx - build.neck, hy + 0.2, -0.1, -0.3, -build.body.0 * 0.5, -0.1),
-        Line(build.body.0 * 0.7, 0.1),
-        Curve(build.body.0 * 0.98, -0.1, hx + build.neck * 0.9, hy + 0.3, hx + build.neck, hy),
+        Move(hx + build.neck, hy),
+        Curve(hx + build.neck * 0.9, hy + 0.3, build.body.0 * 0.98, -0.1, build.body.0 * 0.7, 0.1),
+        Line(-build.body.0 * 0.5, -0.1),
+        Curve(-0.1, -0.3, hx - build.neck, hy + 0.2, hx - build.neck, hy),
     ]);
-    path.push_path(&wound_as_ovals(neck));
+    path.push_path(&neck);
     path.finish().expect("a silhouette has an outline")
-}
-
-/// Winding fill cancels where paths of opposite sense overlap; ovals run clockwise, the neck is mirrored to match.
-fn wound_as_ovals(path: Path) -> Path {
-    path
 }
 
 /// A pen's movement, in a bird's own space.
@@ -541,7 +549,10 @@ fn paint_water(canvas: &mut Pixmap, feet: Point, rng: &mut impl Rng) {
     for _ in 0..14 {
         let (x, y) = (anywhere(rng), rng.random_range(shore + 3.0..SIDE as f32));
         let half = rng.random_range(4.0..11.0);
-        let wave = shape_open(&[Move(x - half, y), Curve(x - half * 0.4, y - 2.0, x + half * 0.4, y - 2.0, x + half, y)]);
+        let wave = shape_open(&[
+            Move(x - half, y),
+            Curve(x - half * 0.4, y - 2.0, x + half * 0.4, y - 2.0, x + half, y),
+        ]);
         line(canvas, &wave, Tint::rgb(226, 244, 246).opacity(0.7), 1.2);
     }
 }

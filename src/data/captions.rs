@@ -76,7 +76,10 @@ impl Vocabulary {
             vocabulary.accept(word).map_err(|why| Error::data_at(path, line, why))?;
         }
         if vocabulary.words.is_empty() {
-            return Err(Error::data(path, format!("empty; the first line must be '{END}', then one word a line")));
+            return Err(Error::data(
+                path,
+                format!("empty; the first line must be '{END}', then one word a line"),
+            ));
         }
         Ok(vocabulary)
     }
@@ -129,7 +132,8 @@ impl Vocabulary {
 
     /// The words of `ids` joined by spaces, up to the first [`END`]; ids outside are left out.
     pub fn sentence(&self, ids: &[i32]) -> String {
-        let words: Vec<&str> = ids.iter().take_while(|id| **id != 0).filter_map(|id| self.word(*id)).collect();
+        let words: Vec<&str> =
+            ids.iter().take_while(|id| **id != 0).filter_map(|id| self.word(*id)).collect();
         words.join(" ")
     }
 

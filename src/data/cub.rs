@@ -225,7 +225,9 @@ impl Split {
             let (train, test) = (pickle::filenames(&train)?, pickle::filenames(&test)?);
             return Ok(Split { train, test, pickled: true });
         }
-        notices.push("split: the official test classes (train/ and test/filenames.pickle are not both there)".into());
+        notices.push(
+            "split: the official test classes (train/ and test/filenames.pickle are not both there)".into(),
+        );
         let (test, train): (Vec<&Listed>, Vec<&Listed>) =
             listing.pictures.iter().partition(|listed| TEST_CLASSES.contains(&listed.class));
         let keys = |listed: Vec<&Listed>| listed.into_iter().map(|listed| listed.key.clone()).collect();
@@ -323,7 +325,8 @@ fn read_captions(file: &Path) -> std::result::Result<Vec<Vec<String>>, Skip> {
     let skip = |why: String| Skip { file: file.to_path_buf(), why };
     let bytes = fs::read(file).map_err(|error| skip(format!("the captions cannot be read: {error}")))?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line = 1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
+        let line =
+            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
         skip(format!("the captions are not UTF-8 (line {line})"))
     })?;
     let captions: Vec<Vec<String>> = text.lines().map(tokenise).filter(|words| !words.is_empty()).collect();
@@ -367,11 +370,18 @@ fn encode_all(
 
 fn nothing_left(root: &Path, skipped: &[Skip]) -> Error {
     if skipped.is_empty() {
-        return Error::data(root, "images.txt names no picture; one '<number> <class>/<id>.jpg' a line is expected");
+        return Error::data(
+            root,
+            "images.txt names no picture; one '<number> <class>/<id>.jpg' a line is expected",
+        );
     }
     let first: Vec<String> =
         skipped.iter().take(3).map(|skip| format!("{}: {}", skip.file.display(), skip.why)).collect();
-    let why = format!("nothing is left to learn from, {} files were skipped:\n  {}", skipped.len(), first.join("\n  "));
+    let why = format!(
+        "nothing is left to learn from, {} files were skipped:\n  {}",
+        skipped.len(),
+        first.join("\n  ")
+    );
     Error::data(root, why)
 }
 
@@ -382,6 +392,7 @@ fn classes(items: &[Item]) -> BTreeSet<i32> {
 fn warn_of_shared_classes(train: &[Item], test: &[Item], notices: &mut Vec<String>) {
     let shared = classes(train).intersection(&classes(test)).count();
     if shared > 0 {
-        notices.push(format!("{shared} classes occur in both splits; figures on the test split will flatter"));
+        notices
+            .push(format!("{shared} classes occur in both splits; figures on the test split will flatter"));
     }
 }

@@ -6,7 +6,7 @@
 //! scene vary within a species.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
@@ -62,9 +62,8 @@ pub fn write(dir: impl AsRef<Path>, count: usize, seed: u64) -> Result<()> {
         create(parent)?;
     }
     let passing = atomic::beside(dir);
-    let written = write_all(&passing, count, seed).and_then(|()| {
-        fs::rename(&passing, dir).map_err(|source| Error::io(dir, source))
-    });
+    let written = write_all(&passing, count, seed)
+        .and_then(|()| fs::rename(&passing, dir).map_err(|source| Error::io(dir, source)));
     if written.is_err() {
         let _ = fs::remove_dir_all(&passing);
     }
@@ -113,11 +112,9 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
 /// A bird of the data set and the key of its files.
 struct Drawn {
     number: usize,
-    key: PathKey,
+    key: String,
     bird: Bird,
 }
-
-type PathKey = String;
 
 impl Drawn {
     /// Species come in turn, so that even a small data set has every colour; the rest is drawn by lot.
@@ -145,7 +142,7 @@ impl Drawn {
         let (picture, bbox) = birds::draw(&self.bird, &mut stream(seed, 1, self.number as u64));
         put(&images.join(format!("{}.jpg", self.key)), &jpeg(&picture, JPEG_QUALITY))?;
         let captions = describe(&self.bird, &mut stream(seed, 2, self.number as u64));
-        let text: PathBuf = root.join("text").join(format!("{}.txt", self.key));
+        let text = root.join("text").join(format!("{}.txt", self.key));
         put(&text, (captions.join("\n") + "\n").as_bytes())?;
         Ok(bbox)
     }

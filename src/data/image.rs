@@ -96,11 +96,7 @@ fn next_marker(bytes: &[u8], from: usize) -> Option<usize> {
 ///
 /// # Errors
 /// Why there is nothing to crop: the box is empty or lies outside the picture.
-pub fn bird_region(
-    width: usize,
-    height: usize,
-    bbox: [f32; 4],
-) -> std::result::Result<Region, String> {
+pub fn bird_region(width: usize, height: usize, bbox: [f32; 4]) -> std::result::Result<Region, String> {
     let [x, y, w, h] = bbox.map(f32::trunc);
     let meets = x + w > 0.0 && y + h > 0.0 && x < width as f32 && y < height as f32;
     if !(meets && w >= 1.0 && h >= 1.0) {
@@ -158,8 +154,7 @@ impl Picture {
 
     /// The square of `side` that `cut` names.
     pub fn cut(&self, side: usize, cut: Cut) -> Picture {
-        let region =
-            Region { left: cut.left, top: cut.top, right: cut.left + side, bottom: cut.top + side };
+        let region = Region { left: cut.left, top: cut.top, right: cut.left + side, bottom: cut.top + side };
         let square = self.crop(region);
         if cut.mirrored { square.mirrored() } else { square }
     }
@@ -206,7 +201,8 @@ pub fn prepare(path: &Path, bbox: Option<[f32; 4]>, side: usize) -> Result<Pictu
     let Decoded { picture, .. } = decode(path)?;
     let cropped = match bbox {
         Some(bbox) => {
-            let region = bird_region(picture.width, picture.height, bbox).map_err(|why| Error::data(path, why))?;
+            let region =
+                bird_region(picture.width, picture.height, bbox).map_err(|why| Error::data(path, why))?;
             picture.crop(region)
         }
         None => picture,

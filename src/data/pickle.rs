@@ -40,7 +40,8 @@ pub fn captions(path: &Path) -> Result<Captions> {
     let train = part("the train captions")?;
     let test = part("the test captions")?;
     let words = part("the word list")?;
-    let words = word_list(words).ok_or_else(|| wrong("the word list is not a dictionary from 0, 1, 2, ..."))?;
+    let words =
+        word_list(words).ok_or_else(|| wrong("the word list is not a dictionary from 0, 1, 2, ..."))?;
     let vocabulary = Vocabulary::from_words(words).map_err(|why| wrong(&why))?;
     let ids = |value, name: &str| {
         id_lists(value, vocabulary.len()).ok_or_else(|| {

@@ -278,12 +278,14 @@ struct Place {
     target: usize,
 }
 
-/// A kept window element count: this many floats of packed weights stay in the first-level cache.
+/// Window elements summed at a time: the packed weights of so many stay in the first-level cache.
 const DEPTH: usize = 384;
 /// Pixels that share one pass over the weights.
 const PIXELS: usize = 16 * ROWS;
 /// Pixels a weight-gradient tile sums before it goes back to memory.
 const SUMMED: usize = 256;
+/// Distance of two rows of transposed dy: not a power of two, or they would fight for the same lines of the cache.
+const LEFT_ROW: usize = SUMMED + 16;
 
 impl Slide {
     /// Elements of one window.
@@ -418,15 +420,24 @@ fn pack_transposed(
 ) -> Packed {
     let vectors = vectors_for(cin);
     let (width, depth) = (vectors * LANES, taps_h.len() * taps_w.len() * cout);
+    let taps: Vec<usize> = taps_h.iter().flat_map(|&th| taps_w.iter().map(move |&tw| th * s + tw)).collect();
     let mut data = Buffer::uninit(cin.div_ceil(width) * depth * width);
-    for_chunks(data.as_mut_slice(), (depth * width).max(1), |t, tile| {
-        let columns = (cin - t * width).min(width);
-        let taps = taps_h.iter().flat_map(|&th| taps_w.iter().map(move |&tw| th * s + tw));
-        for (tile, tap) in tile.chunks_exact_mut(cout * width).zip(taps) {
-            for (n, k) in tile.chunks_exact_mut(width).enumerate() {
-                let from = (n * r * s + tap) * cin + t * width;
-                k[..columns].copy_from_slice(&w[from..from + columns]);
-                k[columns..].fill(0.0);
+    // Blocks of both sides are consecutive for a few lines at least: the weights may be far larger than a cache.
+    const TILES: usize = 8;
+    const ROWS: usize = 16;
+    for_chunks(data.as_mut_slice(), (TILES * depth * width).max(1), |g, tiles| {
+        for (i, tap) in taps.iter().enumerate() {
+            for n in (0..cout).step_by(ROWS) {
+                for (t, tile) in tiles.chunks_exact_mut(depth * width).enumerate() {
+                    let first = (g * TILES + t) * width;
+                    let columns = (cin - first).min(width);
+                    let rows = &mut tile[(i * cout + n) * width..(i * cout + (n + ROWS).min(cout)) * width];
+                    for (n, k) in (n..).zip(rows.chunks_exact_mut(width)) {
+                        let from = (n * r * s + tap) * cin + first;
+                        k[..columns].copy_from_slice(&w[from..from + columns]);
+                        k[columns..].fill(0.0);
+                    }
+                }
             }
         }
     });
@@ -579,7 +590,7 @@ fn outer_products(dw: &mut [f32], dy: &[f32], x: &[f32], slide: &Slide, places: 
     let (depth, run, cout) = (slide.depth(), slide.run(), slide.cout);
     let width = 2 * LANES;
     let row_tiles = rows.len().div_ceil(ROWS);
-    let mut left = vec![0.0; row_tiles * ROWS * SUMMED];
+    let mut left = vec![0.0; row_tiles * ROWS * LEFT_ROW];
     let mut right = vec![0.0; SUMMED * width];
     let mut sums = [0.0; ROWS * 2 * LANES];
     dw.fill(0.0);
@@ -587,22 +598,22 @@ fn outer_products(dw: &mut [f32], dy: &[f32], x: &[f32], slide: &Slide, places: 
         // dy transposed: one row of the tile is one channel over the block's pixels.
         for (i, p) in block.iter().enumerate() {
             let dy = &dy[p.target * cout..][rows.clone()];
-            left.iter_mut().skip(i).step_by(SUMMED).zip(dy).for_each(|(l, d)| *l = *d);
+            left.iter_mut().skip(i).step_by(LEFT_ROW).zip(dy).for_each(|(l, d)| *l = *d);
         }
+        let inside: Vec<bool> = block.iter().map(|p| slide.inside(p)).collect();
         for r in 0..slide.window[0] {
             for from in (0..run).step_by(width) {
                 let piece = from..(from + width).min(run);
-                for (p, to) in block.iter().zip(right.chunks_mut(width)) {
-                    let to = &mut to[..piece.len()];
-                    if slide.inside(p) {
+                for ((p, inside), to) in block.iter().zip(&inside).zip(right.chunks_exact_mut(width)) {
+                    if *inside && piece.len() == width {
                         let at = slide.at(p, r, piece.start);
-                        to.copy_from_slice(&x[at..at + piece.len()]);
+                        to.copy_from_slice(&x[at..at + width]);
                     } else {
-                        slide.gather(to, x, p, r, piece.clone());
+                        slide.gather(&mut to[..piece.len()], x, p, r, piece.clone());
                     }
                 }
                 for t in 0..row_tiles {
-                    let at = std::array::from_fn(|i| (t * ROWS + i) * SUMMED);
+                    let at = std::array::from_fn(|i| (t * ROWS + i) * LEFT_ROW);
                     sums.fill(0.0);
                     tile(2, &mut sums, &left, &[Segment { at, len: block.len() }], &right);
                     let n = (rows.len() - t * ROWS).min(ROWS);

@@ -1,5 +1,147 @@
+//! Losses that are means over their inputs: cross-entropy, its binary kind, the Kullback-Leibler divergence.
+
 use super::Case;
+use super::pointwise::{exp, logistic};
+use super::reduce::{parallel_total, total};
+use super::softmax::largest;
+use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
+use crate::engine::tensor::tape::record1;
+use crate::engine::tensor::{Ids, Tensor, run, same_shape};
+
+/// y = mean of ln Σ e^x - x[target] over the rows with a target >= 0: logits [N,V], targets [N] -> a scalar.
+/// Without any such row it is 0.
+#[track_caller]
+pub fn cross_entropy(logits: &Tensor, targets: &Ids) -> Tensor {
+    let [n, v] = logits.dims();
+    let (shape, of) = (logits.shape(), targets.shape());
+    assert_eq!(*of, [n], "cross_entropy: logits {shape:?} want one target a row, not {of:?}");
+    if let Some(target) = targets.as_slice().iter().find(|&&t| t >= v as i32) {
+        panic!("cross_entropy: {target} is no column of the logits {shape:?} (targets {of:?})");
+    }
+    let counted = targets.as_slice().iter().filter(|&&t| t >= 0).count().max(1) as f64;
+    let (mut y, mut log_sums) = (logits.empty([]), logits.empty([n]));
+    run("cross_entropy_fwd", [&mut y, &mut log_sums], [logits], |[y, log_sums], [x]| {
+        log_sums.copy_from_slice(&map(n, |i| log_sum_exp(&x[i * v..(i + 1) * v])));
+        let rows = targets.as_slice().iter().zip(log_sums.iter()).zip(x.chunks(v));
+        let losses = rows.filter(|((t, _), _)| **t >= 0).map(|((&t, &l), x)| (l - x[t as usize]) as f64);
+        y[0] = (losses.sum::<f64>() / counted) as f32;
+    });
+    let (saved, targets) = (logits.detach(), targets.clone());
+    record1(y, [logits], move |dy, _| {
+        let (mut dx, factor) = (saved.empty([n, v]), (dy.item() as f64 / counted) as f32);
+        run("cross_entropy_bwd", [&mut dx], [&saved, &log_sums], |[dx], [x, log_sums]| {
+            let rows = rows_per_chunk(v);
+            for_chunks(dx, rows * v, |i, dx| {
+                let rest = targets.as_slice().iter().zip(log_sums).zip(x.chunks(v)).skip(i * rows);
+                for (dx, ((&target, &log_sum), x)) in dx.chunks_mut(v).zip(rest) {
+                    cross_entropy_row_gradient(dx, x, target, log_sum, factor);
+                }
+            });
+        });
+        [Some(dx)]
+    })
+}
+
+fn log_sum_exp(x: &[f32]) -> f32 {
+    let top = largest(x);
+    top + total(x, |x| exp(x - top)).ln() as f32
+}
+
+/// dx = factor · (softmax(x) - onehot(target)); 0 for a row that is left out.
+fn cross_entropy_row_gradient(dx: &mut [f32], x: &[f32], target: i32, log_sum: f32, factor: f32) {
+    if target < 0 {
+        return dx.fill(0.0);
+    }
+    dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = factor * exp(x - log_sum));
+    dx[target as usize] -= factor;
+}
+
+/// y = mean of max(x,0) - x · target + ln(1 + e^-|x|), the binary cross-entropy of σ(x): logits [..] -> a scalar.
+pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
+    let (mut y, n) = (logits.empty([]), logits.len() as f64);
+    run("bce_with_logits_fwd", [&mut y], [logits], |[y], [x]| {
+        let loss = |x: f32| x.max(0.0) - x * target + exp(-x.abs()).ln_1p();
+        y[0] = (parallel_total(x, loss) / n) as f32;
+    });
+    let saved = logits.detach();
+    record1(y, [logits], move |dy, _| {
+        let factor = (dy.item() as f64 / n) as f32;
+        [Some(each("bce_with_logits_bwd", &saved, |x| factor * (logistic(x) - target)))]
+    })
+}
+
+/// y = -½ · mean(1 + logvar - mu² - e^logvar): mu, logvar [..] of one shape -> a scalar.
+#[track_caller]
+pub fn kl(mu: &Tensor, logvar: &Tensor) -> Tensor {
+    same_shape("kl", mu, logvar);
+    let (mut y, n) = (mu.empty([]), mu.len() as f64);
+    run("kl_fwd", [&mut y], [mu, logvar], |[y], [mu, logvar]| {
+        let spread = parallel_total(logvar, |l| 1.0 + l - exp(l));
+        y[0] = (-0.5 * (spread - parallel_total(mu, |m| m * m)) / n) as f32;
+    });
+    let saved = [mu.detach(), logvar.detach()];
+    record1(y, [mu, logvar], move |dy, [want_mu, want_logvar]| {
+        let [mu, logvar] = &saved;
+        let factor = (dy.item() as f64 / n) as f32;
+        let dmu = want_mu.then(|| each("kl_bwd", mu, |m| factor * m));
+        let dlogvar = want_logvar.then(|| each("kl_bwd", logvar, |l| 0.5 * factor * (exp(l) - 1.0)));
+        [dmu, dlogvar]
+    })
+}
+
+/// y[i] = f(x[i])
+fn each(name: &'static str, x: &Tensor, f: impl Fn(f32) -> f32 + Sync + Send) -> Tensor {
+    const CHUNK: usize = 16 * 1024;
+    let mut y = x.empty(x.shape());
+    run(name, [&mut y], [x], |[y], [x]| {
+        for_chunks(y, CHUNK, |i, y| y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, &x)| *y = f(x)));
+    });
+    y
+}
 
 pub fn cases() -> Vec<Case> {
-    vec![]
+    let classes = Ids::new(vec![2, -1, 0, 6, 3], [5]);
+    vec![
+        Case::new("cross_entropy", "one row left out", move |x| vec![cross_entropy(&x[0], &classes)])
+            .input_in([5, 7], -3.0, 3.0),
+        Case::new("bce_with_logits", "real", |x| vec![bce_with_logits(&x[0], 1.0)]).input_in([3, 5], -3.0, 3.0),
+        Case::new("bce_with_logits", "fake", |x| vec![bce_with_logits(&x[0], 0.0)]).input_in([9], -3.0, 3.0),
+        Case::new("kl", "", |x| vec![kl(&x[0], &x[1])]).input([4, 5]).input([4, 5]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cross_entropy_is_stable_and_leaves_rows_out() {
+        let x = Tensor::from_vec(vec![1e4, 0.0, 0.0, -1e4, 5.0, 5.0], [3, 2]);
+        let loss = |targets: [i32; 3]| cross_entropy(&x, &Ids::new(targets.into(), [3])).item();
+        assert_eq!(loss([0, 0, -1]), 0.0);
+        assert_eq!(loss([1, -1, -1]), 1e4);
+        assert!((loss([-1, -1, 0]) - std::f32::consts::LN_2).abs() < 1e-6);
+        assert_eq!(loss([-1; 3]), 0.0);
+    }
+
+    #[test]
+    fn over_many_chunks_the_gradient_is_softmax_less_the_target() {
+        let (n, v) = (500, 301);
+        let x = crate::engine::tensor::Rng::new(4, 0).normal([n, v]).leaf();
+        let targets = Ids::new((0..n as i32).map(|i| if i % 5 == 0 { -1 } else { i * 7 % 301 }).collect(), [n]);
+        let grads = crate::engine::tensor::backward(&cross_entropy(&x, &targets), &[&x]);
+        let p = crate::engine::ops::softmax::softmax(&x.detach());
+        for (i, g) in grads.get(&x).unwrap().as_slice().iter().enumerate() {
+            let target = targets.as_slice()[i / v];
+            let onehot = if target == (i % v) as i32 { 1.0 } else { 0.0 };
+            let expected = if target < 0 { 0.0 } else { (p.as_slice()[i] - onehot) / 400.0 };
+            assert!((g - expected).abs() < 1e-8, "{i}: {g} {expected}");
+        }
+    }
+
+    #[test]
+    fn binary_cross_entropy_is_stable() {
+        let x = Tensor::from_vec(vec![200.0, -200.0], [2]);
+        assert_eq!([bce_with_logits(&x, 1.0).item(), bce_with_logits(&x, 0.0).item()], [100.0, 100.0]);
+    }
 }

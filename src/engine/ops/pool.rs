@@ -1,5 +1,201 @@
+//! Pooling of images [B,H,W,C] over windows.
+
+use std::ops::Range;
+
 use super::Case;
+use super::reduce::mean_rows;
+use crate::engine::device::cpu::for_chunks;
+use crate::engine::tensor::tape::record1;
+use crate::engine::tensor::{Tensor, run};
+
+/// The part of the input that each output reads, by axis.
+struct Windows {
+    rows: Vec<Range<usize>>,
+    cols: Vec<Range<usize>>,
+}
+
+impl Windows {
+    #[track_caller]
+    fn sliding(op: &str, x: &Tensor, k: usize, stride: usize, pad: usize) -> Windows {
+        let [_, h, w, _] = x.dims();
+        let fits = h + 2 * pad >= k && w + 2 * pad >= k && 2 * pad <= k && stride > 0;
+        assert!(fits, "{op}: a window of {k}, stride {stride}, pad {pad} does not fit {:?}", x.shape());
+        let along = |n: usize| -> Vec<Range<usize>> {
+            let starts = (0..=(n + 2 * pad - k) / stride).map(|i| i * stride);
+            starts.map(|s| s.saturating_sub(pad)..(s + k - pad).min(n)).collect()
+        };
+        Windows { rows: along(h), cols: along(w) }
+    }
+
+    /// PyTorch's bins: from ⌊i·n/m⌋ to ⌈(i+1)·n/m⌉.
+    fn adaptive(x: &Tensor, [oh, ow]: [usize; 2]) -> Windows {
+        let [_, h, w, _] = x.dims();
+        let along =
+            |n: usize, m: usize| (0..m).map(|i| i * n / m..((i + 1) * n).div_ceil(m)).collect::<Vec<_>>();
+        Windows { rows: along(h, oh), cols: along(w, ow) }
+    }
+
+    fn size(&self) -> [usize; 2] {
+        [self.rows.len(), self.cols.len()]
+    }
+}
+
+/// y = max of x over k×k windows; the pad never wins: x [B,H,W,C] -> [B,(H+2·pad-k)/stride+1,..,C].
+#[track_caller]
+pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
+    let windows = Windows::sliding("max_pool", x, k, stride, pad);
+    let ([b, h, w, c], [oh, ow]) = (x.dims(), windows.size());
+    let mut y = x.empty([b, oh, ow, c]);
+    run("max_pool_fwd", [&mut y], [x], |[y], [x]| {
+        for_chunks(y, ow * c, |i, y| {
+            let image = &x[i / oh * h * w * c..][..h * w * c];
+            for (y, cols) in y.chunks_mut(c).zip(&windows.cols) {
+                y.fill(f32::NEG_INFINITY);
+                for at in pixels(&windows.rows[i % oh], cols, w) {
+                    let taps = y.iter_mut().zip(&image[at * c..][..c]);
+                    taps.for_each(|(y, &x)| *y = if x > *y || x.is_nan() { x } else { *y });
+                }
+            }
+        });
+    });
+    let saved = x.detach();
+    record1(y, [x], move |dy, _| {
+        let mut dx = saved.empty(saved.shape());
+        run("max_pool_bwd", [&mut dx], [&dy, &saved], |[dx], [dy, x]| {
+            for_chunks(dx, h * w * c, |i, dx| {
+                let (x, dy) = (&x[i * h * w * c..][..h * w * c], &dy[i * oh * ow * c..][..oh * ow * c]);
+                max_pool_image_gradient(dx, x, dy, &windows, w, c);
+            });
+        });
+        [Some(dx)]
+    })
+}
+
+/// The pixels of a window in an image of width `w`, row by row.
+fn pixels(rows: &Range<usize>, cols: &Range<usize>, w: usize) -> impl Iterator<Item = usize> {
+    let cols = cols.clone();
+    rows.clone().flat_map(move |row| cols.clone().map(move |col| row * w + col))
+}
+
+/// Sends each gradient to the first of the largest of its window.
+fn max_pool_image_gradient(dx: &mut [f32], x: &[f32], dy: &[f32], windows: &Windows, w: usize, c: usize) {
+    dx.fill(0.0);
+    let (mut top, mut winner) = (vec![0.0; c], vec![0; c]);
+    let each = windows.rows.iter().flat_map(|rows| windows.cols.iter().map(move |cols| (rows, cols)));
+    for ((rows, cols), dy) in each.zip(dy.chunks(c)) {
+        top.fill(f32::NEG_INFINITY);
+        winner.fill(rows.start * w + cols.start);
+        for at in pixels(rows, cols, w) {
+            let best = top.iter_mut().zip(winner.iter_mut());
+            for ((top, winner), &x) in best.zip(&x[at * c..][..c]) {
+                if x > *top || x.is_nan() {
+                    (*top, *winner) = (x, at);
+                }
+            }
+        }
+        winner.iter().zip(dy).enumerate().for_each(|(j, (at, dy))| dx[at * c + j] += dy);
+    }
+}
+
+/// y = mean of x over k×k windows, zeros of the pad counted: x [B,H,W,C] -> [B,(H+2·pad-k)/stride+1,..,C].
+#[track_caller]
+pub fn avg_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
+    let windows = Windows::sliding("avg_pool", x, k, stride, pad);
+    average(x, windows, move |_| (k * k) as f32)
+}
+
+/// y = mean of x over bins that divide the image into oh×ow: x [B,H,W,C] -> [B,oh,ow,C].
+#[track_caller]
+pub fn adaptive_avg_pool(x: &Tensor, size: [usize; 2]) -> Tensor {
+    average(x, Windows::adaptive(x, size), |area| area as f32)
+}
+
+/// y = mean over all pixels: x [B,H,W,C] -> [B,C].
+#[track_caller]
+pub fn global_avg_pool(x: &Tensor) -> Tensor {
+    let [b, h, w, c] = x.dims();
+    mean_rows(&x.reshape([b, h * w, c]))
+}
+
+/// y = Σ x over each window / divisor(its pixels)
+#[track_caller]
+fn average(
+    x: &Tensor,
+    windows: Windows,
+    divisor: impl Fn(usize) -> f32 + Send + Sync + 'static,
+) -> Tensor {
+    let ([b, h, w, c], [oh, ow]) = (x.dims(), windows.size());
+    let mut y = x.empty([b, oh, ow, c]);
+    run("avg_pool_fwd", [&mut y], [x], |[y], [x]| {
+        for_chunks(y, ow * c, |i, y| {
+            let (image, rows) = (&x[i / oh * h * w * c..][..h * w * c], &windows.rows[i % oh]);
+            for (y, cols) in y.chunks_mut(c).zip(&windows.cols) {
+                y.fill(0.0);
+                for at in pixels(rows, cols, w) {
+                    y.iter_mut().zip(&image[at * c..][..c]).for_each(|(y, x)| *y += x);
+                }
+                let factor = 1.0 / divisor(rows.len() * cols.len());
+                y.iter_mut().for_each(|y| *y *= factor);
+            }
+        });
+    });
+    record1(y, [x], move |dy, _| {
+        let mut dx = dy.empty([b, h, w, c]);
+        run("avg_pool_bwd", [&mut dx], [&dy], |[dx], [dy]| {
+            for_chunks(dx, w * c, |i, dx| {
+                dx.fill(0.0);
+                let dy = &dy[i / h * oh * ow * c..][..oh * ow * c];
+                for (rows, dy) in windows.rows.iter().zip(dy.chunks(ow * c)) {
+                    if rows.contains(&(i % h)) {
+                        for (cols, dy) in windows.cols.iter().zip(dy.chunks(c)) {
+                            let factor = 1.0 / divisor(rows.len() * cols.len());
+                            for dx in dx[cols.start * c..cols.end * c].chunks_mut(c) {
+                                dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += factor * dy);
+                            }
+                        }
+                    }
+                }
+            });
+        });
+        [Some(dx)]
+    })
+}
 
 pub fn cases() -> Vec<Case> {
-    vec![]
+    vec![
+        Case::new("max_pool", "overlapping", |x| vec![max_pool(&x[0], 3, 2, 0)]).input([2, 7, 5, 3]),
+        Case::new("max_pool", "padded", |x| vec![max_pool(&x[0], 3, 2, 1)]).input([2, 6, 5, 3]),
+        Case::new("avg_pool", "padded", |x| vec![avg_pool(&x[0], 3, 1, 1)]).input([2, 5, 4, 3]),
+        Case::new("avg_pool", "apart", |x| vec![avg_pool(&x[0], 2, 2, 0)]).input([2, 5, 4, 3]),
+        Case::new("adaptive_avg_pool", "uneven bins", |x| vec![adaptive_avg_pool(&x[0], [3, 4])])
+            .input([2, 7, 6, 3]),
+        Case::new("adaptive_avg_pool", "more bins than pixels", |x| vec![adaptive_avg_pool(&x[0], [3, 5])])
+            .input([1, 2, 3, 2]),
+        Case::new("global_avg_pool", "", |x| vec![global_avg_pool(&x[0])]).input([3, 4, 5, 2]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(n: usize) -> Tensor {
+        Tensor::from_vec((0..n * n).map(|i| i as f32).collect(), [1, n, n, 1])
+    }
+
+    #[test]
+    fn windows_are_those_of_pytorch() {
+        assert_eq!(max_pool(&ramp(4), 3, 2, 1).to_vec(), [5.0, 7.0, 13.0, 15.0]);
+        assert_eq!(avg_pool(&ramp(2), 3, 1, 1).to_vec(), [6.0 / 9.0; 4]);
+        assert_eq!(adaptive_avg_pool(&ramp(3), [2, 2]).to_vec(), [2.0, 3.0, 5.0, 6.0]);
+        assert_eq!(global_avg_pool(&ramp(3)).to_vec(), [4.0]);
+    }
+
+    #[test]
+    fn of_equal_values_the_first_has_the_gradient() {
+        let x = Tensor::zeros([1, 2, 2, 1]).leaf();
+        let y = max_pool(&x, 2, 2, 0).reshape([]);
+        let grads = crate::engine::tensor::backward(&y, &[&x]);
+        assert_eq!(grads.get(&x).unwrap().to_vec(), [1.0, 0.0, 0.0, 0.0]);
+    }
 }

@@ -1,5 +1,52 @@
+//! Noise that regularises.
+
 use super::Case;
+use crate::engine::device::cpu::for_chunks;
+use crate::engine::tensor::tape::record1;
+use crate::engine::tensor::{Rng, Tensor, run};
+
+/// y = x / (1 - p) with probability 1 - p, else 0: x [..] -> y [..].
+///
+/// Nothing is saved but the place in the stream: backward draws the same mask again.
+#[track_caller]
+pub fn dropout(x: &Tensor, p: f32, rng: &mut Rng) -> Tensor {
+    assert!((0.0..1.0).contains(&p), "dropout: {p} is no probability below 1");
+    if p == 0.0 {
+        return x.clone();
+    }
+    let mut again = rng.clone();
+    let y = masked("dropout_fwd", x, p, rng);
+    record1(y, [x], move |dy, _| [Some(masked("dropout_bwd", &dy, p, &mut again))])
+}
+
+fn masked(name: &'static str, x: &Tensor, p: f32, rng: &mut Rng) -> Tensor {
+    const CHUNK: usize = 16 * 1024;
+    let (mut y, scale) = (rng.uniform(x.shape(), 0.0, 1.0), 1.0 / (1.0 - p));
+    run(name, [&mut y], [x], |[y], [x]| {
+        for_chunks(y, CHUNK, |i, y| {
+            let pairs = y.iter_mut().zip(&x[i * CHUNK..]);
+            pairs.for_each(|(y, x)| *y = if *y < p { 0.0 } else { scale * x });
+        });
+    });
+    y
+}
 
 pub fn cases() -> Vec<Case> {
-    vec![]
+    vec![Case::new("dropout", "", |x| vec![dropout(&x[0], 0.4, &mut Rng::new(11, 3))]).input([6, 7])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_that_is_kept_keeps_the_mean() {
+        let mut rng = Rng::new(2, 0);
+        let y = dropout(&Tensor::full([100_000], 1.0), 0.3, &mut rng).to_vec();
+        let kept = y.iter().filter(|&&y| y != 0.0).count() as f32 / y.len() as f32;
+        assert!((kept - 0.7).abs() < 5e-3, "{kept}");
+        assert!(y.iter().all(|&y| y == 0.0 || y == 1.0 / 0.7));
+        let next = dropout(&Tensor::full([100_000], 1.0), 0.3, &mut rng).to_vec();
+        assert_ne!(y, next);
+    }
 }

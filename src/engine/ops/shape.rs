@@ -1,5 +1,174 @@
+//! Elements in another arrangement: joined, cut, turned, repeated.
+
 use super::Case;
+use super::reduce::{spread_middle, sum_middle};
+use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
+use crate::engine::tensor::tape::{record_many, record1};
+use crate::engine::tensor::{Shape, Tensor, run};
+
+/// `shape` with another length of one axis.
+fn with_axis(shape: Shape, axis: usize, len: usize) -> Shape {
+    let mut dims = shape.to_vec();
+    dims[axis] = len;
+    Shape::new(&dims)
+}
+
+/// Elements of one step along an axis.
+fn step(shape: Shape, axis: usize) -> usize {
+    shape[axis + 1..].iter().product()
+}
+
+/// Writes `part`, rows of `width`, into columns from `start` of the rows of `whole`.
+fn paste(whole: &mut [f32], row: usize, start: usize, part: &[f32], width: usize) {
+    let rows = rows_per_chunk(row);
+    for_chunks(whole, rows * row, |i, whole| {
+        let parts = part[i * rows * width..].chunks(width);
+        whole.chunks_mut(row).zip(parts).for_each(|(y, x)| y[start..start + width].copy_from_slice(x));
+    });
+}
+
+/// Reads into `part`, rows of `width`, the columns from `start` of the rows of `whole`.
+fn cut(part: &mut [f32], width: usize, whole: &[f32], row: usize, start: usize) {
+    let rows = rows_per_chunk(width);
+    for_chunks(part, rows * width, |i, part| {
+        let wholes = whole[i * rows * row..].chunks(row);
+        part.chunks_mut(width).zip(wholes).for_each(|(y, x)| y.copy_from_slice(&x[start..start + width]));
+    });
+}
+
+/// y = parts one after the other along `axis`; all other dimensions agree.
+#[track_caller]
+pub fn concat(parts: &[&Tensor], axis: usize) -> Tensor {
+    let first = parts.first().expect("concat wants at least one part").shape();
+    assert!(axis < first.len(), "concat: {first:?} has no axis {axis}");
+    for part in parts {
+        let fits = part.shape().len() == first.len() && with_axis(part.shape(), axis, first[axis]) == first;
+        assert!(fits, "concat along axis {axis}: {first:?} and {:?} differ elsewhere", part.shape());
+    }
+    let lengths: Vec<usize> = parts.iter().map(|p| p.shape()[axis]).collect();
+    let step = step(first, axis);
+    let row = lengths.iter().sum::<usize>() * step;
+    let mut y = parts[0].empty(with_axis(first, axis, row / step.max(1)));
+    let mut start = 0;
+    for part in parts {
+        let width = part.shape()[axis] * step;
+        run("concat_fwd", [&mut y], [part], |[y], [part]| paste(y, row, start, part, width));
+        start += width;
+    }
+    record_many(vec![y], parts, move |dys, wanted| {
+        let mut start = 0;
+        let pieces = lengths.iter().zip(wanted).map(|(&len, &wanted)| {
+            let piece = (start, len);
+            start += len;
+            dys[0].as_ref().filter(|_| wanted).map(|dy| slice(dy, axis, piece.0, piece.1))
+        });
+        pieces.collect()
+    })
+    .swap_remove(0)
+}
+
+/// y = x[.., start..start+len, ..] along `axis`.
+#[track_caller]
+pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
+    let shape = x.shape();
+    let inside = axis < shape.len() && start + len <= shape[axis];
+    assert!(inside, "slice: {start}..{} of axis {axis} is not within {shape:?}", start + len);
+    let step = step(shape, axis);
+    let (row, width, start) = (shape[axis] * step, len * step, start * step);
+    let mut y = x.empty(with_axis(shape, axis, len));
+    run("slice_fwd", [&mut y], [x], |[y], [x]| cut(y, width, x, row, start));
+    record1(y, [x], move |dy, _| {
+        let mut dx = dy.empty(shape);
+        run("slice_bwd", [&mut dx], [&dy], |[dx], [dy]| {
+            dx.fill(0.0);
+            paste(dx, row, start, dy, width);
+        });
+        [Some(dx)]
+    })
+}
+
+/// y with the dimensions of x in the order of `perm`: y.shape[i] = x.shape[perm[i]].
+#[track_caller]
+pub fn transpose(x: &Tensor, perm: &[usize]) -> Tensor {
+    let shape = x.shape();
+    let mut order = perm.to_vec();
+    order.sort_unstable();
+    let whole = order.into_iter().eq(0..shape.len());
+    assert!(whole, "transpose: {perm:?} does not order the dimensions of {shape:?}");
+    let mut y = x.empty(&perm.iter().map(|&p| shape[p]).collect::<Vec<_>>()[..]);
+    let (dims, strides) = (y.shape(), perm.iter().map(|&p| step(shape, p)).collect::<Vec<_>>());
+    run("transpose", [&mut y], [x], |[y], [x]| turn(y, x, dims, &strides));
+    let mut inverse = vec![0; perm.len()];
+    perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
+    record1(y, [x], move |dy, _| [Some(transpose(&dy, &inverse))])
+}
+
+/// y[i, j, ..] = x[i · strides[0] + j · strides[1] + ..]
+fn turn(y: &mut [f32], x: &[f32], dims: Shape, strides: &[usize]) {
+    let (width, stride) = (dims.last_dim(), strides.last().copied().unwrap_or(1));
+    let rows = rows_per_chunk(width);
+    for_chunks(y, rows * width, |i, y| {
+        for (row, y) in (i * rows..).zip(y.chunks_mut(width)) {
+            let (mut at, mut rest) = (0, row);
+            for (dim, stride) in dims.iter().zip(strides).rev().skip(1) {
+                at += rest % dim * stride;
+                rest /= dim;
+            }
+            y.iter_mut().zip(x[at..].iter().step_by(stride)).for_each(|(y, x)| *y = *x);
+        }
+    });
+}
+
+/// y = s at every pixel: s [B,C] -> y [B,h,w,C].
+#[track_caller]
+pub fn tile(s: &Tensor, h: usize, w: usize) -> Tensor {
+    let [b, c] = s.dims();
+    let y = spread_middle("tile_fwd", s, [b, h * w, c], 1.0).reshape([b, h, w, c]);
+    record1(y, [s], move |dy, _| [Some(sum_middle("tile_bwd", &dy, [b, h * w, c], 1.0))])
+}
 
 pub fn cases() -> Vec<Case> {
-    vec![]
+    vec![
+        Case::new("concat", "channels", |x| vec![concat(&[&x[0], &x[1], &x[0]], 3)])
+            .input([2, 3, 2, 4])
+            .input([2, 3, 2, 1]),
+        Case::new("concat", "batch", |x| vec![concat(&[&x[0], &x[1]], 0)]).input([2, 3]).input([4, 3]),
+        Case::new("slice", "channels", |x| vec![slice(&x[0], 2, 1, 3)]).input([2, 3, 5]),
+        Case::new("slice", "rows", |x| vec![slice(&x[0], 0, 2, 2)]).input([5, 3]),
+        Case::new("transpose", "to NCHW", |x| vec![transpose(&x[0], &[0, 3, 1, 2])]).input([2, 3, 4, 5]),
+        Case::new("transpose", "matrix", |x| vec![transpose(&x[0], &[1, 0])]).input([3, 7]),
+        Case::new("tile", "", |x| vec![tile(&x[0], 3, 2)]).input([2, 5]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(shape: impl Into<Shape>) -> Tensor {
+        let shape = shape.into();
+        Tensor::from_vec((0..shape.count()).map(|i| i as f32).collect(), shape)
+    }
+
+    #[test]
+    fn parts_cut_from_a_whole_join_to_it() {
+        for axis in 0..3 {
+            let whole = ramp([3, 40, 300]);
+            let at = [1, 17, 111][axis];
+            let parts = [slice(&whole, axis, 0, at), slice(&whole, axis, at, whole.shape()[axis] - at)];
+            assert_eq!(concat(&[&parts[0], &parts[1]], axis).to_vec(), whole.to_vec());
+        }
+    }
+
+    #[test]
+    fn transposition_moves_every_element() {
+        let (x, dims) = (ramp([2, 3, 4, 5]), [2, 3, 4, 5]);
+        let y = transpose(&x, &[2, 0, 3, 1]);
+        assert_eq!(*y.shape(), [4, 2, 5, 3]);
+        let at = |i: [usize; 4], d: [usize; 4]| ((i[0] * d[1] + i[1]) * d[2] + i[2]) * d[3] + i[3];
+        for i in 0..x.len() {
+            let [a, b, c, d] = [i / 60, i / 20 % 3, i / 5 % 4, i % 5];
+            assert_eq!(y.as_slice()[at([c, a, d, b], [4, 2, 5, 3])], x.as_slice()[at([a, b, c, d], dims)]);
+        }
+    }
 }

@@ -1,5 +1,80 @@
+//! Softmax over the last dimension.
+
 use super::Case;
+use super::pointwise::exp;
+use super::reduce::total;
+use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
+use crate::engine::tensor::tape::record1;
+use crate::engine::tensor::{Tensor, run};
+
+/// The largest of a row.
+pub(super) fn largest(x: &[f32]) -> f32 {
+    x.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+}
+
+/// y = e^x / Σ e^x along each row: x [..,C] -> y [..,C].
+pub fn softmax(x: &Tensor) -> Tensor {
+    let c = x.shape().last_dim();
+    let chunk = rows_per_chunk(c) * c;
+    let mut y = x.empty(x.shape());
+    run("softmax_fwd", [&mut y], [x], |[y], [x]| {
+        for_chunks(y, chunk, |i, y| {
+            for (y, x) in y.chunks_mut(c).zip(x[i * chunk..].chunks(c)) {
+                let top = largest(x);
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = exp(x - top));
+                let scale = (1.0 / total(y, |y| y)) as f32;
+                y.iter_mut().for_each(|y| *y *= scale);
+            }
+        });
+    });
+    let saved = y.detach();
+    record1(y, [x], move |dy, _| {
+        let mut dx = dy.empty(dy.shape());
+        run("softmax_bwd", [&mut dx], [&dy, &saved], |[dx], [dy, y]| {
+            for_chunks(dx, chunk, |i, dx| {
+                let rest = dy[i * chunk..].chunks(c).zip(y[i * chunk..].chunks(c));
+                dx.chunks_mut(c).zip(rest).for_each(|(dx, (dy, y))| softmax_row_gradient(dx, dy, y));
+            });
+        });
+        [Some(dx)]
+    })
+}
+
+/// dx = y · (dy - Σ dy · y)
+fn softmax_row_gradient(dx: &mut [f32], dy: &[f32], y: &[f32]) {
+    let pairs = || dy.iter().zip(y);
+    dx.iter_mut().zip(pairs()).for_each(|(dx, (dy, y))| *dx = dy * y);
+    let mean = total(dx, |dx| dx) as f32;
+    dx.iter_mut().zip(pairs()).for_each(|(dx, (dy, y))| *dx = y * (dy - mean));
+}
 
 pub fn cases() -> Vec<Case> {
-    vec![]
+    vec![
+        Case::new("softmax", "rows", |x| vec![softmax(&x[0])]).input_in([5, 13], -3.0, 3.0),
+        Case::new("softmax", "image", |x| vec![softmax(&x[0])]).input([2, 3, 3, 6]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_and_masked_scores_are_safe() {
+        let x = Tensor::from_vec(vec![1000.0, 999.0, f32::NEG_INFINITY], [1, 3]);
+        let y = softmax(&x).to_vec();
+        let odds = 1.0 / (1.0 + (-1.0f64).exp());
+        assert!((y[0] as f64 - odds).abs() < 1e-7 && (y[1] as f64 - (1.0 - odds)).abs() < 1e-7, "{y:?}");
+        assert_eq!(y[2], 0.0);
+    }
+
+    #[test]
+    fn many_chunks_agree_with_the_formula() {
+        let x = crate::engine::tensor::Rng::new(4, 0).normal([900, 50]);
+        let y = softmax(&x);
+        for (x, y) in x.as_slice().chunks(50).zip(y.as_slice().chunks(50)) {
+            let sum: f64 = x.iter().map(|&x| (x as f64).exp()).sum();
+            x.iter().zip(y).for_each(|(&x, &y)| assert!(((x as f64).exp() / sum - y as f64).abs() < 1e-7));
+        }
+    }
 }
