@@ -33,7 +33,11 @@ pub fn word_attention(h: &Tensor, words: &Tensor, w: &Tensor, lengths: &Ids) -> 
         let [h, words, w] = &saved;
         let [dh, de] = word_attention_bwd(&d, h, &e, &weights, &dy, [wh, wwords || ww]);
         let de = || de.as_ref().expect("computed where words or weights are wanted");
-        [dh, wwords.then(|| d.words_gradient(de(), words, w)), ww.then(|| d.projection_gradient(de(), words, w))]
+        [
+            dh,
+            wwords.then(|| d.words_gradient(de(), words, w)),
+            ww.then(|| d.projection_gradient(de(), words, w)),
+        ]
     });
     (context, beta)
 }
@@ -232,13 +236,7 @@ impl Channels {
     }
 
     /// One block of pixels: writes dh, and what the block adds to ds and dw.
-    fn attend_bwd(
-        &self,
-        dh: &mut [f32],
-        ds: &mut [f32],
-        dw: Option<&mut [f32]>,
-        [h, s, w, dy]: [&[f32]; 4],
-    ) {
+    fn attend_bwd(&self, dh: &mut [f32], ds: &mut [f32], dw: Option<&mut [f32]>, [h, s, w, dy]: [&[f32]; 4]) {
         let (c, pixels) = (self.channels, h.len() / self.channels);
         let (mut a, mut x) = (vec![0.0; h.len()], vec![0.0; h.len()]);
         self.attend(&mut a, &mut x, h, s, w);
@@ -379,6 +377,10 @@ pub fn cases() -> Vec<Case> {
             .input([2, 3, 3, 9])
             .input([2, 18, 7])
             .input([9, 7]),
+        Case::new("word_attention", "weights", |x| vec![words(x, &[1, 3]).1])
+            .constant([2, 2, 3, 6], -1.0, 1.0)
+            .constant([2, 3, 5], -1.0, 1.0)
+            .constant([6, 5], -1.0, 1.0),
         Case::new("sentence_attention", "", sentence).input([3, 3, 5, 6]).input([3, 6]).input([6, 6]),
         Case::new("sentence_attention", "many channels", sentence)
             .input([2, 2, 3, 17])
@@ -424,7 +426,9 @@ mod tests {
             }
             expected.resize(4, 0.0);
             let row = &beta.as_slice()[n * 4..][..4];
-            row.iter().zip(&expected).for_each(|(a, b)| assert!((a - b).abs() < 1e-6, "{row:?} {expected:?}"));
+            row.iter()
+                .zip(&expected)
+                .for_each(|(a, b)| assert!((a - b).abs() < 1e-6, "{row:?} {expected:?}"));
         }
     }
 

@@ -121,7 +121,10 @@ impl Pairs {
     fn new(op: &str, words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32, gamma2: f32) -> Pairs {
         let ([sentences, t, dim], [images, n, region_dim]) = (words.dims(), regions.dims());
         let (words, regions) = (words.shape(), regions.shape());
-        assert_eq!(dim, region_dim, "{op}: words {words:?} and regions {regions:?} differ in their last dimension");
+        assert_eq!(
+            dim, region_dim,
+            "{op}: words {words:?} and regions {regions:?} differ in their last dimension"
+        );
         let lengths = row_lengths(op, lengths, sentences, t);
         Pairs { images, regions: n, words: t, dim, lengths, gamma1, gamma2 }
     }
@@ -209,7 +212,14 @@ impl Pairs {
         let Seen { s, alpha, context } = self.attend(words, regions);
         let (dcontext, mut dwords) = self.context_gradients(words, context.as_slice(), dy);
         let mut dsim = Buffer::uninit(n * m);
-        gemm(dsim.as_mut_slice(), m, Mat::rows(regions, n, d), Mat::rows(dcontext.as_slice(), m, d).t(), false, false);
+        gemm(
+            dsim.as_mut_slice(),
+            m,
+            Mat::rows(regions, n, d),
+            Mat::rows(dcontext.as_slice(), m, d).t(),
+            false,
+            false,
+        );
         self.over_regions_bwd(dsim.as_mut_slice(), alpha.as_slice());
         self.over_words_bwd(dsim.as_mut_slice(), s.as_slice());
         let dsim = Mat::rows(dsim.as_slice(), n, m);
@@ -295,7 +305,13 @@ impl Cosine {
 #[track_caller]
 pub fn cosine_scores(code: &Tensor, sentence: &Tensor) -> Tensor {
     let ([i, d], [j, other]) = (code.dims(), sentence.dims());
-    assert_eq!(d, other, "cosine_scores: {:?} and {:?} differ in their width", code.shape(), sentence.shape());
+    assert_eq!(
+        d,
+        other,
+        "cosine_scores: {:?} and {:?} differ in their width",
+        code.shape(),
+        sentence.shape()
+    );
     let mut scores = code.empty([i, j]);
     let ins = [code, sentence];
     run("cosine_scores_fwd", [&mut scores], ins, |[scores], [code, sentence]| {
@@ -356,10 +372,20 @@ fn row_norms(x: &[f32], d: usize) -> Vec<f32> {
 #[track_caller]
 pub fn matching_loss(scores: &Tensor, gamma3: f32, classes: Option<&Ids>) -> (Tensor, Tensor) {
     let [b, columns] = scores.dims();
-    assert_eq!(b, columns, "matching_loss: the scores {:?} are not of as many images as sentences", scores.shape());
+    assert_eq!(
+        b,
+        columns,
+        "matching_loss: the scores {:?} are not of as many images as sentences",
+        scores.shape()
+    );
     if let Some(classes) = classes {
         let shape = classes.shape();
-        assert_eq!(*shape, [b], "matching_loss: classes {shape:?} do not fit the scores {:?}", scores.shape());
+        assert_eq!(
+            *shape,
+            [b],
+            "matching_loss: classes {shape:?} do not fit the scores {:?}",
+            scores.shape()
+        );
     }
     let classes = classes.cloned();
     let kept = move |i: usize, j: usize| {
@@ -431,7 +457,9 @@ pub fn cases() -> Vec<Case> {
         })
         .constant([2, 3, 5], -1.0, 1.0)
         .constant([2, 7, 5], -1.0, 1.0),
-        Case::new("cosine_scores", "square", |x| vec![cosine_scores(&x[0], &x[1])]).input([4, 7]).input([4, 7]),
+        Case::new("cosine_scores", "square", |x| vec![cosine_scores(&x[0], &x[1])])
+            .input([4, 7])
+            .input([4, 7]),
         Case::new("cosine_scores", "more sentences than images", |x| vec![cosine_scores(&x[0], &x[1])])
             .input([2, 9])
             .input([5, 9]),
@@ -459,8 +487,10 @@ mod tests {
 
     /// alpha[t][n] of one image and one sentence, each given as its rows.
     fn naive_weights(words: &[&[f32]], regions: &[&[f32]], gamma1: f32) -> Vec<Vec<f32>> {
-        let s: Vec<Vec<f32>> =
-            regions.iter().map(|r| softmax(words.iter().map(|w| w.iter().zip(*r).map(|(a, b)| a * b).sum()))).collect();
+        let s: Vec<Vec<f32>> = regions
+            .iter()
+            .map(|r| softmax(words.iter().map(|w| w.iter().zip(*r).map(|(a, b)| a * b).sum())))
+            .collect();
         (0..words.len()).map(|t| softmax(s.iter().map(|s| gamma1 * s[t]))).collect()
     }
 
@@ -482,16 +512,21 @@ mod tests {
         let weights = region_weights(&words, &ids, &regions, 4.0);
         for i in 0..b {
             let regions: Vec<&[f32]> = regions.as_slice()[i * n * d..][..n * d].chunks(d).collect();
-            for j in 0..b {
-                let words: Vec<&[f32]> = words.as_slice()[j * t * d..][..lengths[j] * d].chunks(d).collect();
+            for (j, &length) in lengths.iter().enumerate() {
+                let words: Vec<&[f32]> = words.as_slice()[j * t * d..][..length * d].chunks(d).collect();
                 let expected = naive_score(&words, &regions, 4.0, 5.0);
                 let score = scores.as_slice()[i * b + j];
-                assert!((score - expected).abs() < 1e-5, "image {i}, sentence {j}: {score} is not {expected}");
+                assert!(
+                    (score - expected).abs() < 1e-5,
+                    "image {i}, sentence {j}: {score} is not {expected}"
+                );
                 if i == j {
                     let mut expected = naive_weights(&words, &regions, 4.0);
                     expected.resize(t, vec![0.0; n]);
                     let own = &weights.as_slice()[i * t * n..][..t * n];
-                    own.iter().zip(expected.iter().flatten()).for_each(|(a, b)| assert!((a - b).abs() < 1e-6));
+                    own.iter()
+                        .zip(expected.iter().flatten())
+                        .for_each(|(a, b)| assert!((a - b).abs() < 1e-6));
                 }
             }
         }
@@ -528,7 +563,8 @@ mod tests {
     fn the_two_ways_are_each_other_of_the_transpose() {
         let scores = Tensor::from_vec(vec![1.0, 0.2, -0.3, 0.5], [2, 2]);
         let turned = Tensor::from_vec(vec![1.0, -0.3, 0.2, 0.5], [2, 2]);
-        let ((rows, columns), (r, c)) = (matching_loss(&scores, 3.0, None), matching_loss(&turned, 3.0, None));
+        let ((rows, columns), (r, c)) =
+            (matching_loss(&scores, 3.0, None), matching_loss(&turned, 3.0, None));
         assert_eq!((rows.item(), columns.item()), (c.item(), r.item()));
         let expected = ((1.0 + (-2.4f32).exp()).ln() + (1.0 + (-2.4f32).exp()).ln()) / 2.0;
         assert!((rows.item() - expected).abs() < 1e-6);

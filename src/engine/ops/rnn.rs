@@ -6,6 +6,7 @@
 use super::Case;
 use super::matmul::{Mat, column_sums, gemm};
 use super::pointwise::logistic;
+use crate::engine::device::cpu::{Buffer, for_chunks};
 use crate::engine::tensor::{Ids, Shape, Tensor, record, run};
 
 /// The weights of one direction: G gates of H rows each, stacked in PyTorch's order (i f g o; r z n).
@@ -43,13 +44,7 @@ pub struct Gru {
 /// i, f, o = σ(·), g = tanh(·) of W_ih x + b_ih + W_hh h + b_hh;  c' = f·c + i·g;  h' = o·tanh(c').
 /// `reverse` walks each row from its own last word to its first.
 #[track_caller]
-pub fn lstm(
-    x: &Tensor,
-    lengths: &Ids,
-    cell: Cell,
-    state: Option<(&Tensor, &Tensor)>,
-    reverse: bool,
-) -> Lstm {
+pub fn lstm(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<(&Tensor, &Tensor)>, reverse: bool) -> Lstm {
     let walk = Walk::new("lstm", 4, x, lengths, cell, reverse);
     let zeros = Tensor::zeros(walk.state());
     let (h0, c0) = state.unwrap_or((&zeros, &zeros));
@@ -66,23 +61,24 @@ pub fn lstm(
     );
     let saved = [x, w_ih, w_hh, &outputs, h0, c0].map(Tensor::detach);
     let ins = [x, w_ih, w_hh, b_ih, b_hh, h0, c0];
-    let [outputs, h, c] = record([outputs, h, c], ins, move |[dy, dh, dc], [wx, wi, wh, bi, bh, wh0, wc0]| {
-        let [x, w_ih, w_hh, outputs, h0, c0] = &saved;
-        let (dy, dh, dc) =
-            (or_zeros(dy, walk.sequence(1)), or_zeros(dh, walk.state()), or_zeros(dc, walk.state()));
-        let mut sums = x.empty(walk.sequence(4));
-        let (mut dh0, mut dc0) = (x.empty(walk.state()), x.empty(walk.state()));
-        run(
-            "lstm_bwd",
-            [&mut sums, &mut dh0, &mut dc0],
-            [&dy, &dh, &dc, &gates, &cells, c0, w_hh],
-            |outs, ins| lstm_bwd(&walk, outs, ins),
-        );
-        let before = wh.then(|| walk.before(outputs, h0));
-        let weights = weight_gradients([wx, wi, wh, bi, bh], &sums, &sums, x, w_ih, before.as_ref());
-        let [dx, dw_ih, dw_hh, db_ih, db_hh] = weights;
-        [dx, dw_ih, dw_hh, db_ih, db_hh, wh0.then_some(dh0), wc0.then_some(dc0)]
-    });
+    let [outputs, h, c] =
+        record([outputs, h, c], ins, move |[dy, dh, dc], [wx, wi, wh, bi, bh, wh0, wc0]| {
+            let [x, w_ih, w_hh, outputs, h0, c0] = &saved;
+            let (dy, dh, dc) =
+                (or_zeros(dy, walk.sequence(1)), or_zeros(dh, walk.state()), or_zeros(dc, walk.state()));
+            let mut sums = x.empty(walk.sequence(4));
+            let (mut dh0, mut dc0) = (x.empty(walk.state()), x.empty(walk.state()));
+            run(
+                "lstm_bwd",
+                [&mut sums, &mut dh0, &mut dc0],
+                [&dy, &dh, &dc, &gates, &cells, c0, w_hh],
+                |outs, ins| lstm_bwd(&walk, outs, ins),
+            );
+            let before = wh.then(|| walk.before(outputs, h0));
+            let weights = weight_gradients([wx, wi, wh, bi, bh], &sums, &sums, x, w_ih, before.as_ref());
+            let [dx, dw_ih, dw_hh, db_ih, db_hh] = weights;
+            [dx, dw_ih, dw_hh, db_ih, db_hh, wh0.then_some(dh0), wc0.then_some(dc0)]
+        });
     Lstm { outputs, h, c }
 }
 
@@ -99,9 +95,9 @@ fn lstm_fwd(
     h.copy_from_slice(h0);
     c.copy_from_slice(c0);
     let bias: Vec<f32> = b_ih.iter().zip(b_hh).map(|(a, b)| a + b).collect();
-    let mut recurrent = vec![0.0; walk.batch() * 4 * n];
+    let (w_hh_t, mut recurrent) = (transposed(w_hh, n), vec![0.0; walk.batch() * 4 * n]);
     for step in 0..walk.longest() {
-        walk.recur(&mut recurrent, h, w_hh, 4);
+        walk.recur(&mut recurrent, h, w_hh_t.as_slice(), 4);
         for (b, at) in walk.running(step) {
             let (h, c) = (row_mut(h, b, n), row_mut(c, b, n));
             let gates = row_mut(gates, at, 4 * n);
@@ -194,12 +190,9 @@ pub fn gru(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<&Tensor>, revers
         let (dy, dh) = (or_zeros(dy, walk.sequence(1)), or_zeros(dh, walk.state()));
         let (mut da, mut dq) = (x.empty(walk.sequence(3)), x.empty(walk.sequence(3)));
         let mut dh0 = x.empty(walk.state());
-        run(
-            "gru_bwd",
-            [&mut da, &mut dq, &mut dh0],
-            [&dy, &dh, &gates, outputs, h0, w_hh],
-            |outs, ins| gru_bwd(&walk, outs, ins),
-        );
+        run("gru_bwd", [&mut da, &mut dq, &mut dh0], [&dy, &dh, &gates, outputs, h0, w_hh], |outs, ins| {
+            gru_bwd(&walk, outs, ins)
+        });
         let before = wh.then(|| walk.before(outputs, h0));
         let weights = weight_gradients([wx, wi, wh, bi, bh], &da, &dq, x, w_ih, before.as_ref());
         let [dx, dw_ih, dw_hh, db_ih, db_hh] = weights;
@@ -209,18 +202,14 @@ pub fn gru(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<&Tensor>, revers
 }
 
 /// `gates` leaves as r, z, n and q_n of every step.
-fn gru_fwd(
-    walk: &Walk,
-    [outputs, h, gates]: [&mut [f32]; 3],
-    [x, w_ih, w_hh, b_ih, b_hh, h0]: [&[f32]; 6],
-) {
+fn gru_fwd(walk: &Walk, [outputs, h, gates]: [&mut [f32]; 3], [x, w_ih, w_hh, b_ih, b_hh, h0]: [&[f32]; 6]) {
     let n = walk.hidden;
     walk.project(gates, 4, x, w_ih, 3);
     outputs.fill(0.0);
     h.copy_from_slice(h0);
-    let mut recurrent = vec![0.0; walk.batch() * 3 * n];
+    let (w_hh_t, mut recurrent) = (transposed(w_hh, n), vec![0.0; walk.batch() * 3 * n]);
     for step in 0..walk.longest() {
-        walk.recur(&mut recurrent, h, w_hh, 3);
+        walk.recur(&mut recurrent, h, w_hh_t.as_slice(), 3);
         for (b, at) in walk.running(step) {
             let (h, q) = (row_mut(h, b, n), row_mut(&mut recurrent, b, 3 * n));
             let gates = row_mut(gates, at, 4 * n);
@@ -243,11 +232,7 @@ fn gru_cell(gates: &mut [f32], q: &[f32], h: &mut [f32]) {
 }
 
 /// Back through time: `da` and `dq` leave as the gradients of the two sums of every step.
-fn gru_bwd(
-    walk: &Walk,
-    [da, dq, dh]: [&mut [f32]; 3],
-    [dy, dh_last, gates, outputs, h0, w_hh]: [&[f32]; 6],
-) {
+fn gru_bwd(walk: &Walk, [da, dq, dh]: [&mut [f32]; 3], [dy, dh_last, gates, outputs, h0, w_hh]: [&[f32]; 6]) {
     let n = walk.hidden;
     da.fill(0.0);
     dq.fill(0.0);
@@ -298,7 +283,12 @@ impl Walk {
         let ([b, steps, i], [g, hidden]) = (x.dims(), cell.w_hh.dims());
         let (w_ih, w_hh) = (cell.w_ih.shape(), cell.w_hh.shape());
         assert_eq!(g, gates * hidden, "{op}: w_hh {w_hh:?} does not stack {gates} gates of {hidden} rows");
-        assert_eq!(*w_ih, [g, i], "{op}: w_ih {w_ih:?} does not fit the input {:?} and w_hh {w_hh:?}", x.shape());
+        assert_eq!(
+            *w_ih,
+            [g, i],
+            "{op}: w_ih {w_ih:?} does not fit the input {:?} and w_hh {w_hh:?}",
+            x.shape()
+        );
         for bias in [cell.b_ih.shape(), cell.b_hh.shape()] {
             assert_eq!(*bias, [g], "{op}: the bias {bias:?} does not fit w_hh {w_hh:?}");
         }
@@ -367,10 +357,10 @@ impl Walk {
         gemm(out, room * self.hidden, x, w.t(), false, true);
     }
 
-    /// W_hh h of one step.
-    fn recur(&self, out: &mut [f32], h: &[f32], w_hh: &[f32], gates: usize) {
+    /// W_hh h of one step, from W_hhᵀ: a product that goes along its rows need not be packed anew for every step.
+    fn recur(&self, out: &mut [f32], h: &[f32], w_hh_t: &[f32], gates: usize) {
         let (n, width) = (self.hidden, gates * self.hidden);
-        gemm(out, width, Mat::rows(h, self.batch(), n), Mat::rows(w_hh, width, n).t(), false, true);
+        gemm(out, width, Mat::rows(h, self.batch(), n), Mat::rows(w_hh_t, n, width), false, true);
     }
 
     /// dh += W_hhᵀ d; a row that has ended has d = 0 and keeps its gradient.
@@ -421,12 +411,31 @@ fn product_over_steps(a: &Tensor, b: &Tensor) -> Tensor {
 /// The rows' lengths, each in 1..=T; panics at the caller where one is not, or where there are not B.
 #[track_caller]
 pub(super) fn row_lengths(op: &str, lengths: &Ids, b: usize, t: usize) -> Vec<usize> {
-    assert_eq!(*lengths.shape(), [b], "{op}: lengths of shape {:?} for {b} rows of {t} words", lengths.shape());
+    assert_eq!(
+        *lengths.shape(),
+        [b],
+        "{op}: lengths of shape {:?} for {b} rows of {t} words",
+        lengths.shape()
+    );
     for (row, &n) in lengths.as_slice().iter().enumerate() {
         let fits = usize::try_from(n).is_ok_and(|n| (1..=t).contains(&n));
         assert!(fits, "{op}: row {row} has length {n}, but a row has 1 to {t} words");
     }
     lengths.as_slice().iter().map(|&n| n as usize).collect()
+}
+
+/// [R,C] -> [C,R]
+fn transposed(w: &[f32], cols: usize) -> Buffer {
+    /// Columns taken together: each line of the cache is read once.
+    const TOGETHER: usize = 8;
+    let (rows, mut out) = (w.len() / cols, Buffer::uninit(w.len()));
+    for_chunks(out.as_mut_slice(), TOGETHER * rows, |i, out| {
+        for (row, w) in w.chunks_exact(cols).enumerate() {
+            let columns = out.chunks_exact_mut(rows).zip(&w[i * TOGETHER..]);
+            columns.for_each(|(column, w)| column[row] = *w);
+        }
+    });
+    out
 }
 
 fn or_zeros(gradient: Option<Tensor>, shape: Shape) -> Tensor {
