@@ -2,6 +2,8 @@
 //!
 //! Xu et al., "AttnGAN", CVPR 2018, section 3.2, equations 7 to 13.
 
+use std::ops::Range;
+
 use super::Case;
 use super::attention::{add, centre, dot, normalise};
 use super::matmul::{Mat, gemm};
@@ -21,7 +23,7 @@ const EPS: f32 = 1e-8;
 #[track_caller]
 pub fn word_scores(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32, gamma2: f32) -> Tensor {
     let p = Pairs::new("word_scores", words, lengths, regions, gamma1, gamma2);
-    let (images, sentences) = (p.images, p.lengths.len());
+    let (images, sentences) = (p.images, p.own.len());
     let mut scores = words.empty([images, sentences]);
     let product = 2.0 * (images * p.regions * p.columns() * p.dim) as f64;
     run(
@@ -29,7 +31,8 @@ pub fn word_scores(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32,
         [&mut scores],
         [words, regions],
         |[scores], [words, regions]| {
-            let rows = map(images, |i| p.scores(words, p.image(regions, i)));
+            let words = p.gather(words);
+            let rows = map(images, |i| p.scores(words.as_slice(), p.image(regions, i)));
             scores.copy_from_slice(&rows.concat());
         },
     );
@@ -42,19 +45,17 @@ pub fn word_scores(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32,
             [&mut dwords, &mut dregions],
             [words, regions, &dy],
             |[dwords, dregions], [words, regions, dy]| {
-                dwords.fill(0.0);
+                let words = p.gather(words);
                 let parts = map(images, |i| {
                     let dy = &dy[i * sentences..][..sentences];
-                    p.gradients(words, p.image(regions, i), dy, [ww, wr])
+                    p.gradients(words.as_slice(), p.image(regions, i), dy, [ww, wr])
                 });
                 for (part, dregions) in parts.iter().zip(dregions.chunks_mut(p.regions * p.dim)) {
-                    if let Some(part) = &part.dwords {
-                        add(dwords, part.as_slice());
-                    }
                     if let Some(part) = &part.dregions {
                         dregions.copy_from_slice(part.as_slice());
                     }
                 }
+                p.scatter(dwords, parts.iter().filter_map(|part| part.dwords.as_ref()));
             },
         );
         [ww.then_some(dwords), wr.then_some(dregions)]
@@ -69,17 +70,19 @@ pub fn region_weights(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f
     let (t, n) = (p.words, p.regions);
     assert_eq!(
         p.images,
-        p.lengths.len(),
+        p.own.len(),
         "region_weights: words {:?} and regions {:?} are not pairs",
         words.shape(),
         regions.shape()
     );
     let mut weights = words.empty([p.images, t, n]);
     run("region_weights", [&mut weights], [words, regions], |[weights], [words, regions]| {
+        weights.fill(0.0);
         for (b, weights) in weights.chunks_mut(t * n).enumerate() {
-            let own = Pairs { images: 1, lengths: vec![p.lengths[b]], ..p };
-            let seen = own.attend(&words[b * t * p.dim..][..t * p.dim], p.image(regions, b));
-            for (region, alpha) in seen.alpha.as_slice().chunks(t).enumerate() {
+            let length = p.own[b].len();
+            let alone = Pairs { images: 1, own: std::iter::once(0..length).collect(), ..p };
+            let seen = alone.attend(&words[b * t * p.dim..][..length * p.dim], p.image(regions, b));
+            for (region, alpha) in seen.alpha.as_slice().chunks(length).enumerate() {
                 alpha.iter().enumerate().for_each(|(word, alpha)| weights[word * n + region] = *alpha);
             }
         }
@@ -95,18 +98,19 @@ struct Pairs {
     /// Words that a sentence has room for.
     words: usize,
     dim: usize,
-    lengths: Vec<usize>,
+    /// The places of each sentence's words among the M words of all sentences, padding left out.
+    own: Vec<Range<usize>>,
     gamma1: f32,
     gamma2: f32,
 }
 
 /// One image as all words of all sentences see it.
 struct Seen {
-    /// Softmax over the words [N, J·T].
+    /// Softmax over the words [N,M].
     s: Buffer,
-    /// Softmax over the regions [N, J·T].
+    /// Softmax over the regions [N,M].
     alpha: Buffer,
-    /// One context for each word [J·T, D].
+    /// One context for each word [M,D].
     context: Buffer,
 }
 
@@ -126,36 +130,51 @@ impl Pairs {
             "{op}: words {words:?} and regions {regions:?} differ in their last dimension"
         );
         let lengths = row_lengths(op, lengths, sentences, t);
-        Pairs { images, regions: n, words: t, dim, lengths, gamma1, gamma2 }
+        let ends = lengths.iter().scan(0, |end, n| {
+            *end += n;
+            Some(*end)
+        });
+        let own = lengths.iter().zip(ends).map(|(n, end)| end - n..end).collect();
+        Pairs { images, regions: n, words: t, dim, own, gamma1, gamma2 }
     }
 
-    /// The words of all sentences.
+    /// M, the words of all sentences.
     fn columns(&self) -> usize {
-        self.lengths.len() * self.words
+        self.own.last().map_or(0, |own| own.end)
+    }
+
+    /// [J,T,D] -> [M,D]
+    fn gather(&self, words: &[f32]) -> Buffer {
+        let mut own_words = Buffer::uninit(self.columns() * self.dim);
+        for (own, padded) in self.own.iter().zip(words.chunks(self.words * self.dim)) {
+            let own = &mut own_words.as_mut_slice()[own.start * self.dim..own.end * self.dim];
+            own.copy_from_slice(&padded[..own.len()]);
+        }
+        own_words
+    }
+
+    /// [J,T,D] = Σ parts [M,D] in their order, zero beyond the length.
+    fn scatter<'a>(&self, words: &mut [f32], parts: impl Iterator<Item = &'a Buffer>) {
+        words.fill(0.0);
+        for part in parts {
+            for (own, padded) in self.own.iter().zip(words.chunks_mut(self.words * self.dim)) {
+                add(padded, &part.as_slice()[own.start * self.dim..own.end * self.dim]);
+            }
+        }
     }
 
     fn image<'a>(&self, regions: &'a [f32], i: usize) -> &'a [f32] {
         &regions[i * self.regions * self.dim..][..self.regions * self.dim]
     }
 
-    /// The sentences' pieces of a row [J·T], each with its length.
-    fn sentences<'a>(&'a self, row: &'a mut [f32]) -> impl Iterator<Item = (&'a mut [f32], usize)> {
-        row.chunks_exact_mut(self.words).zip(self.lengths.iter().copied())
-    }
-
-    /// Places in [J·T] of a sentence's own words.
-    fn own_words(&self, j: usize) -> std::ops::Range<usize> {
-        j * self.words..j * self.words + self.lengths[j]
-    }
-
     /// The scores of one image with every sentence.
     fn scores(&self, words: &[f32], regions: &[f32]) -> Vec<f32> {
         let seen = self.attend(words, regions);
-        let score = |j| {
-            let cosines = self.own_words(j).map(|at| self.cosine(words, seen.context.as_slice(), at).value);
+        let score = |own: &Range<usize>| {
+            let cosines = own.clone().map(|at| self.cosine(words, seen.context.as_slice(), at).value);
             log_sum_exp(cosines.map(|c| self.gamma2 * c).collect())
         };
-        (0..self.lengths.len()).map(score).collect()
+        self.own.iter().map(score).collect()
     }
 
     /// Equations 7 to 9 for one image and the words of every sentence at once.
@@ -174,9 +193,9 @@ impl Pairs {
     /// Softmax of each region's row over each sentence's words, in place.
     fn over_words(&self, s: &mut [f32]) {
         for row in s.chunks_exact_mut(self.columns()) {
-            self.sentences(row).for_each(|(s, length)| centre(s, length));
+            self.own.iter().for_each(|own| centre(&mut row[own.clone()], own.len()));
             row.iter_mut().for_each(|s| *s = s.exp());
-            self.sentences(row).for_each(|(s, length)| normalise(s, length));
+            self.own.iter().for_each(|own| normalise(&mut row[own.clone()], own.len()));
         }
     }
 
@@ -194,8 +213,6 @@ impl Pairs {
             }
         }
         sum.iter_mut().for_each(|s| *s = 1.0 / *s);
-        // Words beyond the length get no region, and so no context.
-        self.sentences(&mut sum).for_each(|(scale, length)| scale[length..].fill(0.0));
         for alpha in alpha.chunks_exact_mut(m) {
             alpha.iter_mut().zip(&sum).for_each(|(alpha, scale)| *alpha *= scale);
         }
@@ -240,12 +257,10 @@ impl Pairs {
     fn context_gradients(&self, words: &[f32], context: &[f32], dy: &[f32]) -> (Buffer, Buffer) {
         let (m, d) = (self.columns(), self.dim);
         let (mut dcontext, mut dwords) = (Buffer::uninit(m * d), Buffer::uninit(m * d));
-        dcontext.as_mut_slice().fill(0.0);
-        dwords.as_mut_slice().fill(0.0);
-        for (j, dy) in dy.iter().enumerate() {
-            let cosines: Vec<Cosine> = self.own_words(j).map(|at| self.cosine(words, context, at)).collect();
+        for (own, dy) in self.own.iter().zip(dy) {
+            let cosines: Vec<Cosine> = own.clone().map(|at| self.cosine(words, context, at)).collect();
             let score = log_sum_exp(cosines.iter().map(|c| self.gamma2 * c.value).collect());
-            for (at, cosine) in self.own_words(j).zip(cosines) {
+            for (at, cosine) in own.clone().zip(cosines) {
                 let slope = dy * self.gamma2 * (self.gamma2 * cosine.value - score).exp();
                 let [word, context] = [words, context].map(|x| &x[at * d..][..d]);
                 let [dword, dcontext] =
@@ -271,9 +286,13 @@ impl Pairs {
 
     /// d = s · (d - Σ_t s d) over each sentence's words.
     fn over_words_bwd(&self, d: &mut [f32], s: &[f32]) {
-        for (d, s) in d.chunks_exact_mut(self.words).zip(s.chunks_exact(self.words)) {
-            let mean = dot(d, s);
-            d.iter_mut().zip(s).for_each(|(d, s)| *d = s * (*d - mean));
+        let m = self.columns();
+        for (d, s) in d.chunks_exact_mut(m).zip(s.chunks_exact(m)) {
+            for own in &self.own {
+                let (d, s) = (&mut d[own.clone()], &s[own.clone()]);
+                let mean = dot(d, s);
+                d.iter_mut().zip(s).for_each(|(d, s)| *d = s * (*d - mean));
+            }
         }
     }
 }
