@@ -2,7 +2,7 @@
 
 pub mod cpu;
 
-mod gemm;
 pub mod cuda;
+mod gemm;
 pub mod simd;
 pub use gemm::{Mat, gemm};

@@ -16,7 +16,7 @@ use std::ops::Range;
 use super::Case;
 use super::matmul::{add_bias, column_sums};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
-use crate::engine::device::simd::{LANES, ROWS, Segment, tile};
+use crate::engine::device::simd::{LANES, ROWS, Segment, Strided, tile};
 use crate::engine::tensor::tape::{record, record1};
 use crate::engine::tensor::{Kernel, Tensor, run};
 
@@ -267,6 +267,9 @@ struct Packed {
     vectors: usize,
 }
 
+/// Part of a window: elements of one of its rows.
+type Piece = (usize, Range<usize>);
+
 /// One window position.
 #[derive(Clone, Copy)]
 struct Place {
@@ -284,6 +287,8 @@ const DEPTH: usize = 384;
 const PIXELS: usize = 16 * ROWS;
 /// Pixels a weight-gradient tile sums before it goes back to memory.
 const SUMMED: usize = 256;
+/// Columns of a weight-gradient tile.
+const WIDTH: usize = 2 * LANES;
 /// Distance of two rows of transposed dy: not a power of two, or they would fight for the same lines of the cache.
 const LEFT_ROW: usize = SUMMED + 16;
 
@@ -361,9 +366,9 @@ impl Slide {
     }
 
     /// The window cut into pieces of rows, grouped so that each group is at most `DEPTH` deep.
-    fn groups(&self) -> Vec<Vec<(usize, Range<usize>)>> {
+    fn groups(&self) -> Vec<Vec<Piece>> {
         let run = self.run();
-        let mut groups: Vec<Vec<(usize, Range<usize>)>> = Vec::new();
+        let mut groups: Vec<Vec<Piece>> = Vec::new();
         if run == 0 {
             return groups;
         }
@@ -452,16 +457,17 @@ fn slide_over(y: &mut [f32], x: &[f32], windows: &[(Slide, Packed)]) {
     let rows = slide.batch * slide.canvas[0];
     let tiles = cout.div_ceil(width);
     let pixels: usize = windows.iter().map(|(s, _)| s.pixels()).sum();
+    let windows: Vec<_> = windows.iter().map(|(slide, packed)| (slide, packed, slide.groups())).collect();
     if pixels >= 2 * PIXELS * threads() || tiles == 1 {
         let per_row = slide.out[1].max(1);
         let band = (2 * PIXELS).div_ceil(per_row) * slide.step[0];
         for_chunks(y, band * row, |i, y| {
             let rows = i * band..(i * band + y.len() / row);
-            for (slide, packed) in windows {
+            for (slide, packed, groups) in &windows {
                 let places = slide.places(rows.clone());
                 let base = rows.start * slide.canvas[1];
                 for block in places.chunks(even_share(places.len())) {
-                    let sums = tiles_of(slide, packed, x, block, 0..tiles);
+                    let sums = tiles_of(slide, packed, groups, x, block, 0..tiles);
                     scatter(y, base, &sums, block, cout, width, 0..tiles);
                 }
             }
@@ -470,10 +476,10 @@ fn slide_over(y: &mut [f32], x: &[f32], windows: &[(Slide, Packed)]) {
     }
     // Few pixels, many channels: the threads share the columns instead, each reading its weights once.
     let share = tiles.div_ceil(4 * threads());
-    for (slide, packed) in windows {
+    for (slide, packed, groups) in &windows {
         let places = slide.places(0..rows);
         let parts = map(tiles.div_ceil(share), |i| {
-            tiles_of(slide, packed, x, &places, i * share..((i + 1) * share).min(tiles))
+            tiles_of(slide, packed, groups, x, &places, i * share..((i + 1) * share).min(tiles))
         });
         for (i, sums) in parts.iter().enumerate() {
             scatter(y, 0, sums, &places, cout, width, i * share..((i + 1) * share).min(tiles));
@@ -487,7 +493,14 @@ fn even_share(places: usize) -> usize {
 }
 
 /// The sums of all places and column tiles, as [column tile][place tile][ROWS][width].
-fn tiles_of(slide: &Slide, packed: &Packed, x: &[f32], places: &[Place], columns: Range<usize>) -> Buffer {
+fn tiles_of(
+    slide: &Slide,
+    packed: &Packed,
+    groups: &[Vec<Piece>],
+    x: &[f32],
+    places: &[Place],
+    columns: Range<usize>,
+) -> Buffer {
     let (vectors, depth) = (packed.vectors, slide.depth());
     let width = vectors * LANES;
     let tiles: Vec<[Place; ROWS]> =
@@ -496,7 +509,7 @@ fn tiles_of(slide: &Slide, packed: &Packed, x: &[f32], places: &[Place], columns
     sums.as_mut_slice().fill(0.0);
     let mut border = Vec::new();
     let mut done = 0;
-    for group in slide.groups() {
+    for group in groups {
         let deep: usize = group.iter().map(|(_, piece)| piece.len()).sum();
         border.clear();
         let mut segments = Vec::with_capacity(tiles.len() * group.len());
@@ -513,7 +526,7 @@ fn tiles_of(slide: &Slide, packed: &Packed, x: &[f32], places: &[Place], columns
                 let start = border.len();
                 border.resize(start + ROWS * deep, 0.0);
                 for (p, mut to) in tile.iter().zip(border[start..].chunks_mut(deep)) {
-                    for (r, piece) in &group {
+                    for (r, piece) in group {
                         let (here, rest) = to.split_at_mut(piece.len());
                         slide.gather(here, x, p, *r, piece.clone());
                         to = rest;
@@ -527,7 +540,8 @@ fn tiles_of(slide: &Slide, packed: &Packed, x: &[f32], places: &[Place], columns
             let weights = &packed.data.as_slice()[(c * depth + done) * width..(c * depth + done + deep) * width];
             for ((inside, range), sums) in sources.iter().zip(sums.chunks_mut(ROWS * width)) {
                 let source = if *inside { x } else { &border };
-                tile(vectors, sums, source, &segments[range.clone()], weights);
+                let source = Strided { data: source, stride: 1 };
+                tile(vectors, sums, source, &segments[range.clone()], Strided { data: weights, stride: width });
             }
         }
         done += deep;
@@ -550,7 +564,11 @@ fn scatter(
         let (from, n) = (c * width, (cout - c * width).min(width));
         for (p, sums) in places.iter().zip(sums.chunks(width)) {
             let at = (p.target - base) * cout + from;
-            y[at..at + n].copy_from_slice(&sums[..n]);
+            match (y[at..].first_chunk_mut::<{ 2 * LANES }>(), sums.first_chunk()) {
+                // A copy of known size is two moves, any other a call.
+                (Some(y), Some(sums)) if n == 2 * LANES => *y = *sums,
+                _ => y[at..at + n].copy_from_slice(&sums[..n]),
+            }
         }
     }
 }
@@ -587,42 +605,111 @@ fn weight_gradient(dw: &mut [f32], dy: &[f32], x: &[f32], slide: &Slide) {
 
 /// dw[rows, depth] = Σ over `places` of dy[place, rows] ⊗ window[place]
 fn outer_products(dw: &mut [f32], dy: &[f32], x: &[f32], slide: &Slide, places: &[Place], rows: Range<usize>) {
-    let (depth, run, cout) = (slide.depth(), slide.run(), slide.cout);
-    let width = 2 * LANES;
-    let row_tiles = rows.len().div_ceil(ROWS);
-    let mut left = vec![0.0; row_tiles * ROWS * LEFT_ROW];
-    let mut right = vec![0.0; SUMMED * width];
-    let mut sums = [0.0; ROWS * 2 * LANES];
     dw.fill(0.0);
-    for block in places.chunks(SUMMED) {
-        // dy transposed: one row of the tile is one channel over the block's pixels.
+    let mut product = Outer { dw, dy, x, slide, rows };
+    // Copying a block pays where many row tiles use it; where few do, runs inside the image are read in place.
+    if product.row_tiles() >= 8 {
+        return places.chunks(SUMMED).for_each(|block| product.add_copied(block));
+    }
+    let mut border = Vec::new();
+    let joined = |a: &Place, b: &Place| {
+        slide.inside(a) && slide.inside(b) && a.picture == b.picture && a.first[0] == b.first[0]
+    };
+    for run in places.chunk_by(joined) {
+        if run.len() >= 2 * ROWS {
+            run.chunks(SUMMED).for_each(|run| product.add_in_place(run));
+        } else {
+            border.extend_from_slice(run);
+        }
+    }
+    border.chunks(SUMMED).for_each(|block| product.add_copied(block));
+}
+
+/// A weight gradient under way.
+struct Outer<'a> {
+    dw: &'a mut [f32],
+    dy: &'a [f32],
+    x: &'a [f32],
+    slide: &'a Slide,
+    /// Channels of dy, which are rows of dw.
+    rows: Range<usize>,
+}
+
+impl Outer<'_> {
+    fn row_tiles(&self) -> usize {
+        self.rows.len().div_ceil(ROWS)
+    }
+
+    /// The window cut into tile widths.
+    fn pieces(&self) -> impl Iterator<Item = Piece> + use<> {
+        let (window, run) = (self.slide.window[0], self.slide.run());
+        let cut = move |from: usize| from..(from + WIDTH).min(run);
+        (0..window).flat_map(move |r| (0..run).step_by(WIDTH).map(move |from| (r, cut(from))))
+    }
+
+    /// Adds a block of any places, copied into rows of pixels.
+    fn add_copied(&mut self, block: &[Place]) {
+        let (slide, cout) = (self.slide, self.slide.cout);
+        let mut left = vec![0.0; self.row_tiles() * ROWS * LEFT_ROW];
+        let mut right = vec![0.0; SUMMED * WIDTH];
         for (i, p) in block.iter().enumerate() {
-            let dy = &dy[p.target * cout..][rows.clone()];
+            let dy = &self.dy[p.target * cout..][self.rows.clone()];
             left.iter_mut().skip(i).step_by(LEFT_ROW).zip(dy).for_each(|(l, d)| *l = *d);
         }
         let inside: Vec<bool> = block.iter().map(|p| slide.inside(p)).collect();
-        for r in 0..slide.window[0] {
-            for from in (0..run).step_by(width) {
-                let piece = from..(from + width).min(run);
-                for ((p, inside), to) in block.iter().zip(&inside).zip(right.chunks_exact_mut(width)) {
-                    if *inside && piece.len() == width {
-                        let at = slide.at(p, r, piece.start);
-                        to.copy_from_slice(&x[at..at + width]);
-                    } else {
-                        slide.gather(&mut to[..piece.len()], x, p, r, piece.clone());
-                    }
-                }
-                for t in 0..row_tiles {
-                    let at = std::array::from_fn(|i| (t * ROWS + i) * LEFT_ROW);
-                    sums.fill(0.0);
-                    tile(2, &mut sums, &left, &[Segment { at, len: block.len() }], &right);
-                    let n = (rows.len() - t * ROWS).min(ROWS);
-                    for (i, sums) in sums.chunks(width).take(n).enumerate() {
-                        let at = (t * ROWS + i) * depth + r * run + from;
-                        dw[at..at + piece.len()].iter_mut().zip(sums).for_each(|(d, s)| *d += s);
-                    }
+        for (r, piece) in self.pieces() {
+            for ((p, inside), to) in block.iter().zip(&inside).zip(right.chunks_exact_mut(WIDTH)) {
+                if *inside && piece.len() == WIDTH {
+                    let at = slide.at(p, r, piece.start);
+                    to.copy_from_slice(&self.x[at..at + WIDTH]);
+                } else {
+                    slide.gather(&mut to[..piece.len()], self.x, p, r, piece.clone());
                 }
             }
+            for t in 0..self.row_tiles() {
+                let at = std::array::from_fn(|i| (t * ROWS + i) * LEFT_ROW);
+                let left = Strided { data: &left, stride: 1 };
+                let right = Strided { data: &right, stride: WIDTH };
+                self.add_tile(t, r, &piece, left, Segment { at, len: block.len() }, right);
+            }
+        }
+    }
+
+    /// Adds neighbours in one row of the canvas, all with their windows inside, read where they lie.
+    fn add_in_place(&mut self, run: &[Place]) {
+        let (slide, cout, x) = (self.slide, self.slide.cout, self.x);
+        let dy = Strided { data: self.dy, stride: slide.step[1] * cout };
+        let stride = slide.stride[1] * slide.cin;
+        for (r, piece) in self.pieces() {
+            // The last rows of the last picture: a full vector would reach over the end.
+            let from = slide.at(&run[0], r, piece.start);
+            let fits = (x.len() - from).saturating_sub(WIDTH) / stride + 1;
+            let len = if from + WIDTH > x.len() { 0 } else { run.len().min(fits) };
+            let right = Strided { data: &x[from..], stride };
+            for t in 0..self.row_tiles() {
+                let first = run[0].target * cout + self.rows.start + t * ROWS;
+                let last = run[0].target * cout + self.rows.end - 1;
+                let at = std::array::from_fn(|i| (first + i).min(last));
+                self.add_tile(t, r, &piece, dy, Segment { at, len }, right);
+            }
+            for (i, p) in run.iter().enumerate().skip(len) {
+                let window = &x[from + i * stride..][..piece.len()];
+                for (row, d) in self.dy[p.target * cout..][self.rows.clone()].iter().enumerate() {
+                    let at = row * slide.depth() + r * slide.run() + piece.start;
+                    self.dw[at..].iter_mut().zip(window).for_each(|(dw, x)| *dw += d * x);
+                }
+            }
+        }
+    }
+
+    fn add_tile(&mut self, t: usize, r: usize, piece: &Range<usize>, left: Strided, segment: Segment, right: Strided) {
+        let (depth, run) = (self.slide.depth(), self.slide.run());
+        let mut sums = [0.0; ROWS * WIDTH];
+        tile(2, &mut sums, left, &[segment], right);
+        let rows = (self.rows.len() - t * ROWS).min(ROWS);
+        for (i, sums) in sums.chunks(WIDTH).take(rows).enumerate() {
+            let at = (t * ROWS + i) * depth + r * run + piece.start;
+            self.dw[at..at + piece.len()].iter_mut().zip(sums).for_each(|(d, s)| *d += s);
         }
     }
 }

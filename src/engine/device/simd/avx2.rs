@@ -1,7 +1,7 @@
 use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
-use super::{LANES, ROWS, Segment};
+use super::{LANES, ROWS, Segment, Strided};
 
 pub fn available() -> bool {
     static FOUND: LazyLock<bool> =
@@ -12,9 +12,9 @@ pub fn available() -> bool {
 /// # Safety
 /// AVX2 and FMA are there; every segment lies in `a`; `acc` and `b` hold the tile and the segments' total depth.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn tile<const V: usize>(acc: &mut [f32], a: &[f32], segments: &[Segment], b: &[f32]) {
+pub unsafe fn tile<const V: usize>(acc: &mut [f32], a: Strided, segments: &[Segment], b: Strided) {
     let out = acc.as_mut_ptr();
-    let mut b = b.as_ptr();
+    let (mut columns_at, b_stride) = (b.data.as_ptr(), b.stride);
     // SAFETY: see above.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); V]; ROWS];
@@ -24,19 +24,21 @@ pub unsafe fn tile<const V: usize>(acc: &mut [f32], a: &[f32], segments: &[Segme
             }
         }
         for segment in segments {
-            let rows = segment.at.map(|at| a.as_ptr().add(at));
-            for k in 0..segment.len {
+            let rows = segment.at.map(|at| a.data.as_ptr().add(at));
+            let mut k = 0;
+            for _ in 0..segment.len {
                 let mut columns = [_mm256_setzero_ps(); V];
                 for (v, column) in columns.iter_mut().enumerate() {
-                    *column = _mm256_loadu_ps(b.add(v * LANES));
+                    *column = _mm256_loadu_ps(columns_at.add(v * LANES));
                 }
-                b = b.add(V * LANES);
+                columns_at = columns_at.wrapping_add(b_stride);
                 for (row, sums) in rows.iter().zip(&mut sums) {
                     let x = _mm256_broadcast_ss(&*row.add(k));
                     for (sum, column) in sums.iter_mut().zip(columns) {
                         *sum = _mm256_fmadd_ps(x, column, *sum);
                     }
                 }
+                k += a.stride;
             }
         }
         for (i, row) in sums.iter().enumerate() {

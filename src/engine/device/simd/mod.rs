@@ -1,8 +1,8 @@
 //! The register tile that all convolutions are made of: six rows by one or two vectors of eight.
 //!
 //! `acc[6][8·V] += Σ_k a_i[k] · b[k][8·V]`, where the six rows are read in place, segment by segment, from wherever
-//! their pixels lie, and `b` is packed. Rows are broadcast, columns are vectors; with V = 2 the twelve accumulators
-//! and their operands just fit the sixteen registers of AVX2.
+//! they lie. Rows are broadcast, columns are vectors; with V = 2 the twelve accumulators and their operands just fit
+//! the sixteen registers of AVX2.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -13,27 +13,32 @@ pub const ROWS: usize = 6;
 /// Lanes of a vector.
 pub const LANES: usize = 8;
 
-/// `len` consecutive elements of each row, beginning at `at[row]`.
+/// `len` elements of each row, beginning at `at[row]`.
 #[derive(Clone, Copy)]
 pub struct Segment {
     pub at: [usize; ROWS],
     pub len: usize,
 }
 
+/// Numbers, and the distance from one element (of `a`) or row (of `b`) to the next.
+#[derive(Clone, Copy)]
+pub struct Strided<'a> {
+    pub data: &'a [f32],
+    pub stride: usize,
+}
+
 /// Adds the products of the segments' rows in `a` with the rows of `b` to the tile `acc` of `vectors` (1 or 2) vectors.
 #[inline]
-pub fn tile(vectors: usize, acc: &mut [f32], a: &[f32], segments: &[Segment], b: &[f32]) {
+pub fn tile(vectors: usize, acc: &mut [f32], a: Strided, segments: &[Segment], b: Strided) {
     let width = vectors * LANES;
     let mut depth = 0;
-    for s in segments {
-        let last = s.at.iter().max().unwrap();
-        assert!(last + s.len <= a.len(), "a segment at {last} of {} elements leaves its {}", s.len, a.len());
+    for s in segments.iter().filter(|s| s.len > 0) {
+        let last = s.at.iter().max().unwrap() + (s.len - 1) * a.stride;
+        assert!(last < a.data.len(), "a segment up to {last} leaves its {} elements", a.data.len());
         depth += s.len;
     }
-    assert!(
-        acc.len() >= ROWS * width && b.len() >= depth * width,
-        "a tile of depth {depth} leaves its buffers"
-    );
+    let fits = depth == 0 || (depth - 1) * b.stride + width <= b.data.len();
+    assert!(acc.len() >= ROWS * width && fits, "a tile of depth {depth} leaves its buffers");
     #[cfg(target_arch = "x86_64")]
     if avx2::available() {
         // SAFETY: the features were found, and the assertions above keep every address inside its slice.
@@ -64,17 +69,19 @@ mod tests {
     #[test]
     fn the_fast_tile_computes_what_the_portable_one_does() {
         let value = |i: usize| ((i * 37) % 101) as f32 / 50.0 - 1.0;
-        let a: Vec<f32> = (0..400).map(value).collect();
-        let b: Vec<f32> = (0..16 * 60).map(|i| value(i + 5)).collect();
+        let data: Vec<f32> = (0..600).map(value).collect();
+        let columns: Vec<f32> = (0..20 * 60).map(|i| value(i + 5)).collect();
         let segments = [
             Segment { at: [0, 30, 60, 90, 120, 120], len: 29 },
             Segment { at: [200, 3, 250, 7, 300, 1], len: 31 },
         ];
-        for vectors in [1, 2] {
+        for (vectors, a_stride, b_stride) in [(1, 1, 8), (2, 1, 16), (2, 3, 20), (1, 2, 9)] {
+            let (a, b) =
+                (Strided { data: &data, stride: a_stride }, Strided { data: &columns, stride: b_stride });
             let mut fast = vec![0.5; ROWS * LANES * vectors];
             let mut slow = fast.clone();
-            tile(vectors, &mut fast, &a, &segments, &b);
-            portable::tile(vectors * LANES, &mut slow, &a, &segments, &b);
+            tile(vectors, &mut fast, a, &segments, b);
+            portable::tile(vectors * LANES, &mut slow, a, &segments, b);
             for (f, s) in fast.iter().zip(&slow) {
                 assert!((f - s).abs() < 1e-5, "{f} {s}");
             }

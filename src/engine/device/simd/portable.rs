@@ -1,13 +1,15 @@
-use super::Segment;
+use super::{Segment, Strided};
 
 /// The tile in plain Rust, for processors without AVX2.
-pub fn tile(width: usize, acc: &mut [f32], a: &[f32], segments: &[Segment], b: &[f32]) {
-    let mut b = b.chunks_exact(width);
+pub fn tile(width: usize, acc: &mut [f32], a: Strided, segments: &[Segment], b: Strided) {
+    let mut from = 0;
     for segment in segments {
-        for (k, b) in (0..segment.len).zip(&mut b) {
+        for k in 0..segment.len {
+            let columns = &b.data[from..from + width];
+            from += b.stride;
             for (acc, at) in acc.chunks_exact_mut(width).zip(segment.at) {
-                let x = a[at + k];
-                acc.iter_mut().zip(b).for_each(|(acc, b)| *acc += x * b);
+                let x = a.data[at + k * a.stride];
+                acc.iter_mut().zip(columns).for_each(|(acc, b)| *acc += x * b);
             }
         }
     }
