@@ -1,7 +1,8 @@
 //! Floor 0: where numbers live and who computes on them.
 
 pub mod cpu;
-mod gemm;
-pub mod simd;
 
+mod gemm;
+pub mod cuda;
+pub mod simd;
 pub use gemm::{Mat, gemm};

@@ -1,0 +1,163 @@
+//! `engine infer`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+use super::{Run, Threads, say};
+use crate::data::{Picture, save_png};
+use crate::engine::Tensor;
+use crate::engine::nn::{Archive, Array, Values};
+use crate::engine::ops::shape::transpose;
+use crate::error::{Error, Result};
+use crate::eval::grid;
+use crate::eval::painter::{Painter, Painting, Wish};
+use crate::train::RunFolder;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    run: Run,
+    /// Sentences about what to paint
+    #[arg(required_unless_present = "file")]
+    captions: Vec<String>,
+    /// A file with a caption a line
+    #[arg(long, value_name = "FILE", conflicts_with = "captions")]
+    file: Option<PathBuf>,
+    /// Pictures for each caption
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Where pictures go [default: RUN/infer]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Also write all that was used and made as tensors in PyTorch's layouts
+    #[arg(long, value_name = "FILE.safetensors")]
+    dump: Option<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    args.threads.set()?;
+    let run = RunFolder::open(&args.run.folder)?;
+    let painter = Painter::open(&run)?;
+    let wishes = args.wishes(&painter)?;
+    let out = args.out.clone().unwrap_or_else(|| run.root().join("infer"));
+    std::fs::create_dir_all(&out).map_err(|e| Error::io(&out, e)).context("no place for the pictures")?;
+    let mut dump = Dump::default();
+    for (number, wish) in wishes.iter().enumerate() {
+        for line in painter.suggestions(&wish.unknown) {
+            eprintln!("note: caption {}: {line}; left out", number + 1);
+        }
+        for sample in 0..args.samples {
+            let painting = painter.paint(&wish.ids, args.seed, (number as u64) << 32 | u64::from(sample));
+            let stem = format!("{:03}-{}", number + 1, sample + 1);
+            for path in write(&out, &stem, wish, &painting)? {
+                say(path.display())?;
+            }
+            if args.dump.is_some() {
+                dump.0.push((wish.ids.clone(), painting));
+            }
+        }
+    }
+    if let Some(path) = &args.dump {
+        dump.archive().write(path)?;
+        say(path.display())?;
+    }
+    Ok(())
+}
+
+impl Args {
+    /// Every caption, understood; the first that cannot be painted ends all.
+    fn wishes(&self, painter: &Painter) -> anyhow::Result<Vec<Wish>> {
+        let Some(file) = &self.file else {
+            let wish = |(number, caption): (usize, &String)| {
+                painter.wish(caption).map_err(|why| anyhow::anyhow!("caption {number}: {why}"))
+            };
+            return (1..).zip(&self.captions).map(wish).collect();
+        };
+        let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::data(file, "not UTF-8; save it as UTF-8"))?;
+        if text.trim().is_empty() {
+            return Err(Error::data(file, "no captions in it; write one a line").into());
+        }
+        let wish = |(line, caption)| painter.wish(caption).map_err(|why| Error::data_at(file, line, why));
+        Ok((1..).zip(text.lines()).map(wish).collect::<Result<_>>()?)
+    }
+}
+
+/// A picture of each size and a sheet for each attention map.
+fn write(out: &Path, stem: &str, wish: &Wish, painting: &Painting) -> Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    let mut save = |name: String, picture: &Picture| {
+        let path = out.join(format!("{stem}-{name}.png"));
+        save_png(&path, picture.width, picture.height, &picture.pixels)?;
+        written.push(path);
+        Ok(())
+    };
+    let pictures: Vec<Picture> = painting.made.images.iter().map(|image| grid::picture(image, 0)).collect();
+    for picture in &pictures {
+        save(picture.width.to_string(), picture)?;
+    }
+    // The map of a stage is beside the picture that it led to.
+    let first = pictures.len().saturating_sub(painting.made.attention.len());
+    for (i, map) in painting.made.attention.iter().enumerate() {
+        let picture = &pictures[(first + i).min(pictures.len() - 1)];
+        save(format!("attention{}", i + 1), &grid::attention_sheet(picture, map, 0, &wish.words))?;
+    }
+    Ok(written)
+}
+
+/// All paintings with their word ids, to become one file.
+#[derive(Default)]
+struct Dump(Vec<(Vec<i32>, Painting)>);
+
+impl Dump {
+    /// Captions are padded to the longest with 0, and so is what belongs to their words.
+    fn archive(&self) -> Archive {
+        let longest = self.0.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
+        let (mut captions, mut lengths) = (Vec::new(), Vec::new());
+        for (ids, _) in &self.0 {
+            captions.extend(ids.iter().map(|&id| i64::from(id)));
+            captions.resize(lengths.len() * longest + longest, 0);
+            lengths.push(ids.len() as i64);
+        }
+        let count = self.0.len();
+        let mut archive = Archive::default();
+        archive.insert("captions", Array { shape: vec![count, longest], values: Values::I64(captions) });
+        archive.insert("lengths", Array { shape: vec![count], values: Values::I64(lengths) });
+        archive.insert("z", self.stack(|p| p.z.clone()));
+        archive.insert("eps", self.stack(|p| p.eps.clone()));
+        archive.insert("sentence", self.stack(|p| p.meaning.sentence.clone()));
+        archive.insert("words", self.stack(|p| transpose(&padded(&p.meaning.words, longest), &[0, 2, 1])));
+        let Some((_, first)) = self.0.first() else { return archive };
+        for i in 0..first.made.images.len() {
+            let image = self.stack(|p| transpose(&p.made.images[i], &[0, 3, 1, 2]));
+            archive.insert(format!("image{i}"), image);
+        }
+        for i in 0..first.made.attention.len() {
+            let words_first = |p: &Painting| transpose(&p.made.attention[i], &[0, 3, 1, 2]);
+            archive.insert(format!("attention{i}"), self.stack(|p| padded(&words_first(p), longest)));
+        }
+        archive
+    }
+
+    /// What `part` gives of each painting, [1,..], as one [B,..].
+    fn stack(&self, part: impl Fn(&Painting) -> Tensor) -> Array {
+        let parts: Vec<Tensor> = self.0.iter().map(|(_, painting)| part(painting)).collect();
+        let mut shape = parts[0].shape().to_vec();
+        shape[0] = parts.len();
+        Array::f32(&shape, parts.iter().flat_map(|p| p.as_slice()).copied().collect())
+    }
+}
+
+/// [1,T,..] with zeros up to `words` in place of T.
+fn padded(x: &Tensor, words: usize) -> Tensor {
+    let mut shape = x.shape().to_vec();
+    let mut values = x.to_vec();
+    values.resize(values.len() / shape[1] * words, 0.0);
+    shape[1] = words;
+    Tensor::from_vec(values, shape.as_slice())
+}

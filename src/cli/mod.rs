@@ -1,0 +1,102 @@
+//! The command line: one file a command. Only here are things printed, and only here is anyhow.
+
+mod caption;
+mod data;
+mod infer;
+mod info;
+mod progress;
+mod train;
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "engine",
+    version,
+    about = "MirrorGAN and AttnGAN: pictures from sentences, trained and sampled"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train every stage, or one, and leave a run folder
+    Train(train::Args),
+    /// Paint pictures of captions with a trained run
+    Infer(infer::Args),
+    /// Describe pictures in words with a trained run
+    Caption(caption::Args),
+    /// Say what this binary is and what it runs on
+    Info(info::Args),
+    /// Make or check a data set
+    #[command(subcommand)]
+    Data(data::Command),
+}
+
+/// Threads of the CPU; every command that computes takes it.
+#[derive(clap::Args)]
+struct Threads {
+    /// Threads to compute on; 0 takes every core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+}
+
+/// A run folder, as `train --out` left it.
+#[derive(clap::Args)]
+struct Run {
+    /// The run folder that `train` left
+    #[arg(long = "run", value_name = "DIR")]
+    folder: PathBuf,
+}
+
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(args),
+        Command::Infer(args) => infer::run(args),
+        Command::Caption(args) => caption::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Data(command) => data::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if nobody_listens(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", told(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line of the result, on standard output.
+fn say(line: impl Display) -> anyhow::Result<()> {
+    Ok(writeln!(stdout(), "{line}")?)
+}
+
+/// Whoever read our output has closed it, as `head` does.
+fn nobody_listens(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+}
+
+/// The error and its causes, each said once.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += &format!("\n  because {cause}");
+        }
+    }
+    text
+}
+
+impl Threads {
+    fn set(&self) -> anyhow::Result<()> {
+        Ok(crate::engine::device::cpu::set_threads(self.threads)?)
+    }
+}

@@ -1,0 +1,92 @@
+//! How training is shown: a bar on a terminal, a line now and then elsewhere.
+
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::train::{Kind, Progress};
+
+/// Between two plain lines.
+const QUIET: Duration = Duration::from_secs(5);
+/// Of a new measurement in the shown speed.
+const SHARE: f64 = 0.1;
+
+#[derive(Default)]
+pub struct Display {
+    stage: Option<Shown>,
+}
+
+/// The stage on show.
+struct Shown {
+    kind: Kind,
+    to: u64,
+    bar: Option<ProgressBar>,
+    /// When the last step ended, and the smoothed seconds of a step.
+    last_step: Instant,
+    seconds: Option<f64>,
+    last_line: Option<Instant>,
+}
+
+impl Progress for Display {
+    fn begin(&mut self, kind: Kind, from: u64, to: u64) {
+        let bar = stderr().is_terminal().then(|| bar(kind, from, to));
+        self.stage = Some(Shown { kind, to, bar, last_step: Instant::now(), seconds: None, last_line: None });
+    }
+
+    fn step(&mut self, step: u64, epoch: u64, images: usize, terms: &[(String, f32)]) {
+        let Some(shown) = &mut self.stage else { return };
+        let seconds = shown.measure();
+        let terms: Vec<String> = terms.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+        let text = format!("epoch {epoch}  {}  {:.1} images/s", terms.join(" "), images as f64 / seconds);
+        match &shown.bar {
+            Some(bar) => {
+                bar.set_position(step);
+                bar.set_message(text);
+            }
+            None => shown.line(step, seconds, &text),
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(Shown { bar: Some(bar), .. }) = self.stage.take() {
+            bar.abandon();
+        }
+    }
+
+    fn note(&mut self, line: &str) {
+        match &self.stage {
+            Some(Shown { bar: Some(bar), .. }) => bar.println(line),
+            _ => eprintln!("{line}"),
+        }
+    }
+}
+
+impl Shown {
+    fn measure(&mut self) -> f64 {
+        let took = self.last_step.elapsed().as_secs_f64();
+        self.last_step = Instant::now();
+        let seconds = self.seconds.map_or(took, |seconds| seconds + SHARE * (took - seconds));
+        self.seconds = Some(seconds);
+        seconds
+    }
+
+    fn line(&mut self, step: u64, seconds: f64, text: &str) {
+        if step < self.to && self.last_line.is_some_and(|line| line.elapsed() < QUIET) {
+            return;
+        }
+        self.last_line = Some(Instant::now());
+        let left = Duration::from_secs_f64(seconds * (self.to - step) as f64);
+        let (name, to) = (self.kind.name(), self.to);
+        eprintln!("{name} {step}/{to}  {text}  {} left", indicatif::HumanDuration(left));
+    }
+}
+
+fn bar(kind: Kind, from: u64, to: u64) -> ProgressBar {
+    let template = "{prefix:>6} {bar:24} {pos}/{len}  {msg}  {eta} left";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|e| unreachable!("a fixed template: {e}"));
+    let bar = ProgressBar::new(to).with_style(style).with_prefix(kind.name()).with_position(from);
+    bar.reset_eta();
+    bar
+}

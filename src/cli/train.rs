@@ -1,0 +1,215 @@
+//! `engine train`
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use super::progress::Display;
+use super::{Threads, say};
+use crate::config::Config;
+use crate::data::{Dataset, cub, demo};
+use crate::engine::device::cpu;
+use crate::error::Result;
+use crate::train::{self, Job, Kind, Leave, Outcome};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What the pictures are; `demo` renders its own
+    #[arg(long)]
+    dataset: Name,
+    /// The data set's folder [default for demo: OUT/data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A preset, or a TOML file like one [default: the data set's, or the run's own]
+    #[arg(long, value_name = "NAME|FILE")]
+    preset: Option<String>,
+    /// Put another value in place of one of the preset's
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The run folder [default: runs/DATASET]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[arg(long, default_value = "all")]
+    stage: StageName,
+    /// End each stage after so many steps
+    #[arg(long, value_name = "N", conflicts_with = "epochs")]
+    steps: Option<u64>,
+    /// End each stage after so many epochs
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Save and leave after this time, such as 90s, 15m or 2h
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    time_limit: Option<Duration>,
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Go on with what an earlier call left unfinished
+    #[arg(long)]
+    resume: bool,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Name {
+    Demo,
+    Cub,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StageName {
+    All,
+    Damsm,
+    Stream,
+    Gan,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    args.threads.set()?;
+    let begin = Instant::now();
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(args.dataset.name()));
+    let config = args.config(&out)?;
+    let dataset = args.dataset(&out, &config)?;
+    let stages = match args.stage {
+        StageName::All => train::wanted(&config),
+        StageName::Damsm => vec![Kind::Damsm],
+        StageName::Stream => vec![Kind::Stream],
+        StageName::Gan => vec![Kind::Gan],
+    };
+    let (resume, time_limit, stop) = (args.resume, args.time_limit, stop_on_ctrl_c()?);
+    let job = Job { config, dataset, out: out.clone(), stages, resume, time_limit, header: header(), stop };
+    report(train::train(job, &mut Display::default())?, &out, begin)
+}
+
+impl Args {
+    /// The preset that was named, or the run's own configuration, or the data set's preset; then the settings.
+    fn config(&self, out: &Path) -> Result<Config> {
+        let own = out.join("config.toml");
+        let preset = match &self.preset {
+            Some(preset) => preset.clone(),
+            None if own.is_file() => own.display().to_string(),
+            None => self.dataset.name().to_string(),
+        };
+        let mut settings = self.set.clone();
+        for section in ["damsm", "stream", "train"] {
+            settings.extend(self.steps.map(|steps| format!("{section}.steps={steps}")));
+            if let Some(epochs) = self.epochs {
+                settings.extend([format!("{section}.epochs={epochs}"), format!("{section}.steps=0")]);
+            }
+        }
+        settings.extend(self.seed.map(|seed| format!("train.seed={seed}")));
+        Config::load(&preset, &settings)
+    }
+
+    fn dataset(&self, out: &Path, config: &Config) -> anyhow::Result<Dataset> {
+        let folder = match (&self.data, self.dataset) {
+            (Some(folder), _) => folder.clone(),
+            (None, Name::Demo) => out.join("data"),
+            (None, Name::Cub) => {
+                anyhow::bail!("--data is missing: name the folder that holds CUB_200_2011 and text");
+            }
+        };
+        if self.dataset == Name::Demo && !folder.exists() {
+            eprintln!("rendering {} birds into {}", config.data.pictures, folder.display());
+            demo::write(&folder, config.data.pictures, config.train.seed)?;
+        }
+        let dataset = cub::open(&folder)?;
+        for notice in &dataset.notices {
+            eprintln!("note: {notice}");
+        }
+        if !dataset.skipped.is_empty() {
+            let (count, folder) = (dataset.skipped.len(), folder.display());
+            eprintln!(
+                "note: {count} files are skipped; `engine data check {folder} --dataset cub` names them"
+            );
+        }
+        Ok(dataset)
+    }
+}
+
+impl Name {
+    fn name(self) -> &'static str {
+        match self {
+            Name::Demo => "demo",
+            Name::Cub => "cub",
+        }
+    }
+}
+
+/// What made the run, above its configuration.
+fn header() -> String {
+    let command: Vec<String> = std::env::args().collect();
+    format!(
+        "# engine {} (revision {})\n# on the CPU, {} threads\n# {}\n",
+        env!("CARGO_PKG_VERSION"),
+        env!("ENGINE_REVISION"),
+        cpu::threads(),
+        command.join(" ")
+    )
+}
+
+/// The first Ctrl-C sets the flag; the second ends the process at once.
+fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
+    const INTERRUPTED: i32 = 130;
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED);
+        }
+        eprintln!("stopping after this step; once more to stop at once");
+    })?;
+    Ok(stop)
+}
+
+fn report(outcome: Outcome, out: &Path, begin: Instant) -> anyhow::Result<()> {
+    let (took, out) = (indicatif::HumanDuration(begin.elapsed()), out.display());
+    match outcome {
+        Outcome::Finished => {
+            say(format!("{out} is ready after {took}; try: engine infer --run {out} \"...\""))
+        }
+        Outcome::Left { stage, step, why } => {
+            let why = match why {
+                Leave::Interrupted => "interrupted",
+                Leave::TimeIsUp => "the time is up",
+            };
+            say(format!("{why}: {} saved at step {step} in {out}; go on with --resume", stage.name()))
+        }
+    }
+}
+
+/// Hours, minutes, seconds: 2h, 1h30m, 90s.
+fn parse_time(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || format!("'{text}' is not a time; write 90s, 15m, 2h or 1h30m");
+    let mut seconds = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let unit = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let number: u64 = rest[..unit].parse().map_err(|_| wrong())?;
+        seconds += number
+            * match &rest[unit..].chars().next() {
+                Some('h') => 3600,
+                Some('m') => 60,
+                Some('s') => 1,
+                _ => return Err(wrong()),
+            };
+        rest = &rest[unit + 1..];
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_reads_as_people_write_it() {
+        assert_eq!(parse_time("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_time("90s"), Ok(Duration::from_secs(90)));
+        for wrong in ["", "90", "two hours", "3d", "5é"] {
+            assert!(parse_time(wrong).unwrap_err().contains("is not a time"), "{wrong}");
+        }
+    }
+}

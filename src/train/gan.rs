@@ -1,0 +1,241 @@
+//! The last stage: generator and discriminators. One step reads like the papers.
+
+use std::path::Path;
+
+use super::inputs::Inputs;
+use super::noise::{Purpose, stream};
+use super::stage::{At, Context, Figure, Kind, Stage};
+use super::{damsm, stream as captioner};
+use crate::config::Config;
+use crate::data::Picture;
+use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
+use crate::engine::tensor::no_grad;
+use crate::engine::{Ids, Tensor};
+use crate::error::Result;
+use crate::eval::{grid, r_precision};
+use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
+use crate::mirrorgan::discriminator::Discriminator;
+use crate::mirrorgan::generator::{Generated, Generator};
+use crate::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
+use crate::mirrorgan::stem::{Meaning, TextEncoder};
+use crate::mirrorgan::stream::Stream;
+
+/// The generator of a checkpoint, as it samples.
+pub fn frozen_generator(checkpoint: &Path, config: &Config) -> Result<Generator> {
+    let source = Source::Archive(Archive::read(checkpoint.join("netG.safetensors"))?);
+    let build = |scope: &Scope| Generator::new(scope, config.stem.features, &config.gan.generator());
+    let (generator, store) = Store::build(source, build)?;
+    store.freeze();
+    Ok(generator)
+}
+
+pub(super) struct Gan<'a> {
+    context: &'a Context<'a>,
+    text: TextEncoder,
+    judges: Judges,
+    generator: Generator,
+    generator_store: Store,
+    generator_adam: Adam,
+    discriminators: Vec<Discriminator>,
+    discriminator_stores: Vec<Store>,
+    discriminator_adams: Vec<Adam>,
+    samples: Samples,
+}
+
+/// Frozen networks that a picture is shown to; those of no weight in the loss are left out.
+struct Judges {
+    stream: Option<Stream>,
+    damsm: Option<ImageEncoder>,
+}
+
+/// What the sample grids are painted from.
+struct Samples {
+    meaning: Meaning,
+    lengths: Ids,
+    noise: Tensor,
+    eps: Tensor,
+}
+
+impl<'a> Gan<'a> {
+    pub fn new(context: &'a Context<'a>) -> Result<Gan<'a>> {
+        let config = context.config;
+        let matching = context.finished(Kind::Damsm)?.folder;
+        let text = damsm::frozen_text_encoder(&matching, context.words(), config)?;
+        let judges = Judges::new(context, &matching)?;
+        let init = |network| Source::Init(stream(config.train.seed, network, Purpose::Weights));
+        let features = config.stem.features;
+        let build = |scope: &Scope| Generator::new(scope, features, &config.gan.generator());
+        let (generator, generator_store) = Store::build(init(4), build)?;
+        let adam = Adam::new(generator_store.params(), adam(config, config.train.lr_g));
+        let mut gan = Gan {
+            context,
+            samples: Samples::new(context, &text)?,
+            text,
+            judges,
+            generator,
+            generator_adam: adam.averaging(config.train.average_decay),
+            generator_store,
+            discriminators: Vec::new(),
+            discriminator_stores: Vec::new(),
+            discriminator_adams: Vec::new(),
+        };
+        for (&side, network) in config.gan.sizes().iter().zip(5..) {
+            let build =
+                |scope: &Scope| Discriminator::new(scope, side, features, &config.gan.discriminator());
+            gan.add_discriminator(Store::build(init(network), build)?);
+        }
+        Ok(gan)
+    }
+
+    fn add_discriminator(&mut self, (discriminator, store): (Discriminator, Store)) {
+        let config = self.context.config;
+        self.discriminators.push(discriminator);
+        self.discriminator_adams.push(Adam::new(store.params(), adam(config, config.train.lr_d)));
+        self.discriminator_stores.push(store);
+    }
+
+    /// z [B,Z] and the augmentation's eps [B,C] of a step.
+    fn noise(&self, step: u64, batch: usize) -> (Tensor, Tensor) {
+        let gan = &self.context.config.gan;
+        let mut rng = stream(self.context.config.train.seed, step, Purpose::Noise);
+        (rng.normal([batch, gan.noise]), rng.normal([batch, gan.condition]))
+    }
+
+    /// The generator's loss beyond what the discriminators say.
+    fn judged(&self, made: &Generated, meaning: &Meaning, batch: &Inputs, terms: &mut Terms) {
+        let (config, largest) = (self.context.config, &made.images[made.images.len() - 1]);
+        if let Some(stream) = &self.judges.stream {
+            let loss = stream.loss(largest, &batch.captions, &batch.lengths, Mode::Eval);
+            terms.add_weighted(config.gan.lambda_stream, Terms::from([("caption", loss)]));
+        }
+        if let Some(image) = &self.judges.damsm {
+            let seen = image.forward(largest, Mode::Eval);
+            let (classes, gammas) = (Some(&batch.classes), config.damsm.gammas());
+            let loss = damsm_loss(&seen, meaning, &batch.lengths, classes, gammas);
+            terms.add_weighted(config.gan.lambda_damsm, loss);
+        }
+    }
+}
+
+impl Stage for Gan<'_> {
+    fn step(&mut self, at: At, batch: &Inputs) -> Vec<(String, f32)> {
+        // 1  text → embeddings (STEM is frozen)
+        let meaning = self.text.forward(&batch.captions, &batch.lengths, None);
+
+        // 2  noise → a picture of every size
+        let (z, eps) = self.noise(at.step, batch.count());
+        let made = self.generator.forward(&z, &meaning, &batch.lengths, &eps, Mode::Train);
+
+        // 3  each discriminator learns to tell real from made, and to tell whose caption it is
+        let mut told = Vec::new();
+        let pairs = batch.images.iter().zip(&made.images);
+        for (i, ((d, adam), (real, fake))) in
+            self.discriminators.iter().zip(&mut self.discriminator_adams).zip(pairs).enumerate()
+        {
+            let loss = discriminator_loss(d, real, &fake.detach(), &meaning.sentence);
+            adam.minimise(&loss);
+            told.push((format!("d{i}"), loss.item()));
+        }
+
+        // 4  the generator learns to fool them, to be re-described as its caption (STREAM), to match it (DAMSM)
+        let mut terms = generator_loss(&self.discriminators, &made, &meaning.sentence);
+        self.judged(&made, &meaning, batch, &mut terms);
+        self.generator_adam.minimise(&terms.total());
+
+        told.extend(terms.values());
+        told
+    }
+
+    fn save(&mut self, folder: &Path) -> Result<()> {
+        self.generator_store.save(folder.join("netG_raw.safetensors"))?;
+        let average = averaged(&mut self.generator_adam, || self.generator_store.archive());
+        average.write(folder.join("netG.safetensors"))?;
+        let mut optimiser = Archive::default();
+        optimiser.add_section("netG", self.generator_adam.archive());
+        for (i, (store, adam)) in self.discriminator_stores.iter().zip(&self.discriminator_adams).enumerate()
+        {
+            store.save(folder.join(format!("netD{i}.safetensors")))?;
+            optimiser.add_section(&format!("netD{i}"), adam.archive());
+        }
+        optimiser.write(folder.join("optimizer.safetensors"))
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<()> {
+        self.generator_store.load(Archive::read(folder.join("netG_raw.safetensors"))?)?;
+        let mut optimiser = Archive::read(folder.join("optimizer.safetensors"))?;
+        self.generator_adam.load(optimiser.take_section("netG"))?;
+        let discriminators = self.discriminator_stores.iter().zip(&mut self.discriminator_adams);
+        for (i, (store, adam)) in discriminators.enumerate() {
+            store.load(Archive::read(folder.join(format!("netD{i}.safetensors")))?)?;
+            adam.load(optimiser.take_section(&format!("netD{i}")))?;
+        }
+        Ok(())
+    }
+
+    fn paint(&mut self) -> Option<Picture> {
+        let Samples { meaning, lengths, noise, eps } = &self.samples;
+        let paint = || self.generator.forward(noise, meaning, lengths, eps, Mode::Eval);
+        let made = averaged(&mut self.generator_adam, paint);
+        let row = |caption| made.images.iter().map(|image| grid::picture(image, caption)).collect();
+        Some(grid::table(&(0..lengths.len()).map(row).collect::<Vec<Vec<Picture>>>()))
+    }
+
+    /// How often a picture finds the caption it was painted from.
+    fn figure(&mut self) -> Result<Option<Figure>> {
+        let (context, gan) = (self.context, &self.context.config.gan);
+        let matching = context.finished(Kind::Damsm)?.folder;
+        let image = damsm::frozen_image_encoder(&matching, context.config)?;
+        let mut rng = stream(context.config.train.seed, 0, Purpose::Evaluation);
+        let code = |batch: &Inputs| {
+            let meaning = self.text.forward(&batch.captions, &batch.lengths, None);
+            let z = rng.normal([batch.count(), gan.noise]);
+            let eps = rng.normal([batch.count(), gan.condition]);
+            let made = self.generator.forward(&z, &meaning, &batch.lengths, &eps, Mode::Eval);
+            (image.forward(&made.images[made.images.len() - 1], Mode::Eval).code, meaning.sentence)
+        };
+        averaged(&mut self.generator_adam, || r_precision::measure(context, "generated pictures", code))
+    }
+}
+
+/// Runs `f` with the averaged weights in the network.
+fn averaged<R>(adam: &mut Adam, f: impl FnOnce() -> R) -> R {
+    adam.swap_averages();
+    let result = no_grad(f);
+    adam.swap_averages();
+    result
+}
+
+fn adam(config: &Config, learning_rate: f64) -> AdamConfig {
+    let train = &config.train;
+    AdamConfig { learning_rate, beta1: train.beta1, beta2: train.beta2, epsilon: train.adam_epsilon }
+}
+
+impl Judges {
+    fn new(context: &Context, matching: &Path) -> Result<Judges> {
+        let config = context.config;
+        let stream = || -> Result<Stream> {
+            captioner::frozen(&context.finished(Kind::Stream)?.folder, context.words(), config)
+        };
+        let damsm = || damsm::frozen_image_encoder(matching, config);
+        Ok(Judges {
+            stream: (config.gan.lambda_stream > 0.0).then(stream).transpose()?,
+            damsm: (config.gan.lambda_damsm > 0.0).then(damsm).transpose()?,
+        })
+    }
+}
+
+impl Samples {
+    fn new(context: &Context, text: &TextEncoder) -> Result<Samples> {
+        let (config, rows) = (context.config, context.config.train.sample_rows);
+        let mut batches = context.held_out(rows, rows)?;
+        let batch = batches.next().expect("an evaluation has a batch")?;
+        let batch = Inputs::new(batch, &[config.gan.largest()]);
+        let meaning = no_grad(|| text.forward(&batch.captions, &batch.lengths, None));
+        let mut rng = stream(config.train.seed, 0, Purpose::Samples);
+        let (noise, eps) = (
+            rng.normal([batch.count(), config.gan.noise]),
+            rng.normal([batch.count(), config.gan.condition]),
+        );
+        Ok(Samples { meaning, lengths: batch.lengths, noise, eps })
+    }
+}

@@ -1,0 +1,96 @@
+//! The second stage: STREAM learns to describe real pictures, so that it can re-describe generated ones.
+
+use std::path::Path;
+
+use super::inputs::Inputs;
+use super::noise::{Purpose, stream};
+use super::stage::{At, Context, Figure, Stage};
+use crate::config::Config;
+use crate::data::Picture;
+use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
+use crate::engine::tensor::backward;
+use crate::error::Result;
+use crate::mirrorgan::stream::Stream;
+
+const CNN: &str = "caption_cnn";
+const RNN: &str = "caption_rnn";
+
+/// The captioner and its two files' worth of parameters.
+struct Stores {
+    cnn: Store,
+    rnn: Store,
+}
+
+fn build(cnn: Source, rnn: Source, words: usize, config: &Config) -> Result<(Stream, Stores)> {
+    let network = config.stream.network()?;
+    let inside = |cnn: &Scope| Store::build(rnn, |rnn| Stream::new(cnn, rnn, words, &network));
+    let (built, cnn) = Store::build(cnn, inside)?;
+    let (stream, rnn) = built?;
+    Ok((stream, Stores { cnn, rnn }))
+}
+
+/// STREAM as this stage left it: nothing is recorded for its sake any more.
+pub fn frozen(checkpoint: &Path, words: usize, config: &Config) -> Result<Stream> {
+    let read =
+        |name: &str| Archive::read(checkpoint.join(format!("{name}.safetensors"))).map(Source::Archive);
+    let (stream, stores) = build(read(CNN)?, read(RNN)?, words, config)?;
+    stores.cnn.freeze();
+    stores.rnn.freeze();
+    Ok(stream)
+}
+
+pub(super) struct Describe {
+    stream: Stream,
+    stores: Stores,
+    cnn: Adam,
+    rnn: Adam,
+}
+
+impl Describe {
+    pub fn new(context: &Context) -> Result<Describe> {
+        let config = context.config;
+        let init = |network| Source::Init(stream(config.train.seed, network, Purpose::Weights));
+        let (stream, stores) = build(init(2), init(3), context.words(), config)?;
+        let (learning_rate, beta1, beta2) = (config.stream.lr, config.stream.beta1, config.stream.beta2);
+        let adam = AdamConfig { learning_rate, beta1, beta2, epsilon: config.train.adam_epsilon };
+        let (cnn, rnn) = (Adam::new(stores.cnn.params(), adam), Adam::new(stores.rnn.params(), adam));
+        Ok(Describe { stream, stores, cnn, rnn })
+    }
+}
+
+impl Stage for Describe {
+    fn step(&mut self, _: At, batch: &Inputs) -> Vec<(String, f32)> {
+        let loss = self.stream.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Train);
+        let targets = [self.cnn.targets(), self.rnn.targets()].concat();
+        let mut gradients = backward(&loss, &targets.iter().collect::<Vec<_>>());
+        drop(targets);
+        self.cnn.step(&mut gradients);
+        self.rnn.step(&mut gradients);
+        vec![("caption".to_string(), loss.item())]
+    }
+
+    fn save(&mut self, folder: &Path) -> Result<()> {
+        self.stores.cnn.save(folder.join(format!("{CNN}.safetensors")))?;
+        self.stores.rnn.save(folder.join(format!("{RNN}.safetensors")))?;
+        let mut optimiser = Archive::default();
+        optimiser.add_section(CNN, self.cnn.archive());
+        optimiser.add_section(RNN, self.rnn.archive());
+        optimiser.write(folder.join("optimizer.safetensors"))
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<()> {
+        self.stores.cnn.load(Archive::read(folder.join(format!("{CNN}.safetensors")))?)?;
+        self.stores.rnn.load(Archive::read(folder.join(format!("{RNN}.safetensors")))?)?;
+        let mut optimiser = Archive::read(folder.join("optimizer.safetensors"))?;
+        self.cnn.load(optimiser.take_section(CNN))?;
+        self.rnn.load(optimiser.take_section(RNN))
+    }
+
+    fn paint(&mut self) -> Option<Picture> {
+        None
+    }
+
+    fn figure(&mut self) -> Result<Option<Figure>> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,304 @@
+//! The binary as users meet it: what it writes, and what it says to what cannot be.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use mirrorgan_engine::engine::nn::Archive;
+
+const TINY: [&str; 17] = [
+    "data.pictures=40",
+    "stem.embedding=8",
+    "stem.features=8",
+    "damsm.small_widths=[4, 8, 8]",
+    "damsm.small_map_after=2",
+    "damsm.batch=4",
+    "stream.small_widths=[4, 8]",
+    "stream.small_map_after=2",
+    "stream.embed=8",
+    "stream.hidden=8",
+    "stream.batch=4",
+    "gan.first_ups=1",
+    "gan.gf=2",
+    "gan.df=4",
+    "train.batch=4",
+    "train.sample_rows=2",
+    "eval.candidates=3",
+];
+
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn run(mut command: Command) -> Said {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let said =
+        Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) };
+    assert!(!said.err.contains("panicked"), "{}", said.err);
+    said
+}
+
+fn engine(arguments: &[&str]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
+    command.args(arguments);
+    run(command)
+}
+
+/// Runs what must fail, and returns the error.
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let said = engine(arguments);
+    assert_eq!(said.code, 1, "{}", said.err);
+    let error = said.err.split("error: ").nth(1).unwrap_or_else(|| panic!("no error: {}", said.err));
+    error.to_string()
+}
+
+#[track_caller]
+fn assert_says(message: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(message.contains(part), "'{part}' is not in: {message}");
+    }
+}
+
+fn training<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let settings = TINY.iter().flat_map(|s| ["--set", s]);
+    ["train", "--dataset", "demo", "--out", out]
+        .into_iter()
+        .chain(settings)
+        .chain(more.iter().copied())
+        .collect()
+}
+
+/// A run of all stages, of two steps each.
+static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
+    let out = tempfile::tempdir().unwrap().keep().join("run");
+    let said = engine(&training(out.to_str().unwrap(), &["--steps", "2"]));
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_says(&said.err, &["rendering 40 birds", "damsm 2/2", "stream 2/2", "gan 2/2", "R-precision"]);
+    assert_says(&said.out, &["is ready"]);
+    out
+});
+
+fn shared_run() -> &'static str {
+    RUN.to_str().unwrap()
+}
+
+/// A copy that a test may damage.
+fn copied_run() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&RUN, folder.path());
+    let path = folder.path().to_str().unwrap().to_string();
+    (folder, path)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn info_says_what_it_runs_on() {
+    let said = engine(&["info"]);
+    assert_eq!(said.code, 0);
+    assert_says(&said.out, &["engine    0.", "revision", "threads", "cuda"]);
+}
+
+#[test]
+fn infer_writes_pictures_sheets_and_the_dump() {
+    let out = tempfile::tempdir().unwrap();
+    let path = |name: &str| out.path().join(name).to_str().unwrap().to_string();
+    let (a, b, dump) = (path("a"), path("b"), path("d.safetensors"));
+    let captions = ["a small red bird with black wings", "a yellow bird with a blakc crown"];
+    let arguments =
+        ["infer", "--run", shared_run(), captions[0], captions[1], "--samples", "2", "--seed", "7"];
+    let said = engine(&[&arguments[..], &["--out", &a, "--dump", &dump]].concat());
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_says(&said.err, &["caption 2: 'blakc' is not in the vocabulary", "black"]);
+    for name in ["8", "16", "32", "attention1", "attention2"] {
+        for stem in ["001-1", "001-2", "002-1", "002-2"] {
+            assert!(Path::new(&a).join(format!("{stem}-{name}.png")).is_file(), "{stem}-{name}");
+        }
+    }
+
+    let dump = Archive::read(dump).unwrap();
+    let shape = |name: &str| dump.get(name).unwrap_or_else(|| panic!("no {name}")).shape.clone();
+    assert_eq!((shape("captions"), shape("lengths")), (vec![4, 7], vec![4]));
+    assert_eq!((shape("z"), shape("eps")), (vec![4, 32], vec![4, 32]));
+    assert_eq!((shape("words"), shape("sentence")), (vec![4, 8, 7], vec![4, 8]));
+    assert_eq!(
+        (shape("image0"), shape("image1"), shape("image2")),
+        (vec![4, 3, 8, 8], vec![4, 3, 16, 16], vec![4, 3, 32, 32])
+    );
+    assert_eq!((shape("attention0"), shape("attention1")), (vec![4, 7, 8, 8], vec![4, 7, 16, 16]));
+    assert_eq!(dump.get("lengths").unwrap().to_i64(), [7, 7, 6, 6]);
+    let attention = dump.get("attention0").unwrap().to_f32();
+    let at_a_place: f32 = (0..7).map(|word| attention[word * 64 + 5]).sum();
+    assert!((at_a_place - 1.0).abs() < 1e-5, "{at_a_place}");
+
+    // One seed, one answer, whatever else is asked for.
+    let alone = ["infer", "--run", shared_run(), captions[0], "--seed", "7", "--out", &b];
+    assert_eq!(engine(&alone).code, 0);
+    for name in ["001-1-8.png", "001-1-32.png", "001-1-attention2.png"] {
+        let read = |folder: &str| std::fs::read(Path::new(folder).join(name)).unwrap();
+        assert!(read(&a) == read(&b), "{name} differs");
+    }
+}
+
+#[test]
+fn caption_describes_a_picture() {
+    let bird = std::fs::read_dir(RUN.join("data/CUB_200_2011/images/001.Red_winged_Black_Bird")).unwrap();
+    let bird = bird.flatten().next().unwrap().path();
+    let said = engine(&["caption", "--run", shared_run(), bird.to_str().unwrap()]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_says(&said.out, &[bird.to_str().unwrap(), ": "]);
+}
+
+#[test]
+fn captions_that_cannot_be_painted_are_named() {
+    let run = shared_run();
+    assert_says(&refused(&["infer", "--run", run, ""]), &["caption 1: an empty caption"]);
+    let message = refused(&["infer", "--run", run, "a red bird", "rede birrd xyzzy"]);
+    assert_says(&message, &["caption 2: not one word", "'rede'", "red", "'xyzzy' is not in the vocabulary"]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("captions.txt");
+    let file = file.to_str().unwrap();
+    let with = |bytes: &[u8]| {
+        std::fs::write(file, bytes).unwrap();
+        refused(&["infer", "--run", run, "--file", file])
+    };
+    assert_says(&with(b"a red bird\n\na blue bird\n"), &["captions.txt:2: an empty caption"]);
+    assert_says(&with(b"a red bird\nzzz\n"), &["captions.txt:2: not one word"]);
+    assert_says(&with(b""), &["captions.txt: no captions"]);
+    assert_says(&with(b"a r\xe9d bird"), &["captions.txt: not UTF-8"]);
+    assert_says(&refused(&["infer", "--run", run, "--file", "none.txt"]), &["none.txt"]);
+}
+
+#[test]
+fn configurations_that_cannot_be_meant_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let train = |more: &[&str]| {
+        let fixed = ["train", "--dataset", "demo", "--out", out.to_str().unwrap()];
+        refused(&[&fixed[..], more].concat())
+    };
+    assert_says(&train(&["--preset", "dmeo"]), &["no preset 'dmeo'", "did you mean 'demo'?"]);
+    assert_says(&train(&["--set", "gan.lamda_stream=1"]), &["gan.lamda_stream", "gan.lambda_stream"]);
+    assert_says(&train(&["--set", "train.batch=big"]), &["train.batch", "'big' is not a whole number"]);
+    let message = train(&["--set", "data.pictures=30", "--set", "damsm.batch=31"]);
+    assert_says(&message, &["damsm.batch", "a batch of 31 is larger than the data set of"]);
+    let message =
+        train(&["--set", "damsm.encoder=inception", "--set", "data.pictures=30", "--set", "damsm.batch=4"]);
+    assert_says(&message, &["inception encoder is not available yet", "--set damsm.encoder=small"]);
+    let time = engine(&["train", "--dataset", "demo", "--time-limit", "soon"]);
+    assert_eq!(time.code, 2);
+    assert_says(&time.err, &["'soon' is not a time"]);
+}
+
+#[test]
+fn data_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let (out, none, empty) = (path("run"), path("none"), path("empty"));
+    std::fs::create_dir(&empty).unwrap();
+    assert_says(&refused(&["train", "--dataset", "cub", "--out", &out]), &["--data is missing"]);
+    assert_says(&refused(&["train", "--dataset", "cub", "--data", &none, "--out", &out]), &["none"]);
+    assert_says(&refused(&["train", "--dataset", "cub", "--data", &empty, "--out", &out]), &["empty"]);
+    assert_says(&refused(&["data", "check", &empty, "--dataset", "cub"]), &["empty"]);
+    assert!(!Path::new(&out).exists(), "nothing is begun without data");
+    assert_says(&refused(&["infer", "--run", &none, "a red bird"]), &["none: not a run"]);
+    assert_says(&refused(&["caption", "--run", shared_run(), &none]), &["none"]);
+}
+
+#[test]
+fn data_check_reports() {
+    let data = RUN.join("data");
+    let said = engine(&["data", "check", data.to_str().unwrap(), "--dataset", "cub"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_says(&said.out, &["pictures", "captions", "nothing will be skipped"]);
+}
+
+#[test]
+fn a_run_folder_that_cannot_be_written_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "not a folder").unwrap();
+    let (below, data) = (file.join("run"), RUN.join("data"));
+    let data = ["--data", data.to_str().unwrap()];
+    assert_says(&refused(&training(below.to_str().unwrap(), &data)), &["file/run"]);
+    let out = ["infer", "--run", shared_run(), "a red bird", "--out", file.to_str().unwrap()];
+    assert_says(&refused(&out), &["no place for the pictures"]);
+}
+
+/// A limit on the size of files stands in for a disk that is full.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_leaves_the_earlier_checkpoint() {
+    let (_folder, run_folder) = copied_run();
+    let limited = "trap '' XFSZ; ulimit -f 20; exec \"$0\" \"$@\"";
+    let more = training(&run_folder, &["--steps", "4", "--resume", "--stage", "gan"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_engine")]).args(&more);
+    let said = run(command);
+    assert_eq!(said.code, 1, "{}", said.err);
+    assert_says(&said.err, &["error: ", "safetensors", "gan/"]);
+    let names = std::fs::read_dir(Path::new(&run_folder).join("gan")).unwrap().flatten();
+    let names: Vec<_> = names.map(|e| e.file_name().into_string().unwrap()).collect();
+    assert!(
+        names.contains(&"step-000002".to_string()) && !names.iter().any(|n| n.ends_with(".tmp")),
+        "{names:?}"
+    );
+    assert_eq!(engine(&more).code, 0);
+}
+
+#[test]
+fn damaged_weights_are_named() {
+    let (_folder, run) = copied_run();
+    let gan = Path::new(&run).join("gan/step-000002");
+    let generator = gan.join("netG.safetensors");
+    let whole = std::fs::read(&generator).unwrap();
+    std::fs::write(&generator, &whole[..whole.len() / 2]).unwrap();
+    let message = refused(&["infer", "--run", &run, "a red bird"]);
+    assert_says(&message, &["netG.safetensors", "not a whole safetensors file"]);
+
+    std::fs::copy(gan.join("netD0.safetensors"), &generator).unwrap();
+    let message = refused(&["infer", "--run", &run, "a red bird"]);
+    assert_says(&message, &["netG.safetensors", "missing", "ca_net.fc.weight", "unexpected", "COND_DNET"]);
+
+    let config = Path::new(&run).join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("gf = 2", "gf = 3")).unwrap();
+    std::fs::write(&generator, &whole).unwrap();
+    assert_says(
+        &refused(&["infer", "--run", &run, "a red bird"]),
+        &["of another shape", "h_net1.fc.0.weight"],
+    );
+}
+
+#[test]
+fn another_configuration_is_refused_and_finished_stages_are_kept() {
+    let (_folder, run) = copied_run();
+    let message = refused(&["train", "--dataset", "demo", "--out", &run, "--set", "gan.df=8"]);
+    assert_says(&message, &["gan.df is 4 there and 8 here"]);
+    let said = engine(&["train", "--dataset", "demo", "--out", &run]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_says(&said.err, &["damsm: finished at step 2, kept", "gan: finished at step 2, kept"]);
+}
+
+#[test]
+fn a_generator_needs_what_comes_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, data) = (folder.path().to_str().unwrap(), RUN.join("data"));
+    let message = refused(&training(out, &["--data", data.to_str().unwrap(), "--stage", "gan"]));
+    assert_says(&message, &["damsm stage is not finished", "--stage damsm"]);
+    assert_says(&refused(&["infer", "--run", out, "a red bird"]), &["no checkpoint of the damsm stage"]);
+}

@@ -1,0 +1,234 @@
+//! Training as a whole, on a few birds with narrow networks: every stage, going on, and what stops it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use mirrorgan_engine::config::Config;
+use mirrorgan_engine::data::{Dataset, cub, demo};
+use mirrorgan_engine::error::{Error, Result};
+use mirrorgan_engine::train::{self, Job, Kind, Leave, Outcome, Progress};
+
+const TINY: [&str; 24] = [
+    "stem.embedding=8",
+    "stem.features=8",
+    "damsm.small_widths=[4, 8, 8]",
+    "damsm.small_map_after=2",
+    "damsm.batch=4",
+    "damsm.steps=4",
+    "stream.small_widths=[4, 8]",
+    "stream.small_map_after=2",
+    "stream.embed=8",
+    "stream.hidden=8",
+    "stream.batch=4",
+    "stream.steps=3",
+    "gan.first_ups=1",
+    "gan.gf=2",
+    "gan.df=4",
+    "gan.noise=4",
+    "gan.condition=4",
+    "train.batch=4",
+    "train.steps=4",
+    "train.log_every=1",
+    "train.checkpoint_every=2",
+    "train.sample_every=2",
+    "train.sample_rows=3",
+    "eval.candidates=3",
+];
+
+static BIRDS: LazyLock<Dataset> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap().keep();
+    demo::write(folder.join("data"), 40, 1).unwrap();
+    let dataset = cub::open(folder.join("data")).unwrap();
+    // Items are read as they are needed, so the folder stays till the system clears its own.
+    dataset
+});
+
+/// Remembers all losses, and asks to stop after a step.
+#[derive(Default)]
+struct Watcher {
+    stage: Option<Kind>,
+    losses: Vec<(Kind, u64, Vec<(String, f32)>)>,
+    notes: Vec<String>,
+    stop_at: Option<(Kind, u64)>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Progress for Watcher {
+    fn begin(&mut self, kind: Kind, _: u64, _: u64) {
+        self.stage = Some(kind);
+    }
+
+    fn step(&mut self, step: u64, _: u64, _: usize, terms: &[(String, f32)]) {
+        let kind = self.stage.unwrap();
+        self.losses.push((kind, step, terms.to_vec()));
+        self.stop.store(self.stop_at == Some((kind, step)), Ordering::Relaxed);
+    }
+
+    fn end(&mut self) {}
+
+    fn note(&mut self, line: &str) {
+        self.notes.push(line.to_string());
+    }
+}
+
+fn config(more: &[&str]) -> Config {
+    let settings: Vec<String> = TINY.iter().chain(more).map(|s| s.to_string()).collect();
+    Config::load("demo", &settings).unwrap()
+}
+
+/// Trains into `out`, stopping after a step if told to; going on where there is something to go on with.
+fn train_to(
+    out: &Path,
+    config: Config,
+    resume: bool,
+    stop_at: Option<(Kind, u64)>,
+) -> (Result<Outcome>, Watcher) {
+    let mut watcher = Watcher { stop_at, ..Watcher::default() };
+    let job = Job {
+        stages: train::wanted(&config),
+        config,
+        dataset: BIRDS.clone(),
+        out: out.to_path_buf(),
+        resume,
+        time_limit: None,
+        header: "# a test\n".to_string(),
+        stop: watcher.stop.clone(),
+    };
+    (train::train(job, &mut watcher), watcher)
+}
+
+/// The bytes of every tensor file of the newest checkpoints, by path within the run.
+fn weights(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for stage in ["damsm", "stream", "gan"] {
+        let checkpoint = train::Checkpoints::of(run, stage).latest().unwrap().unwrap().folder;
+        for entry in std::fs::read_dir(checkpoint).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            found.insert(format!("{stage}/{name}"), std::fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn all_stages_train_and_leave_what_was_promised() {
+    let run = tempfile::tempdir().unwrap();
+    let (outcome, watcher) = train_to(run.path(), config(&[]), false, None);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    assert_eq!(watcher.losses.len(), 4 + 3 + 4);
+    assert!(watcher.losses.iter().flat_map(|(.., terms)| terms).all(|(_, value)| value.is_finite()));
+    let terms: Vec<&str> = watcher.losses[10].2.iter().map(|(name, _)| name.as_str()).collect();
+    let wanted = ["d0", "d1", "d2", "g0", "g1", "g2", "kl", "caption", "w0", "w1", "s0", "s1"];
+    assert_eq!(terms, wanted);
+    assert!(watcher.notes.iter().any(|n| n.contains("R-precision") && n.contains("generated")));
+
+    let names: Vec<String> = weights(run.path()).into_keys().collect();
+    let wanted = [
+        "damsm/image_encoder.safetensors",
+        "damsm/optimizer.safetensors",
+        "damsm/state.json",
+        "damsm/text_encoder.safetensors",
+        "gan/netD0.safetensors",
+        "gan/netD1.safetensors",
+        "gan/netD2.safetensors",
+        "gan/netG.safetensors",
+        "gan/netG_raw.safetensors",
+        "gan/optimizer.safetensors",
+        "gan/state.json",
+        "stream/caption_cnn.safetensors",
+        "stream/caption_rnn.safetensors",
+        "stream/optimizer.safetensors",
+        "stream/state.json",
+    ];
+    assert_eq!(names, wanted);
+    for file in ["config.toml", "vocabulary.txt", "samples/step-000002.png", "samples/step-000004.png"] {
+        assert!(run.path().join(file).is_file(), "{file}");
+    }
+    let logs = std::fs::read_dir(run.path().join("logs/gan")).unwrap().flatten();
+    let logs: Vec<_> = logs.map(|e| e.file_name().into_string().unwrap()).collect();
+    assert!(!logs.is_empty() && logs.iter().all(|name| name.starts_with("events.out.tfevents.")));
+
+    let (again, watcher) = train_to(run.path(), config(&[]), false, None);
+    assert_eq!(again.unwrap(), Outcome::Finished);
+    assert!(watcher.losses.is_empty() && watcher.notes.iter().all(|n| n.contains("finished")));
+}
+
+#[test]
+fn going_on_equals_never_having_stopped() {
+    let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (outcome, _) = train_to(whole.path(), config(&[]), false, None);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+
+    let mut resume = false;
+    for stop in [(Kind::Damsm, 1), (Kind::Damsm, 3), (Kind::Stream, 2), (Kind::Gan, 1), (Kind::Gan, 3)] {
+        let (outcome, _) = train_to(broken.path(), config(&[]), resume, Some(stop));
+        let left = Outcome::Left { stage: stop.0, step: stop.1, why: Leave::Interrupted };
+        assert_eq!(outcome.unwrap(), left);
+        resume = true;
+    }
+    let (outcome, _) = train_to(broken.path(), config(&[]), false, None);
+    let message = outcome.unwrap_err().to_string();
+    assert!(
+        message.contains("the gan stage stopped at step 3 of 4") && message.contains("--resume"),
+        "{message}"
+    );
+    let (outcome, _) = train_to(broken.path(), config(&[]), true, None);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+
+    let (whole, broken) = (weights(whole.path()), weights(broken.path()));
+    for (name, bytes) in &whole {
+        assert!(bytes == &broken[name], "{name} differs");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_with_its_name() {
+    let run = tempfile::tempdir().unwrap();
+    let wild = config(&["train.lr_g=1e30", "train.checkpoint_every=1"]);
+    let (outcome, _) = train_to(run.path(), wild, false, None);
+    let Err(Error::NotFinite { step, term, value, kept }) = outcome else { panic!("{outcome:?}") };
+    assert!(!value.is_finite());
+    assert_eq!(step, 2);
+    assert!(term.starts_with('d') || term.starts_with('g'), "{term}");
+    assert!(Path::new(&kept).join("netG.safetensors").is_file(), "{kept}");
+}
+
+#[test]
+fn another_configuration_is_refused_by_name() {
+    let run = tempfile::tempdir().unwrap();
+    train_to(run.path(), config(&[]), false, Some((Kind::Damsm, 1))).0.unwrap();
+    let (outcome, _) = train_to(run.path(), config(&["gan.gf=3", "train.steps=9"]), true, None);
+    let message = outcome.unwrap_err().to_string();
+    assert!(message.contains("gan.gf is 2 there and 3 here") && !message.contains("steps"), "{message}");
+}
+
+#[test]
+fn time_that_is_up_is_saved_and_said() {
+    let run = tempfile::tempdir().unwrap();
+    let (config, stop) = (config(&[]), Arc::default());
+    let job = Job {
+        stages: train::wanted(&config),
+        config,
+        dataset: BIRDS.clone(),
+        out: run.path().to_path_buf(),
+        resume: false,
+        time_limit: Some(std::time::Duration::ZERO),
+        header: String::new(),
+        stop,
+    };
+    let outcome = train::train(job, &mut Watcher::default()).unwrap();
+    assert_eq!(outcome, Outcome::Left { stage: Kind::Damsm, step: 1, why: Leave::TimeIsUp });
+    assert!(run.path().join("damsm/step-000001/state.json").is_file());
+}
+
+#[test]
+fn a_model_without_a_captioner_trains_none() {
+    let run = tempfile::tempdir().unwrap();
+    let attngan =
+        config(&["gan.lambda_stream=0", "gan.sentence_attention=false", "stream.encoder=resnet152"]);
+    let (outcome, watcher) = train_to(run.path(), attngan, false, None);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    assert!(watcher.losses.iter().all(|(kind, ..)| *kind != Kind::Stream));
+}
