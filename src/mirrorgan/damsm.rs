@@ -1,5 +1,5 @@
 //! DAMSM: the deep attentional multimodal similarity model, which says how well an image matches a caption, word
-//! by word and as a whole (AttnGAN, section 3.2, equations 7 to 13).
+//! by word and as a whole (AttnGAN, section 3.2, equations 6 to 14).
 
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +60,7 @@ pub struct Gammas {
     pub gamma3: f32,
 }
 
-/// The four terms of the DAMSM loss (equation 13): words w0, w1 and sentence s0, s1, each in both directions.
+/// The four terms of the DAMSM loss (equation 14): words w0, w1 and sentence s0, s1, each in both directions.
 /// Pairs of one class other than the match are left out.
 pub fn damsm_loss(
     image: &Described,

@@ -1,5 +1,5 @@
-//! Discriminators: is this image real, and does it go with this sentence? (AttnGAN, equation 6 and figure 2;
-//! MirrorGAN, equations 9 and 10.)
+//! Discriminators: is this image real, and does it go with this sentence? (AttnGAN, equation 5 and figure 2;
+//! MirrorGAN, equation 12.)
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The cascaded generator (MirrorGAN, equation 2 and figure 2; AttnGAN, equations 1 and 2):
+//! The cascaded generator (MirrorGAN, equations 2 and 3 and figure 2; AttnGAN, equation 1):
 //!
 //! ```text
 //! s ── F_ca ── c ─┐

@@ -1,5 +1,5 @@
 //! GLAM: a stage of the cascade that looks at words and sentence and doubles the image
-//! (MirrorGAN, section 3.2, equations 2 to 5 and figure 2; AttnGAN, equations 3 and 4).
+//! (MirrorGAN, section 3.2, equations 4 and 5 and figure 2; AttnGAN, equation 2).
 
 use crate::engine::nn::{BatchNorm, Conv2d, Linear, Mode, Scope, UpConv};
 use crate::engine::ops::attention::{sentence_attention, word_attention};

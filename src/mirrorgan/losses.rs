@@ -1,4 +1,4 @@
-//! What each network is trained for (MirrorGAN, equations 9 to 12; AttnGAN, equations 5 and 6).
+//! What each network is trained for (MirrorGAN, equations 9 to 13; AttnGAN, equations 3 to 5).
 
 use crate::engine::nn::Mode;
 use crate::engine::ops::loss::{bce_with_logits, kl};

@@ -47,7 +47,7 @@ impl Stream {
         }
     }
 
-    /// Equation 8: how unlikely the caption is, given the image; the mean over words.
+    /// Equation 10: how unlikely the caption is, given the image; the mean over words.
     pub fn loss(&self, images: &Tensor, captions: &Ids, lengths: &Ids, mode: Mode) -> Tensor {
         let feature = self.encoder.forward(images, mode);
         if self.learn_end {
@@ -126,7 +126,7 @@ fn imagenet_normalised(x: &Tensor) -> Tensor {
     batch_norm_eval(x, &one, &zero, &mean, &variance, Activation::None, None, 0.0)
 }
 
-/// An LSTM that is shown the image first and then each word, and says the next (equations 6 and 7).
+/// An LSTM that is shown the image first and then each word, and says the next (equations 7 and 8).
 pub struct CaptionDecoder {
     embed: Embedding,
     lstm: Lstm,
