@@ -280,6 +280,13 @@ impl Config {
         ] {
             at_least(&format!("train.{key}"), every as usize, 1, "it counts steps")?;
         }
+        for (key, steps, epochs) in [
+            ("train", self.train.steps, self.train.epochs),
+            ("damsm", self.damsm.steps, self.damsm.epochs),
+            ("stream", self.stream.steps, self.stream.epochs),
+        ] {
+            at_least(&format!("{key}.steps"), (steps + epochs) as usize, 1, "epochs are 0 too")?;
+        }
         if !(0.0..1.0).contains(&self.stem.dropout) {
             return Err(Error::config("stem.dropout", format!("{} is not in [0, 1)", self.stem.dropout)));
         }

@@ -49,6 +49,7 @@ fn an_unknown_key_names_near_ones() {
 fn a_wrong_type_or_range_is_named() {
     assert!(error("demo", &["train.batch=many"]).contains("'many' is not a whole number"));
     assert!(error("demo", &["train.batch=-3"]).contains("'-3' is not a whole number"));
+    assert!(error("demo", &["stream.steps=0"]).contains("stream.steps: 0 is too small: epochs are 0 too"));
     assert!(error("demo", &["train.batch=1"]).contains("train.batch: 1 is too small"));
     assert!(error("demo", &["stem.cell=transformer"]).contains("transformer"));
     assert!(error("demo", &["train.batch"]).contains("key=value"));

@@ -6,7 +6,6 @@ use super::inputs::Inputs;
 use super::noise::{Purpose, stream};
 use super::stage::{At, Context, Figure, Stage};
 use crate::config::Config;
-use crate::data::Picture;
 use crate::engine::Tensor;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
@@ -109,10 +108,6 @@ impl Stage for Damsm<'_> {
         let mut optimiser = Archive::read(folder.join("optimizer.safetensors"))?;
         self.text.adam.load(optimiser.take_section(TEXT))?;
         self.image.adam.load(optimiser.take_section(IMAGE))
-    }
-
-    fn paint(&mut self) -> Option<Picture> {
-        None
     }
 
     /// How often a real picture finds its caption.

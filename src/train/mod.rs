@@ -199,6 +199,11 @@ impl Session<'_> {
         let mut loader = Loader::new(Arc::new(self.job.dataset.train.clone()), config, span.from)?;
         let mut log = EventLog::create(&self.run.root().join("logs").join(span.kind.name()))?;
         let mut saved = span.resumed.as_ref().map(|c| c.folder.clone());
+        if span.from == span.to {
+            // Asked for no more steps than were taken: what is there is the result.
+            let epoch = span.resumed.as_ref().map_or(0, |c| c.state.epoch);
+            self.save(span.kind, span.to, epoch, true, stage)?;
+        }
         for step in span.from..span.to {
             let batch = loader.next_batch()?;
             for skip in &batch.skipped {

@@ -6,9 +6,8 @@ use super::inputs::Inputs;
 use super::noise::{Purpose, stream};
 use super::stage::{At, Context, Figure, Stage};
 use crate::config::Config;
-use crate::data::Picture;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
-use crate::engine::tensor::backward;
+use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
 use crate::mirrorgan::stream::Stream;
 
@@ -39,26 +38,27 @@ pub fn frozen(checkpoint: &Path, words: usize, config: &Config) -> Result<Stream
     Ok(stream)
 }
 
-pub(super) struct Describe {
+pub(super) struct Describe<'a> {
+    context: &'a Context<'a>,
     stream: Stream,
     stores: Stores,
     cnn: Adam,
     rnn: Adam,
 }
 
-impl Describe {
-    pub fn new(context: &Context) -> Result<Describe> {
+impl<'a> Describe<'a> {
+    pub fn new(context: &'a Context<'a>) -> Result<Describe<'a>> {
         let config = context.config;
         let init = |network| Source::Init(stream(config.train.seed, network, Purpose::Weights));
         let (stream, stores) = build(init(2), init(3), context.words(), config)?;
         let (learning_rate, beta1, beta2) = (config.stream.lr, config.stream.beta1, config.stream.beta2);
         let adam = AdamConfig { learning_rate, beta1, beta2, epsilon: config.train.adam_epsilon };
         let (cnn, rnn) = (Adam::new(stores.cnn.params(), adam), Adam::new(stores.rnn.params(), adam));
-        Ok(Describe { stream, stores, cnn, rnn })
+        Ok(Describe { context, stream, stores, cnn, rnn })
     }
 }
 
-impl Stage for Describe {
+impl Stage for Describe<'_> {
     fn step(&mut self, _: At, batch: &Inputs) -> Vec<(String, f32)> {
         let loss = self.stream.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Train);
         let targets = [self.cnn.targets(), self.rnn.targets()].concat();
@@ -86,11 +86,24 @@ impl Stage for Describe {
         self.rnn.load(optimiser.take_section(RNN))
     }
 
-    fn paint(&mut self) -> Option<Picture> {
-        None
-    }
-
+    /// How well pictures that were not trained on are described; a model that has learnt nothing stays at the
+    /// logarithm of the vocabulary.
     fn figure(&mut self) -> Result<Option<Figure>> {
-        Ok(None)
+        let config = self.context.config;
+        let (mut sum, mut count) = (0.0, 0);
+        for batch in self.context.held_out(config.eval.pictures, config.stream.batch)? {
+            let batch = batch?;
+            if batch.is_empty() {
+                continue;
+            }
+            let batch = Inputs::new(batch, &[config.gan.largest()]);
+            let describe = || self.stream.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Eval);
+            sum += no_grad(describe).item() * batch.count() as f32;
+            count += batch.count();
+        }
+        let (value, ignorance) = (sum / count.max(1) as f32, (self.context.words() as f32).ln());
+        let told =
+            format!("caption loss {value:.3} a word on {count} held-out pictures (chance {ignorance:.3})");
+        Ok(Some(Figure { name: "held_out".to_string(), value, told }))
     }
 }
