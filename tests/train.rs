@@ -38,18 +38,24 @@ const TINY: [&str; 24] = [
 ];
 
 static BIRDS: LazyLock<Dataset> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap().keep();
-    demo::write(folder.join("data"), 40, 1).unwrap();
-    let dataset = cub::open(folder.join("data")).unwrap();
-    // Items are read as they are needed, so the folder stays till the system clears its own.
-    dataset
+    // Pictures are read as they are needed, so the folder stays.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("birds");
+    let _ = std::fs::remove_dir_all(&folder);
+    demo::write(&folder, 40, 1).unwrap();
+    cub::open(&folder).unwrap()
 });
+
+/// The terms of one step.
+struct Losses {
+    kind: Kind,
+    terms: Vec<(String, f32)>,
+}
 
 /// Remembers all losses, and asks to stop after a step.
 #[derive(Default)]
 struct Watcher {
     stage: Option<Kind>,
-    losses: Vec<(Kind, u64, Vec<(String, f32)>)>,
+    losses: Vec<Losses>,
     notes: Vec<String>,
     stop_at: Option<(Kind, u64)>,
     stop: Arc<AtomicBool>,
@@ -62,7 +68,7 @@ impl Progress for Watcher {
 
     fn step(&mut self, step: u64, _: u64, _: usize, terms: &[(String, f32)]) {
         let kind = self.stage.unwrap();
-        self.losses.push((kind, step, terms.to_vec()));
+        self.losses.push(Losses { kind, terms: terms.to_vec() });
         self.stop.store(self.stop_at == Some((kind, step)), Ordering::Relaxed);
     }
 
@@ -118,8 +124,8 @@ fn all_stages_train_and_leave_what_was_promised() {
     let (outcome, watcher) = train_to(run.path(), config(&[]), false, None);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
     assert_eq!(watcher.losses.len(), 4 + 3 + 4);
-    assert!(watcher.losses.iter().flat_map(|(.., terms)| terms).all(|(_, value)| value.is_finite()));
-    let terms: Vec<&str> = watcher.losses[10].2.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(watcher.losses.iter().flat_map(|l| &l.terms).all(|(_, value)| value.is_finite()));
+    let terms: Vec<&str> = watcher.losses[10].terms.iter().map(|(name, _)| name.as_str()).collect();
     let wanted = ["d0", "d1", "d2", "g0", "g1", "g2", "kl", "caption", "w0", "w1", "s0", "s1"];
     assert_eq!(terms, wanted);
     assert!(watcher.notes.iter().any(|n| n.contains("R-precision") && n.contains("generated")));
@@ -230,5 +236,5 @@ fn a_model_without_a_captioner_trains_none() {
         config(&["gan.lambda_stream=0", "gan.sentence_attention=false", "stream.encoder=resnet152"]);
     let (outcome, watcher) = train_to(run.path(), attngan, false, None);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
-    assert!(watcher.losses.iter().all(|(kind, ..)| *kind != Kind::Stream));
+    assert!(watcher.losses.iter().all(|l| l.kind != Kind::Stream));
 }
