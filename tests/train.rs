@@ -149,7 +149,13 @@ fn all_stages_train_and_leave_what_was_promised() {
         "stream/state.json",
     ];
     assert_eq!(names, wanted);
-    for file in ["config.toml", "vocabulary.txt", "samples/step-000002.png", "samples/step-000004.png"] {
+    for file in [
+        "config.toml",
+        "vocabulary.txt",
+        "samples/captions.txt",
+        "samples/step-000002.png",
+        "samples/step-000004.png",
+    ] {
         assert!(run.path().join(file).is_file(), "{file}");
     }
     let logs = std::fs::read_dir(run.path().join("logs/gan")).unwrap().flatten();

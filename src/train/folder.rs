@@ -5,7 +5,7 @@
 //! RUN/vocabulary.txt     one word a line; the line, from 0, is the word's id
 //! RUN/damsm|stream|gan/  checkpoints
 //! RUN/logs/<stage>/      TensorBoard's event files
-//! RUN/samples/           fixed captions with fixed noise, as training went on
+//! RUN/samples/           fixed captions (captions.txt, from the top) with fixed noise, as training went on
 //! ```
 
 use std::fs;

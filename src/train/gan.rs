@@ -11,7 +11,7 @@ use crate::data::Picture;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
 use crate::engine::tensor::no_grad;
 use crate::engine::{Ids, Tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::{grid, r_precision};
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use crate::mirrorgan::discriminator::Discriminator;
@@ -50,6 +50,7 @@ struct Judges {
 
 /// What the sample grids are painted from.
 struct Samples {
+    captions: Vec<String>,
     meaning: Meaning,
     lengths: Ids,
     noise: Tensor,
@@ -173,11 +174,15 @@ impl Stage for Gan<'_> {
     }
 
     fn paint(&mut self) -> Option<Picture> {
-        let Samples { meaning, lengths, noise, eps } = &self.samples;
+        let Samples { meaning, lengths, noise, eps, .. } = &self.samples;
         let paint = || self.generator.forward(noise, meaning, lengths, eps, Mode::Eval);
         let made = averaged(&mut self.generator_adam, paint);
         let row = |caption| made.images.iter().map(|image| grid::picture(image, caption)).collect();
         Some(grid::table(&(0..lengths.len()).map(row).collect::<Vec<Vec<Picture>>>()))
+    }
+
+    fn captions(&self) -> &[String] {
+        &self.samples.captions
     }
 
     /// How often a picture finds the caption it was painted from.
@@ -227,8 +232,12 @@ impl Judges {
 impl Samples {
     fn new(context: &Context, text: &TextEncoder) -> Result<Samples> {
         let (config, rows) = (context.config, context.config.train.sample_rows);
-        let mut batches = context.held_out(rows, rows)?;
-        let batch = batches.next().expect("an evaluation has a batch")?;
+        let batch = context.held_out(rows, rows)?.next().transpose()?.filter(|batch| !batch.is_empty());
+        let none =
+            || Error::data(&context.dataset.root, "none of the pictures for the sample grids can be used");
+        let batch = batch.ok_or_else(none)?;
+        let sentence = |ids: &[i32]| context.dataset.vocabulary.sentence(ids);
+        let captions = batch.captions.chunks(config.data.words_eval).map(sentence).collect();
         let batch = Inputs::new(batch, &[config.gan.largest()]);
         let meaning = no_grad(|| text.forward(&batch.captions, &batch.lengths, None));
         let mut rng = stream(config.train.seed, 0, Purpose::Samples);
@@ -236,6 +245,6 @@ impl Samples {
             rng.normal([batch.count(), config.gan.noise]),
             rng.normal([batch.count(), config.gan.condition]),
         );
-        Ok(Samples { meaning, lengths: batch.lengths, noise, eps })
+        Ok(Samples { captions, meaning, lengths: batch.lengths, noise, eps })
     }
 }

@@ -32,6 +32,7 @@ use self::log::EventLog;
 use self::stage::{At, Context, Figure, Stage};
 use crate::config::Config;
 use crate::data::{Dataset, Loader, save_png};
+use crate::engine::nn::weights::write_atomically;
 use crate::error::{Error, Result};
 
 /// What to train, on what, and where to leave it.
@@ -259,6 +260,8 @@ impl Session<'_> {
         let folder = self.run.root().join("samples");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let path = folder.join(format!("step-{step:06}.png"));
+        let legend = stage.captions().join("\n") + "\n";
+        write_atomically(folder.join("captions.txt"), legend.as_bytes())?;
         save_png(&path, table.width, table.height, &table.pixels)?;
         let png = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         log.image(step, "samples", [table.width, table.height], &png)
@@ -273,7 +276,7 @@ impl Session<'_> {
         log.scalars(span.to, &[(figure.clone(), value)])?;
         let path = self.run.root().join(name).join("figures.json");
         let json = serde_json::json!({ "step": span.to, figure: value }).to_string();
-        crate::engine::nn::weights::write_atomically(path, json.as_bytes())
+        write_atomically(path, json.as_bytes())
     }
 }
 

@@ -76,6 +76,11 @@ pub(super) trait Stage {
         None
     }
 
+    /// The captions that [`Stage::paint`] paints, from the top.
+    fn captions(&self) -> &[String] {
+        &[]
+    }
+
     /// What the finished stage is judged by; nothing where the data are too few.
     fn figure(&mut self) -> Result<Option<Figure>>;
 }
