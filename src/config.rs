@@ -41,6 +41,7 @@ pub struct Config {
 pub struct Data {
     pub words_train: usize,
     pub words_eval: usize,
+    pub augment: bool,
     pub workers: usize,
     pub pictures: usize,
 }

@@ -471,6 +471,7 @@ fn config(batch: usize) -> LoaderConfig {
         sizes: vec![16, 32],
         words: 8,
         train: true,
+        augment: true,
         workers: 2,
         seed: 11,
         cache_bytes: 1 << 20,

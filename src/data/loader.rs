@@ -39,9 +39,10 @@ pub struct LoaderConfig {
     pub sizes: Vec<usize>,
     /// Words of a caption (T); shorter ones are padded with 0.
     pub words: usize,
-    /// Training shuffles, cuts and mirrors at random and draws a caption; otherwise items come in order, cut
-    /// in the middle, with their first caption.
+    /// Training shuffles and draws a caption; otherwise items come in order with their first caption.
     pub train: bool,
+    /// Training cuts and mirrors at random; without it, and otherwise, pictures are cut in the middle.
+    pub augment: bool,
     /// Threads that prepare batches; at least one works.
     pub workers: usize,
     pub seed: u64,
@@ -280,7 +281,9 @@ impl Source {
     }
 
     fn train_sample(&self, place: usize, picture: &Picture, rng: &mut Xoshiro256PlusPlus) -> Sample {
-        let cut = Cut::random(picture, self.largest(), rng);
+        let side = self.largest();
+        let cut =
+            if self.config.augment { Cut::random(picture, side, rng) } else { Cut::centre(picture, side) };
         let captions = &self.items[place].captions;
         let chosen = &captions[rng.random_range(0..captions.len())];
         let caption = fit_train(chosen, self.config.words, rng);

@@ -120,6 +120,7 @@ impl Context<'_> {
             sizes: if kind == Kind::Gan { config.gan.sizes() } else { vec![config.gan.largest()] },
             words: config.data.words_train,
             train: true,
+            augment: config.data.augment,
             workers: config.data.workers,
             seed: config.train.seed,
             cache_bytes: CACHE_BYTES,

@@ -270,6 +270,13 @@ struct Packed {
 /// Part of a window: elements of one of its rows.
 type Piece = (usize, Range<usize>);
 
+/// A window ready to slide: its weights, and its pieces in groups of at most `DEPTH` elements.
+struct Window<'a> {
+    slide: &'a Slide,
+    packed: &'a Packed,
+    groups: Vec<Vec<Piece>>,
+}
+
 /// One window position.
 #[derive(Clone, Copy)]
 struct Place {
@@ -457,18 +464,20 @@ fn slide_over(y: &mut [f32], x: &[f32], windows: &[(Slide, Packed)]) {
     let rows = slide.batch * slide.canvas[0];
     let tiles = cout.div_ceil(width);
     let pixels: usize = windows.iter().map(|(s, _)| s.pixels()).sum();
-    let windows: Vec<_> = windows.iter().map(|(slide, packed)| (slide, packed, slide.groups())).collect();
+    let windows: Vec<_> =
+        windows.iter().map(|(slide, packed)| Window { slide, packed, groups: slide.groups() }).collect();
     if pixels >= 2 * PIXELS * threads() || tiles == 1 {
         let per_row = slide.out[1].max(1);
         let band = (2 * PIXELS).div_ceil(per_row) * slide.step[0];
         for_chunks(y, band * row, |i, y| {
+            let mut top = Worktop::default();
             let rows = i * band..(i * band + y.len() / row);
-            for (slide, packed, groups) in &windows {
-                let places = slide.places(rows.clone());
+            for window in &windows {
+                let places = window.slide.places(rows.clone());
                 let base = rows.start * slide.canvas[1];
                 for block in places.chunks(even_share(places.len())) {
-                    let sums = tiles_of(slide, packed, groups, x, block, 0..tiles);
-                    scatter(y, base, &sums, block, cout, width, 0..tiles);
+                    top.sum(window, x, block, 0..tiles);
+                    scatter(y, base, &top.sums, block, cout, width, 0..tiles);
                 }
             }
         });
@@ -476,13 +485,16 @@ fn slide_over(y: &mut [f32], x: &[f32], windows: &[(Slide, Packed)]) {
     }
     // Few pixels, many channels: the threads share the columns instead, each reading its weights once.
     let share = tiles.div_ceil(4 * threads());
-    for (slide, packed, groups) in &windows {
-        let places = slide.places(0..rows);
+    for window in &windows {
+        let places = window.slide.places(0..rows);
+        let columns = |i: usize| i * share..((i + 1) * share).min(tiles);
         let parts = map(tiles.div_ceil(share), |i| {
-            tiles_of(slide, packed, groups, x, &places, i * share..((i + 1) * share).min(tiles))
+            let mut top = Worktop::default();
+            top.sum(window, x, &places, columns(i));
+            top.sums
         });
         for (i, sums) in parts.iter().enumerate() {
-            scatter(y, 0, sums, &places, cout, width, i * share..((i + 1) * share).min(tiles));
+            scatter(y, 0, sums, &places, cout, width, columns(i));
         }
     }
 }
@@ -492,75 +504,92 @@ fn even_share(places: usize) -> usize {
     places.div_ceil(places.div_ceil(PIXELS).max(1)).next_multiple_of(ROWS).max(ROWS)
 }
 
-/// The sums of all places and column tiles, as [column tile][place tile][ROWS][width].
-fn tiles_of(
-    slide: &Slide,
-    packed: &Packed,
-    groups: &[Vec<Piece>],
-    x: &[f32],
-    places: &[Place],
-    columns: Range<usize>,
-) -> Buffer {
-    let (vectors, depth) = (packed.vectors, slide.depth());
-    let width = vectors * LANES;
-    let tiles: Vec<[Place; ROWS]> =
-        places.chunks(ROWS).map(|c| std::array::from_fn(|i| c[i.min(c.len() - 1)])).collect();
-    let mut sums = Buffer::uninit(columns.len() * tiles.len() * ROWS * width);
-    sums.as_mut_slice().fill(0.0);
-    let mut border = Vec::new();
-    let mut done = 0;
-    for group in groups {
+/// What one thread works with, kept from block to block.
+#[derive(Default)]
+struct Worktop {
+    tiles: Vec<[Place; ROWS]>,
+    segments: Vec<Segment>,
+    /// Of each place tile, whether it lies inside the image, and its segments.
+    sources: Vec<(bool, Range<usize>)>,
+    /// Windows over the border, copied.
+    border: Vec<f32>,
+    /// As [column tile][place tile][ROWS][width].
+    sums: Vec<f32>,
+}
+
+impl Worktop {
+    /// Sums the windows at all places, for a range of column tiles.
+    fn sum(&mut self, window: &Window, x: &[f32], places: &[Place], columns: Range<usize>) {
+        let Window { slide, packed, groups } = window;
+        let (vectors, depth) = (packed.vectors, slide.depth());
+        let width = vectors * LANES;
+        self.tiles.clear();
+        self.tiles.extend(places.chunks(ROWS).map(|c| std::array::from_fn(|i| c[i.min(c.len() - 1)])));
+        self.sums.resize(columns.len() * self.tiles.len() * ROWS * width, 0.0);
+        if groups.is_empty() {
+            self.sums.fill(0.0);
+        }
+        let mut done = 0;
+        for group in groups {
+            self.find(slide, group, x);
+            let deep: usize = group.iter().map(|(_, piece)| piece.len()).sum();
+            let per_column = self.tiles.len() * ROWS * width;
+            for (c, sums) in columns.clone().zip(self.sums.chunks_mut(per_column)) {
+                let weights = &packed.data.as_slice()[(c * depth + done) * width..][..deep * width];
+                let weights = Strided { data: weights, stride: width };
+                for ((inside, range), sums) in self.sources.iter().zip(sums.chunks_mut(ROWS * width)) {
+                    let source = Strided { data: if *inside { x } else { &self.border }, stride: 1 };
+                    tile(vectors, sums, done > 0, source, &self.segments[range.clone()], weights);
+                }
+            }
+            done += deep;
+        }
+    }
+
+    /// Finds where each tile's rows lie for one group of the window's pieces.
+    fn find(&mut self, slide: &Slide, group: &[Piece], x: &[f32]) {
         let deep: usize = group.iter().map(|(_, piece)| piece.len()).sum();
-        border.clear();
-        let mut segments = Vec::with_capacity(tiles.len() * group.len());
-        let mut sources = Vec::with_capacity(tiles.len());
-        for tile in &tiles {
-            let from = segments.len();
-            let inside = tile.iter().all(|p| slide.inside(p));
+        self.segments.clear();
+        self.sources.clear();
+        let outside = |tile: &&[Place; ROWS]| !tile.iter().all(|p| slide.inside(p));
+        self.border.resize(self.tiles.iter().filter(outside).count() * ROWS * deep, 0.0);
+        let mut start = 0;
+        for tile in &self.tiles {
+            let from = self.segments.len();
+            let inside = !outside(&tile);
             if inside {
-                segments.extend(group.iter().map(|(r, piece)| Segment {
+                self.segments.extend(group.iter().map(|(r, piece)| Segment {
                     at: tile.map(|p| slide.at(&p, *r, piece.start)),
                     len: piece.len(),
                 }));
             } else {
-                let start = border.len();
-                border.resize(start + ROWS * deep, 0.0);
-                for (p, mut to) in tile.iter().zip(border[start..].chunks_mut(deep)) {
+                for (p, mut to) in tile.iter().zip(self.border[start..].chunks_mut(deep)) {
                     for (r, piece) in group {
                         let (here, rest) = to.split_at_mut(piece.len());
                         slide.gather(here, x, p, *r, piece.clone());
                         to = rest;
                     }
                 }
-                segments.push(Segment { at: std::array::from_fn(|i| start + i * deep), len: deep });
+                self.segments.push(Segment { at: std::array::from_fn(|i| start + i * deep), len: deep });
+                start += ROWS * deep;
             }
-            sources.push((inside, from..segments.len()));
+            self.sources.push((inside, from..self.segments.len()));
         }
-        for (c, sums) in columns.clone().zip(sums.as_mut_slice().chunks_mut(tiles.len() * ROWS * width)) {
-            let weights = &packed.data.as_slice()[(c * depth + done) * width..(c * depth + done + deep) * width];
-            for ((inside, range), sums) in sources.iter().zip(sums.chunks_mut(ROWS * width)) {
-                let source = if *inside { x } else { &border };
-                let source = Strided { data: source, stride: 1 };
-                tile(vectors, sums, source, &segments[range.clone()], Strided { data: weights, stride: width });
-            }
-        }
-        done += deep;
     }
-    sums
 }
 
 /// Writes the sums of `places` to their pixels of `y`, whose first pixel is `base`.
 fn scatter(
     y: &mut [f32],
     base: usize,
-    sums: &Buffer,
+    sums: &[f32],
     places: &[Place],
     cout: usize,
     width: usize,
     columns: Range<usize>,
 ) {
     let per_column = places.len().div_ceil(ROWS) * ROWS * width;
-    for (c, sums) in columns.zip(sums.as_slice().chunks(per_column)) {
+    for (c, sums) in columns.zip(sums.chunks(per_column)) {
         let (from, n) = (c * width, (cout - c * width).min(width));
         for (p, sums) in places.iter().zip(sums.chunks(width)) {
             let at = (p.target - base) * cout + from;
@@ -705,7 +734,7 @@ impl Outer<'_> {
     fn add_tile(&mut self, t: usize, r: usize, piece: &Range<usize>, left: Strided, segment: Segment, right: Strided) {
         let (depth, run) = (self.slide.depth(), self.slide.run());
         let mut sums = [0.0; ROWS * WIDTH];
-        tile(2, &mut sums, left, &[segment], right);
+        tile(2, &mut sums, false, left, &[segment], right);
         let rows = (self.rows.len() - t * ROWS).min(ROWS);
         for (i, sums) in sums.chunks(WIDTH).take(rows).enumerate() {
             let at = (t * ROWS + i) * depth + r * run + piece.start;

@@ -12,15 +12,17 @@ pub fn available() -> bool {
 /// # Safety
 /// AVX2 and FMA are there; every segment lies in `a`; `acc` and `b` hold the tile and the segments' total depth.
 #[target_feature(enable = "avx2,fma")]
-pub unsafe fn tile<const V: usize>(acc: &mut [f32], a: Strided, segments: &[Segment], b: Strided) {
+pub unsafe fn tile<const V: usize>(acc: &mut [f32], add: bool, a: Strided, segments: &[Segment], b: Strided) {
     let out = acc.as_mut_ptr();
     let (mut columns_at, b_stride) = (b.data.as_ptr(), b.stride);
     // SAFETY: see above.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); V]; ROWS];
-        for (i, row) in sums.iter_mut().enumerate() {
-            for (v, sum) in row.iter_mut().enumerate() {
-                *sum = _mm256_loadu_ps(out.add((i * V + v) * LANES));
+        if add {
+            for (i, row) in sums.iter_mut().enumerate() {
+                for (v, sum) in row.iter_mut().enumerate() {
+                    *sum = _mm256_loadu_ps(out.add((i * V + v) * LANES));
+                }
             }
         }
         for segment in segments {

@@ -27,9 +27,10 @@ pub struct Strided<'a> {
     pub stride: usize,
 }
 
-/// Adds the products of the segments' rows in `a` with the rows of `b` to the tile `acc` of `vectors` (1 or 2) vectors.
+/// Sums the products of the segments' rows in `a` with the rows of `b` into the tile `acc` of `vectors` (1 or 2)
+/// vectors; with `add`, on top of what is there.
 #[inline]
-pub fn tile(vectors: usize, acc: &mut [f32], a: Strided, segments: &[Segment], b: Strided) {
+pub fn tile(vectors: usize, acc: &mut [f32], add: bool, a: Strided, segments: &[Segment], b: Strided) {
     let width = vectors * LANES;
     let mut depth = 0;
     for s in segments.iter().filter(|s| s.len > 0) {
@@ -44,13 +45,13 @@ pub fn tile(vectors: usize, acc: &mut [f32], a: Strided, segments: &[Segment], b
         // SAFETY: the features were found, and the assertions above keep every address inside its slice.
         return unsafe {
             match vectors {
-                1 => avx2::tile::<1>(acc, a, segments, b),
-                2 => avx2::tile::<2>(acc, a, segments, b),
+                1 => avx2::tile::<1>(acc, add, a, segments, b),
+                2 => avx2::tile::<2>(acc, add, a, segments, b),
                 _ => unreachable!("a tile has one or two vectors"),
             }
         };
     }
-    portable::tile(width, acc, a, segments, b);
+    portable::tile(width, acc, add, a, segments, b);
 }
 
 /// What the tile runs on.
@@ -78,12 +79,14 @@ mod tests {
         for (vectors, a_stride, b_stride) in [(1, 1, 8), (2, 1, 16), (2, 3, 20), (1, 2, 9)] {
             let (a, b) =
                 (Strided { data: &data, stride: a_stride }, Strided { data: &columns, stride: b_stride });
-            let mut fast = vec![0.5; ROWS * LANES * vectors];
-            let mut slow = fast.clone();
-            tile(vectors, &mut fast, a, &segments, b);
-            portable::tile(vectors * LANES, &mut slow, a, &segments, b);
-            for (f, s) in fast.iter().zip(&slow) {
-                assert!((f - s).abs() < 1e-5, "{f} {s}");
+            for add in [false, true] {
+                let mut fast = vec![0.5; ROWS * LANES * vectors];
+                let mut slow = fast.clone();
+                tile(vectors, &mut fast, add, a, &segments, b);
+                portable::tile(vectors * LANES, &mut slow, add, a, &segments, b);
+                for (f, s) in fast.iter().zip(&slow) {
+                    assert!((f - s).abs() < 1e-5, "{f} {s}");
+                }
             }
         }
     }

@@ -1,7 +1,10 @@
 use super::{Segment, Strided};
 
 /// The tile in plain Rust, for processors without AVX2.
-pub fn tile(width: usize, acc: &mut [f32], a: Strided, segments: &[Segment], b: Strided) {
+pub fn tile(width: usize, acc: &mut [f32], add: bool, a: Strided, segments: &[Segment], b: Strided) {
+    if !add {
+        acc.fill(0.0);
+    }
     let mut from = 0;
     for segment in segments {
         for k in 0..segment.len {
