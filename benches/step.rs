@@ -16,6 +16,7 @@ use mirrorgan_engine::mirrorgan::losses::{discriminator_loss, generator_loss};
 use mirrorgan_engine::mirrorgan::stem::Meaning;
 
 #[path = "../tests/formula/mod.rs"]
+#[allow(dead_code)] // the goldens use more of it
 mod formula;
 
 const FEATURES: usize = 256;
