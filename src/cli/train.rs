@@ -165,7 +165,8 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 fn report(outcome: Outcome, out: &Path, begin: Instant) -> anyhow::Result<()> {
-    let (took, out) = (indicatif::HumanDuration(begin.elapsed()), out.display());
+    let (seconds, out) = (begin.elapsed().as_secs(), out.display());
+    let took = format!("{} min {:02} s", seconds / 60, seconds % 60);
     match outcome {
         Outcome::Finished => {
             say(format!("{out} is ready after {took}; try: engine infer --run {out} \"...\""))
