@@ -1,6 +1,6 @@
 //! The first stage: STEM's text encoder and an image encoder learn one space, in which a caption lies near its picture.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::inputs::Inputs;
 use super::noise::{Purpose, stream};
@@ -25,9 +25,14 @@ pub fn frozen_text_encoder(checkpoint: &Path, words: usize, config: &Config) -> 
     Ok(text)
 }
 
-/// The image encoder as this stage left it.
+/// The image encoder's file in a checkpoint of this stage.
+pub(super) fn image_encoder_file(checkpoint: &Path) -> PathBuf {
+    checkpoint.join(format!("{IMAGE}.safetensors"))
+}
+
+/// The image encoder as this stage left it: nothing is recorded for its sake any more.
 pub fn frozen_image_encoder(checkpoint: &Path, config: &Config) -> Result<ImageEncoder> {
-    let source = Source::Archive(Archive::read(checkpoint.join(format!("{IMAGE}.safetensors")))?);
+    let source = Source::Archive(Archive::read(image_encoder_file(checkpoint))?);
     let backbone = config.damsm.backbone()?;
     let build = |scope: &Scope| ImageEncoder::new(scope, config.stem.features, &backbone);
     let (image, store) = Store::build(source, build)?;
@@ -95,7 +100,7 @@ impl Stage for Damsm<'_> {
 
     fn save(&mut self, folder: &Path) -> Result<()> {
         self.text.store.save(folder.join(format!("{TEXT}.safetensors")))?;
-        self.image.store.save(folder.join(format!("{IMAGE}.safetensors")))?;
+        self.image.store.save(image_encoder_file(folder))?;
         let mut optimiser = Archive::default();
         optimiser.add_section(TEXT, self.text.adam.archive());
         optimiser.add_section(IMAGE, self.image.adam.archive());
@@ -104,7 +109,7 @@ impl Stage for Damsm<'_> {
 
     fn load(&mut self, folder: &Path) -> Result<()> {
         self.text.store.load(Archive::read(folder.join(format!("{TEXT}.safetensors")))?)?;
-        self.image.store.load(Archive::read(folder.join(format!("{IMAGE}.safetensors")))?)?;
+        self.image.store.load(Archive::read(image_encoder_file(folder))?)?;
         let mut optimiser = Archive::read(folder.join("optimizer.safetensors"))?;
         self.text.adam.load(optimiser.take_section(TEXT))?;
         self.image.adam.load(optimiser.take_section(IMAGE))

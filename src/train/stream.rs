@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use super::damsm;
 use super::inputs::Inputs;
 use super::noise::{Purpose, stream};
-use super::stage::{At, Context, Figure, Stage};
+use super::stage::{At, Context, Figure, Kind, Stage};
 use crate::config::Config;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
+use crate::mirrorgan::backbone::TRUNK;
 use crate::mirrorgan::stream::Stream;
 
 const CNN: &str = "caption_cnn";
@@ -51,11 +53,26 @@ impl<'a> Describe<'a> {
         let config = context.config;
         let init = |network| Source::Init(stream(config.train.seed, network, Purpose::Weights));
         let (stream, stores) = build(init(2), init(3), context.words(), config)?;
+        borrow_eyes(context, &stores.cnn)?;
         let (learning_rate, beta1, beta2) = (config.stream.lr, config.stream.beta1, config.stream.beta2);
         let adam = AdamConfig { learning_rate, beta1, beta2, epsilon: config.train.adam_epsilon };
         let (cnn, rnn) = (Adam::new(stores.cnn.params(), adam), Adam::new(stores.rnn.params(), adam));
         Ok(Describe { context, stream, stores, cnn, rnn })
     }
+}
+
+/// A small encoder begins from DAMSM's, where that is trained and of the same make, as the published one begins from
+/// ImageNet's: a few hundred steps of captions teach it to write, but hardly to see.
+fn borrow_eyes(context: &Context, cnn: &Store) -> Result<()> {
+    let config = context.config;
+    let alike = config.damsm.backbone().is_ok_and(|b| config.stream.network().is_ok_and(|n| n.backbone == b));
+    let Some(matching) = context.finished(Kind::Damsm).ok().filter(|_| alike) else { return Ok(()) };
+    let lender = Archive::read(damsm::image_encoder_file(&matching.folder))?;
+    let mut archive = cnn.archive();
+    for name in lender.names().filter(|name| name.starts_with(TRUNK)) {
+        archive.insert(name, lender.get(name).expect("it was named").clone());
+    }
+    cnn.load(archive)
 }
 
 impl Stage for Describe<'_> {

@@ -29,10 +29,13 @@ pub struct Seen {
     pub pooled: Tensor,
 }
 
+/// The key of the small encoder's layers, in whatever network it is part of.
+pub const TRUNK: &str = "trunk";
+
 impl Backbone {
     pub fn new(scope: &Scope, config: &BackboneConfig) -> Backbone {
         match config {
-            BackboneConfig::Small(config) => Backbone::Small(Small::new(&scope.at("trunk"), config)),
+            BackboneConfig::Small(config) => Backbone::Small(Small::new(&scope.at(TRUNK), config)),
         }
     }
 
