@@ -16,6 +16,7 @@
 //!
 //! Modules in the order of their floors; a module uses only those above it in this list.
 
+pub mod atomic;
 pub mod error;
 
 pub mod engine;

@@ -2,7 +2,7 @@
 //! not fit says so, all of it at once.
 
 use half::{bf16, f16};
-use mirrorgan_engine::engine::nn::weights::write_atomically;
+use mirrorgan_engine::atomic;
 use mirrorgan_engine::engine::nn::{Archive, Array, Scope, Source, Store, Values};
 use mirrorgan_engine::engine::tensor::Rng;
 use mirrorgan_engine::error::Error;
@@ -137,7 +137,7 @@ fn half_precision_double_precision_and_whole_numbers_are_read() {
         stored.iter().map(|(name, dtype, data)| (*name, TensorView::new(*dtype, vec![3], data).unwrap()));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mixed.safetensors");
-    write_atomically(&path, &safetensors::serialize(views, None).unwrap()).unwrap();
+    atomic::write(&path, &safetensors::serialize(views, None).unwrap()).unwrap();
     let archive = Archive::read(&path).unwrap();
     for name in ["f16", "bf16", "f64"] {
         assert_eq!(archive.get(name), Some(&Array::f32(&[3], values.to_vec())), "{name}");

@@ -7,7 +7,7 @@ use std::path::Path;
 use rand::Rng;
 use rand::seq::index;
 
-use super::atomic;
+use crate::atomic;
 use crate::error::{Error, Result};
 
 /// Word 0: pads short captions and ends generated ones.
@@ -91,7 +91,7 @@ impl Vocabulary {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let mut text = self.words.join("\n");
         text.push('\n');
-        atomic::write(path.as_ref(), text.as_bytes())
+        atomic::write(path, text.as_bytes())
     }
 
     /// The id of `word`, which must be lower case as [`tokenise`] makes it.

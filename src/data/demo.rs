@@ -12,11 +12,11 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
-use super::atomic;
 use super::birds::{self, Bird, Colour, Scene};
 use super::cub::TEST_CLASSES;
 use super::image::jpeg;
 use super::stream::stream;
+use crate::atomic;
 use crate::error::{Error, Result};
 
 /// Pictures that the demo draws unless told otherwise.

@@ -6,7 +6,8 @@ use std::path::Path;
 use image::{ImageDecoder, ImageEncoder, ImageFormat, ImageReader};
 use rand::{Rng, RngExt};
 
-use super::{atomic, resize};
+use super::resize;
+use crate::atomic;
 use crate::error::{Error, Result};
 
 /// RGB, 8 bits a channel, rows from the top: `pixels.len() == width · height · 3`.
@@ -223,7 +224,7 @@ pub fn save_png(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8])
     image::codecs::png::PngEncoder::new(&mut bytes)
         .write_image(rgb, width as u32, height as u32, image::ExtendedColorType::Rgb8)
         .expect("a PNG written to memory cannot fail");
-    atomic::write(path.as_ref(), &bytes)
+    atomic::write(path, &bytes)
 }
 
 /// The bytes of a JPEG of `picture`; quality from 1 to 100.

@@ -12,7 +12,6 @@
 //!
 //! This floor knows no tensor and no network; it speaks in `Vec<f32>` and `Vec<i32>`.
 
-mod atomic;
 mod birds;
 pub mod captions;
 pub mod cub;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::nn::weights::write_atomically;
+use crate::atomic;
 use crate::error::{Error, Result};
 
 /// How many checkpoints stay: the newest may be the one that a full disk or a bad step spoiled.
@@ -67,7 +67,7 @@ impl Checkpoints {
         fs::create_dir_all(passing).map_err(|e| Error::io(passing, e))?;
         fill(passing)?;
         let json = serde_json::to_string_pretty(state).unwrap_or_else(|e| unreachable!("plain JSON: {e}"));
-        write_atomically(passing.join(STATE), json.as_bytes())?;
+        atomic::write(passing.join(STATE), json.as_bytes())?;
         let folder = self.folder.join(format!("step-{:06}", state.step));
         replace(passing, &folder).map_err(|e| Error::io(&folder, e))?;
         self.prune()?;
@@ -125,7 +125,7 @@ mod tests {
         let checkpoints = Checkpoints::of(run.path(), "gan");
         assert!(checkpoints.latest().unwrap().is_none());
         for step in [5, 999_999, 1_000_000] {
-            checkpoints.save(&state(step), |folder| write_atomically(folder.join("x"), b"x")).unwrap();
+            checkpoints.save(&state(step), |folder| atomic::write(folder.join("x"), b"x")).unwrap();
         }
         assert_eq!(checkpoints.latest().unwrap().unwrap().state.step, 1_000_000);
         assert_eq!(checkpoints.all().unwrap().len(), 2);

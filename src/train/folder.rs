@@ -11,9 +11,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::atomic;
 use crate::config::Config;
 use crate::data::Vocabulary;
-use crate::engine::nn::weights::write_atomically;
 use crate::error::{Error, Result};
 
 pub struct RunFolder {
@@ -43,7 +43,7 @@ impl RunFolder {
             vocabulary.save(run.vocabulary_path())?;
         }
         let text = format!("{header}\n{}", config.to_toml());
-        write_atomically(run.config_path(), text.as_bytes())?;
+        atomic::write(run.config_path(), text.as_bytes())?;
         Ok(run)
     }
 

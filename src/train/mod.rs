@@ -30,9 +30,9 @@ pub use self::stage::Kind;
 
 use self::log::EventLog;
 use self::stage::{At, Context, Figure, Stage};
+use crate::atomic;
 use crate::config::Config;
 use crate::data::{Dataset, Loader, save_png};
-use crate::engine::nn::weights::write_atomically;
 use crate::error::{Error, Result};
 
 /// What to train, on what, and where to leave it.
@@ -261,7 +261,7 @@ impl Session<'_> {
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let path = folder.join(format!("step-{step:06}.png"));
         let legend = stage.captions().join("\n") + "\n";
-        write_atomically(folder.join("captions.txt"), legend.as_bytes())?;
+        atomic::write(folder.join("captions.txt"), legend.as_bytes())?;
         save_png(&path, table.width, table.height, &table.pixels)?;
         let png = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         log.image(step, "samples", [table.width, table.height], &png)
@@ -276,7 +276,7 @@ impl Session<'_> {
         log.scalars(span.to, &[(figure.clone(), value)])?;
         let path = self.run.root().join(name).join("figures.json");
         let json = serde_json::json!({ "step": span.to, figure: value }).to_string();
-        write_atomically(path, json.as_bytes())
+        atomic::write(path, json.as_bytes())
     }
 }
 

@@ -54,8 +54,8 @@ pub struct Buffer {
 }
 
 const POOLED: usize = 4 * 1024;
+/// Bytes of tensors alive now.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
 static FREE: Mutex<FreeList> = Mutex::new(FreeList { by_size: BTreeMap::new(), elements: 0 });
 
 struct FreeList {
@@ -94,7 +94,6 @@ impl Buffer {
     /// `len` elements whose contents are unspecified.
     pub fn uninit(len: usize) -> Buffer {
         let live = LIVE.fetch_add(len * 4, Ordering::Relaxed) + len * 4;
-        PEAK.fetch_max(live, Ordering::Relaxed);
         if len < POOLED {
             return Buffer { data: vec![0.0; len], len };
         }
@@ -108,8 +107,7 @@ impl Buffer {
     }
 
     pub fn from_vec(data: Vec<f32>) -> Buffer {
-        let live = LIVE.fetch_add(data.len() * 4, Ordering::Relaxed) + data.len() * 4;
-        PEAK.fetch_max(live, Ordering::Relaxed);
+        LIVE.fetch_add(data.len() * 4, Ordering::Relaxed);
         Buffer { len: data.len(), data }
     }
 
@@ -137,11 +135,6 @@ impl Drop for Buffer {
             FREE.lock().unwrap().give(std::mem::take(&mut self.data));
         }
     }
-}
-
-/// Bytes of tensors alive now, and the most that ever were.
-pub fn memory() -> (usize, usize) {
-    (LIVE.load(Ordering::Relaxed), PEAK.load(Ordering::Relaxed))
 }
 
 #[cfg(test)]

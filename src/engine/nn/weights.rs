@@ -1,8 +1,7 @@
 //! Checkpoint files: safetensors, with the names and the shapes that PyTorch gives.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytemuck::{AnyBitPattern, cast_slice, pod_collect_to_vec};
@@ -10,6 +9,7 @@ use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use crate::atomic;
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 
@@ -103,7 +103,7 @@ impl Archive {
         let path = path.as_ref();
         let views = self.arrays.iter().map(|(name, array)| (name, array.view()));
         let bytes = safetensors::serialize(views, None).map_err(|e| Error::data(path, e.to_string()))?;
-        write_atomically(path, &bytes)
+        atomic::write(path, &bytes)
     }
 
     pub fn file(&self) -> &Path {
@@ -171,23 +171,4 @@ fn decode(path: &Path, name: &str, view: &TensorView) -> Result<Array> {
 /// Numbers in a byte buffer of any alignment.
 fn numbers<T: AnyBitPattern, U>(bytes: &[u8], f: impl Fn(T) -> U) -> Vec<U> {
     bytes.chunks_exact(size_of::<T>()).map(|b| f(bytemuck::pod_read_unaligned(b))).collect()
-}
-
-/// Writes a temporary sibling, flushes it to the disk and renames it over `path`.
-pub fn write_atomically(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-    let path = path.as_ref();
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let sibling = folder.join(format!(".{name}.{}.tmp", std::process::id()));
-    let write = || {
-        let mut file = File::create(&sibling)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&sibling, path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(|e| {
-        let _ = fs::remove_file(&sibling);
-        Error::io(path, e)
-    })
 }

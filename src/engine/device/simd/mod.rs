@@ -54,15 +54,6 @@ pub fn tile(vectors: usize, acc: &mut [f32], add: bool, a: Strided, segments: &[
     portable::tile(width, acc, add, a, segments, b);
 }
 
-/// What the tile runs on.
-pub fn name() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    if avx2::available() {
-        return "AVX2 + FMA";
-    }
-    "portable"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

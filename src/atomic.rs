@@ -1,19 +1,29 @@
 //! Files that are either whole or absent: written under a temporary name beside the target, then renamed.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Writes `bytes` to `path`; an interrupted write leaves whatever stood there before.
+/// Writes a sibling, flushes it to the disk and renames it over `path`; an interrupted write leaves whatever stood
+/// there before.
 ///
 /// # Errors
 /// `Io` when the folder does not exist or cannot be written.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
     let passing = beside(path);
-    fs::write(&passing, bytes).map_err(|source| Error::io(&passing, source))?;
-    fs::rename(&passing, path).map_err(|source| {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = File::create(&passing)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&passing, path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|source| {
         let _ = fs::remove_file(&passing);
         Error::io(path, source)
     })
