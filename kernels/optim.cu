@@ -129,6 +129,6 @@ extern "C" __global__ void __launch_bounds__(256)
     }
     if (threadIdx.x == 0) {
         y[0] = (float)shared[0];
-        y[1] = (float)(shared[0] - (double)y[0]);
+        y[1] = shared[0] < 3e38 ? (float)(shared[0] - (double)y[0]) : 0.0f;
     }
 }

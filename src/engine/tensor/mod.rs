@@ -16,7 +16,7 @@ use super::device::cuda::{self, Grid, IntBuffer, Ints, k};
 pub use super::device::range::range;
 pub use super::device::{self, DType, Device};
 pub use rng::Rng;
-pub use run::{Kernel, run, run_on};
+pub use run::{Kernel, run, run_many, run_on};
 pub use shape::Shape;
 pub use tape::{Grads, backward, no_grad, record};
 
