@@ -29,6 +29,12 @@ fn the_environment_sets_them() {
     assert_eq!((set.driver_version, set.max_ptx, set.memory_bytes), (12080, 8.7, 7 << 20));
     assert!(set.sticky_errors);
     // SAFETY: as above
-    unsafe { std::env::set_var("CUDAEMU_STICKY", "0") };
-    assert!(!Settings::from_environment().sticky_errors);
+    unsafe {
+        std::env::set_var("CUDAEMU_STICKY", "0");
+        std::env::set_var("CUDAEMU_PROF_FILE", "profile.jsonl");
+    }
+    let set = Settings::from_environment();
+    assert!(!set.sticky_errors);
+    assert_eq!((set.profile, set.check, set.threads), (true, 2, 1));
+    assert_eq!(set.profile_file, Some("profile.jsonl".into()));
 }
