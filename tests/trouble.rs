@@ -114,7 +114,7 @@ fn a_kernel_that_does_not_compile_is_shown_with_file_and_line() {
 }
 
 /// A demo so small that the emulated device trains it in seconds.
-const SMALL: [&str; 34] = [
+const SMALL: [&str; 36] = [
     "train",
     "--dataset",
     "demo",

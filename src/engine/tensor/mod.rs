@@ -229,7 +229,7 @@ impl Tensor {
 
     /// The same values stored as this thread's networks store activations.
     pub fn stored(&self) -> Tensor {
-        self.cast(device::activations())
+        self.cast(device::precision().storage())
     }
 
     /// The same elements in another shape, free of cost.
