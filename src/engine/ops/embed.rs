@@ -60,11 +60,13 @@ pub fn cases() -> Vec<Case> {
     let ids = |ids: &[i32], shape: &[usize]| Ids::new(ids.to_vec(), shape);
     let (words, classes) = (ids(&[0, 4, 4, 2, 0, 1], &[2, 3]), ids(&[3, 3, 1], &[3]));
     let drawn = |n: usize, rows: usize| Ids::new((0..n).map(|i| (i * i % 89 % rows) as i32).collect(), [n]);
-    let (caption, odd) = (drawn(360, 545).reshape([20, 18]), drawn(71, 97));
+    let (text, odd) = (drawn(360, 545).reshape([20, 18]), drawn(71, 97));
     vec![
         Case::new("embedding", "words", move |x| vec![embedding(&x[0], &words)]).input([6, 4]),
         Case::new("embedding", "classes", move |x| vec![embedding(&x[0], &classes)]).input([5, 3]),
-        Case::new("embedding", "many words", move |x| vec![embedding(&x[0], &caption)]).input([545, 300]).large(),
+        Case::new("embedding", "many words", move |x| vec![embedding(&x[0], &text)])
+            .input([545, 300])
+            .large(),
         Case::new("embedding", "odd width", move |x| vec![embedding(&x[0], &odd)]).input([97, 133]).large(),
     ]
 }

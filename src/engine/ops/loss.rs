@@ -46,9 +46,15 @@ pub fn cross_entropy(logits: &Tensor, targets: &Ids) -> Tensor {
                 }
             });
         };
-        run_on("cross_entropy_bwd", [&mut dx], [&dy, &saved, &log_sums], cpu, |g, [dx], [dy, x, log_sums]| {
-            k::loss_cross_entropy_bwd(g, Grid::elements(n * v), dx, dy, x, log_sums, targets.on(g), dims);
-        });
+        run_on(
+            "cross_entropy_bwd",
+            [&mut dx],
+            [&dy, &saved, &log_sums],
+            cpu,
+            |g, [dx], [dy, x, log_sums]| {
+                k::loss_cross_entropy_bwd(g, Grid::elements(n * v), dx, dy, x, log_sums, targets.on(g), dims);
+            },
+        );
         [Some(dx)]
     })
 }
@@ -108,9 +114,15 @@ pub fn kl(mu: &Tensor, logvar: &Tensor) -> Tensor {
         let [mu, logvar] = &saved;
         let grid = Grid::packs(n);
         let dmu = want_mu.then(|| {
-            each("kl_bwd", mu, &dy, |m, factor| factor * m, |g, [dmu], [mu, dy]| {
-                k::loss_kl_mu_bwd(g, grid, dmu, dy, mu, n as i32);
-            })
+            each(
+                "kl_bwd",
+                mu,
+                &dy,
+                |m, factor| factor * m,
+                |g, [dmu], [mu, dy]| {
+                    k::loss_kl_mu_bwd(g, grid, dmu, dy, mu, n as i32);
+                },
+            )
         });
         let dlogvar = want_logvar.then(|| {
             let cpu = |l: f32, factor: f32| 0.5 * factor * (exp(l) - 1.0);
@@ -143,13 +155,15 @@ fn each(
 
 pub fn cases() -> Vec<Case> {
     let classes = Ids::new(vec![2, -1, 0, 6, 3], [5]);
-    let drawn = |n: i32, v: i32| Ids::new((0..n).map(|i| if i % 7 == 3 { -1 } else { i * 113 % v }).collect(), [n as usize]);
-    let (caption, few) = (drawn(54, 1450), drawn(17, 2112));
+    let drawn = |n: i32, v: i32| {
+        Ids::new((0..n).map(|i| if i % 7 == 3 { -1 } else { i * 113 % v }).collect(), [n as usize])
+    };
+    let (text, few) = (drawn(54, 1450), drawn(17, 2112));
     vec![
         Case::new("cross_entropy", "one row left out", move |x| vec![cross_entropy(&x[0], &classes)])
             .input_in([5, 7], -3.0, 3.0)
             .bf16(&[0]),
-        Case::new("cross_entropy", "many words", move |x| vec![cross_entropy(&x[0], &caption)])
+        Case::new("cross_entropy", "many words", move |x| vec![cross_entropy(&x[0], &text)])
             .input_in([54, 1450], -3.0, 3.0)
             .large()
             .bf16(&[0]),
@@ -194,7 +208,8 @@ mod tests {
     fn over_many_chunks_the_gradient_is_softmax_less_the_target() {
         let (n, v) = (500, 301);
         let x = crate::engine::tensor::Rng::new(4, 0).normal([n, v]).leaf();
-        let targets = Ids::new((0..n as i32).map(|i| if i % 5 == 0 { -1 } else { i * 7 % 301 }).collect(), [n]);
+        let targets =
+            Ids::new((0..n as i32).map(|i| if i % 5 == 0 { -1 } else { i * 7 % 301 }).collect(), [n]);
         let grads = crate::engine::tensor::backward(&cross_entropy(&x, &targets), &[&x]);
         let p = crate::engine::ops::softmax::softmax(&x.detach());
         for (i, g) in grads.get(&x).unwrap().as_slice().iter().enumerate() {

@@ -139,11 +139,7 @@ pub fn global_avg_pool(x: &Tensor) -> Tensor {
 
 /// y = Σ x over each window / divisor(its pixels)
 #[track_caller]
-fn average(
-    x: &Tensor,
-    windows: Windows,
-    divisor: impl Fn(usize) -> f32 + Send + Sync + 'static,
-) -> Tensor {
+fn average(x: &Tensor, windows: Windows, divisor: impl Fn(usize) -> f32 + Send + Sync + 'static) -> Tensor {
     let ([b, h, w, c], [oh, ow]) = (x.dims(), windows.size());
     let mut y = x.empty([b, oh, ow, c]);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
@@ -188,8 +184,10 @@ fn average(
 }
 
 pub fn cases() -> Vec<Case> {
-    let max = |name, k, stride, pad| Case::new("max_pool", name, move |x| vec![max_pool(&x[0], k, stride, pad)]);
-    let avg = |name, k, stride, pad| Case::new("avg_pool", name, move |x| vec![avg_pool(&x[0], k, stride, pad)]);
+    let max =
+        |name, k, stride, pad| Case::new("max_pool", name, move |x| vec![max_pool(&x[0], k, stride, pad)]);
+    let avg =
+        |name, k, stride, pad| Case::new("avg_pool", name, move |x| vec![avg_pool(&x[0], k, stride, pad)]);
     let adaptive =
         |name, size| Case::new("adaptive_avg_pool", name, move |x| vec![adaptive_avg_pool(&x[0], size)]);
     let global = |name| Case::new("global_avg_pool", name, |x| vec![global_avg_pool(&x[0])]);

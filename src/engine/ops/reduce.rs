@@ -141,7 +141,10 @@ pub fn cases() -> Vec<Case> {
             .large()
             .bf16(&[0]),
         Case::new("mean_rows", "", |x| vec![mean_rows(&x[0])]).input([3, 4, 5]).bf16(&[0]),
-        Case::new("mean_rows", "shared rows", |x| vec![mean_rows(&x[0])]).input([2, 4200, 5]).large().bf16(&[0]),
+        Case::new("mean_rows", "shared rows", |x| vec![mean_rows(&x[0])])
+            .input([2, 4200, 5])
+            .large()
+            .bf16(&[0]),
         Case::new("mean_rows", "shared rows in packs", |x| vec![mean_rows(&x[0])])
             .input([3, 700, 64])
             .large()

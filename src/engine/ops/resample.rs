@@ -144,15 +144,24 @@ pub fn cases() -> Vec<Case> {
             .input([2, 16, 16, 32])
             .large()
             .bf16(&[0]),
-        Case::new("nearest", "uneven", |x| vec![nearest(&x[0], 41, 29)]).input([2, 13, 37, 17]).large().bf16(&[0]),
+        Case::new("nearest", "uneven", |x| vec![nearest(&x[0], 41, 29)])
+            .input([2, 13, 37, 17])
+            .large()
+            .bf16(&[0]),
         Case::new("bilinear", "larger", |x| vec![bilinear(&x[0], 7, 6)]).input([2, 3, 4, 3]).bf16(&[0]),
         Case::new("bilinear", "smaller", |x| vec![bilinear(&x[0], 3, 2)]).input([2, 5, 7, 3]).bf16(&[0]),
-        Case::new("bilinear", "256 to 299", |x| vec![bilinear(&x[0], 75, 75)]).input([2, 64, 64, 3]).large().bf16(&[0]),
+        Case::new("bilinear", "256 to 299", |x| vec![bilinear(&x[0], 75, 75)])
+            .input([2, 64, 64, 3])
+            .large()
+            .bf16(&[0]),
         Case::new("bilinear", "double in packs", |x| vec![bilinear(&x[0], 34, 30)])
             .input([2, 17, 15, 32])
             .large()
             .bf16(&[0]),
-        Case::new("bilinear", "much smaller", |x| vec![bilinear(&x[0], 9, 14)]).input([2, 61, 50, 8]).large().bf16(&[0]),
+        Case::new("bilinear", "much smaller", |x| vec![bilinear(&x[0], 9, 14)])
+            .input([2, 61, 50, 8])
+            .large()
+            .bf16(&[0]),
     ]
 }
 

@@ -145,7 +145,13 @@ pub fn transpose(x: &Tensor, perm: &[usize]) -> Tensor {
     run_on("transpose", [&mut y], [x], cpu, |g, [y], [x]| match matrices {
         Some([batch, rows, cols]) => {
             let grid = Grid::new([batch * rows.div_ceil(32) * cols.div_ceil(32), 1, 1], 256);
-            k::shape_matrix_transpose_fwd(g, grid, y, x, k::MatrixDims { rows: rows as i32, cols: cols as i32 });
+            k::shape_matrix_transpose_fwd(
+                g,
+                grid,
+                y,
+                x,
+                k::MatrixDims { rows: rows as i32, cols: cols as i32 },
+            );
         }
         None => turn_cuda(g, y, x, dims, &strides),
     });
@@ -199,7 +205,8 @@ pub fn tile(s: &Tensor, h: usize, w: usize) -> Tensor {
 }
 
 pub fn cases() -> Vec<Case> {
-    let turned = |name, perm: &'static [usize]| Case::new("transpose", name, move |x| vec![transpose(&x[0], perm)]);
+    let turned =
+        |name, perm: &'static [usize]| Case::new("transpose", name, move |x| vec![transpose(&x[0], perm)]);
     vec![
         Case::new("concat", "channels", |x| vec![concat(&[&x[0], &x[1], &x[0]], 3)])
             .input([2, 3, 2, 4])
@@ -222,8 +229,14 @@ pub fn cases() -> Vec<Case> {
             .bf16(&[0, 1, 2]),
         Case::new("slice", "channels", |x| vec![slice(&x[0], 2, 1, 3)]).input([2, 3, 5]).bf16(&[0]),
         Case::new("slice", "rows", |x| vec![slice(&x[0], 0, 2, 2)]).input([5, 3]).bf16(&[0]),
-        Case::new("slice", "packs", |x| vec![slice(&x[0], 3, 32, 16)]).input([2, 9, 11, 64]).large().bf16(&[0]),
-        Case::new("slice", "half packs", |x| vec![slice(&x[0], 1, 100, 100)]).input([37, 300]).large().bf16(&[0]),
+        Case::new("slice", "packs", |x| vec![slice(&x[0], 3, 32, 16)])
+            .input([2, 9, 11, 64])
+            .large()
+            .bf16(&[0]),
+        Case::new("slice", "half packs", |x| vec![slice(&x[0], 1, 100, 100)])
+            .input([37, 300])
+            .large()
+            .bf16(&[0]),
         Case::new("slice", "middle", |x| vec![slice(&x[0], 1, 3, 4)]).input([3, 9, 133]).large().bf16(&[0]),
         turned("to NCHW", &[0, 3, 1, 2]).input([2, 3, 4, 5]).bf16(&[0]),
         turned("matrix", &[1, 0]).input([3, 7]).bf16(&[0]),

@@ -62,7 +62,11 @@ fn layout(y: Out, c: usize) -> (Grid, k::SoftmaxDims, Team) {
     let pieces = if c.is_multiple_of(pack) { c / pack } else { c };
     let lanes = pieces.next_power_of_two().min(32);
     let dims = k::SoftmaxDims { rows: rows as i32, c: c as i32, lanes: lanes as i32 };
-    if pieces > 512 { (Grid::new([rows, 1, 1], 256), dims, Team::Block) } else { (Grid::elements(rows * lanes), dims, Team::Lanes) }
+    if pieces > 512 {
+        (Grid::new([rows, 1, 1], 256), dims, Team::Block)
+    } else {
+        (Grid::elements(rows * lanes), dims, Team::Lanes)
+    }
 }
 
 /// dx = y · (dy - Σ dy · y)
@@ -77,10 +81,22 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("softmax", "rows", |x| vec![softmax(&x[0])]).input_in([5, 13], -3.0, 3.0).bf16(&[0]),
         Case::new("softmax", "image", |x| vec![softmax(&x[0])]).input([2, 3, 3, 6]).bf16(&[0]),
-        Case::new("softmax", "few columns", |x| vec![softmax(&x[0])]).input_in([701, 3], -3.0, 3.0).large().bf16(&[0]),
-        Case::new("softmax", "words", |x| vec![softmax(&x[0])]).input_in([2, 200, 18], -3.0, 3.0).large().bf16(&[0]),
-        Case::new("softmax", "packs", |x| vec![softmax(&x[0])]).input_in([131, 64], -3.0, 3.0).large().bf16(&[0]),
-        Case::new("softmax", "a warp a row", |x| vec![softmax(&x[0])]).input_in([19, 257], -3.0, 3.0).large().bf16(&[0]),
+        Case::new("softmax", "few columns", |x| vec![softmax(&x[0])])
+            .input_in([701, 3], -3.0, 3.0)
+            .large()
+            .bf16(&[0]),
+        Case::new("softmax", "words", |x| vec![softmax(&x[0])])
+            .input_in([2, 200, 18], -3.0, 3.0)
+            .large()
+            .bf16(&[0]),
+        Case::new("softmax", "packs", |x| vec![softmax(&x[0])])
+            .input_in([131, 64], -3.0, 3.0)
+            .large()
+            .bf16(&[0]),
+        Case::new("softmax", "a warp a row", |x| vec![softmax(&x[0])])
+            .input_in([19, 257], -3.0, 3.0)
+            .large()
+            .bf16(&[0]),
         Case::new("softmax", "a block a row", |x| vec![softmax(&x[0])])
             .input_in([9, 4128], -3.0, 3.0)
             .large()
