@@ -45,6 +45,7 @@ impl Emulated {
     }
 }
 
+#[allow(dead_code)]
 /// None where there is no NVRTC: then the test is left out, which CI does not allow.
 pub fn cuda() -> Option<&'static Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
