@@ -14,6 +14,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::engine::device;
+use crate::engine::tensor::Precision;
+use crate::error::caught;
+
 #[derive(Parser)]
 #[command(
     name = "engine",
@@ -48,6 +52,33 @@ struct Threads {
     threads: usize,
 }
 
+/// What computes.
+#[derive(clap::Args)]
+struct Machine {
+    /// Where to compute: cpu, cuda:N, or auto, which takes the first GPU that works and else the CPU
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    device: String,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum PrecisionName {
+    F32,
+    Tf32,
+    Bf16,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Precision {
+        match name {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Tf32 => Precision::Tf32,
+            PrecisionName::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
 /// A run folder, as `train --out` left it.
 #[derive(clap::Args)]
 struct Run {
@@ -57,14 +88,15 @@ struct Run {
 }
 
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let result = caught(|| match command {
         Command::Train(args) => train::run(args),
         Command::Infer(args) => infer::run(args),
         Command::Caption(args) => caption::run(args),
         Command::Info(args) => info::run(args),
         Command::Data(command) => data::run(command),
-    };
-    match result {
+    });
+    match result.unwrap_or_else(|error| Err(error.into())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if nobody_listens(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -97,6 +129,19 @@ fn told(error: &anyhow::Error) -> String {
 
 impl Threads {
     fn set(&self) -> anyhow::Result<()> {
-        Ok(crate::engine::device::cpu::set_threads(self.threads)?)
+        Ok(device::cpu::set_threads(self.threads)?)
+    }
+}
+
+impl Machine {
+    /// From now on this thread computes there; where `auto` takes the CPU, it says why.
+    fn set(&self) -> anyhow::Result<()> {
+        self.threads.set()?;
+        let (device, why) = device::open(&self.device)?;
+        if let Some(why) = why {
+            eprintln!("note: computing on the CPU: {}", why.lines().next().unwrap_or_default());
+        }
+        device::set(&device);
+        Ok(())
     }
 }

@@ -88,7 +88,7 @@ impl Param {
             Layout::Count => Array::count(tensor.item() as u64),
             Layout::Filter => {
                 let [o, r, s, i] = tensor.dims();
-                Array::f32(&[o, i, r, s], swap_last_two(tensor.as_slice(), r * s, i))
+                Array::f32(&[o, i, r, s], swap_last_two(&tensor.to_vec(), r * s, i))
             }
         }
     }
