@@ -100,10 +100,13 @@ struct Windows {
         p = x + (in ? base[i] + r * line + e : 0);
         return in;
     }
-    __device__ real element(int i, int j) const {
-        int row = r, at = e + j;
-        while (at >= run) at -= run, row++;
-        return inside(i, row, at) ? x[base[i] + row * line + at] : real{};
+    __device__ void gather(int i, real (&to)[T::CHUNK]) const {
+        int row = r, at = e;
+#pragma unroll
+        for (int j = 0; j < T::CHUNK; j++) {
+            to[j] = inside(i, row, at) ? x[base[i] + row * line + at] : real{};
+            if (++at == run) at = 0, row++;
+        }
     }
     __device__ void advance() {
         e += T::BK;
@@ -135,23 +138,31 @@ struct WindowsAcross {
         packed = d.cin % T::CHUNK == 0;
         r = (first + Place::row()) / run, e = (first + Place::row()) % run;
     }
-    __device__ bool find(int at, int row, int e, int& offset) const {
+    // Where the window of output `at` begins: row and element of its picture, and offset of them in x.
+    __device__ bool find(int at, int& top, int& left, int& offset) const {
         int b, i, j;
         split_pixel(d, at, b, i, j);
-        int top = i * d.stride[0] + p.origin[0] + row, left = (j * d.stride[1] + p.origin[1]) * d.cin + e;
+        top = i * d.stride[0] + p.origin[0], left = (j * d.stride[1] + p.origin[1]) * d.cin;
         offset = (b * d.image[0] + top) * line + left;
-        return at < end && row < p.taps[0] && (unsigned)top < (unsigned)d.image[0] && (unsigned)left < (unsigned)line;
+        return at < end;
+    }
+    __device__ bool inside(int top, int left) const {
+        return (unsigned)top < (unsigned)d.image[0] && (unsigned)left < (unsigned)line;
     }
     __device__ bool chunk(int i, const real*& to) const {
-        int offset;
-        bool in = find(k + Place::k(i), r, e, offset);
-        to = x + (in ? offset : 0);
+        int top, left, offset;
+        bool in = find(k + Place::k(i), top, left, offset) && r < p.taps[0] && inside(top + r, left + e);
+        to = x + (in ? offset + r * line + e : 0);
         return in;
     }
-    __device__ real element(int i, int j) const {
-        int row = r, at = e + j, offset;
-        while (at >= run) at -= run, row++;
-        return find(k + Place::k(i), row, at, offset) ? x[offset] : real{};
+    __device__ void gather(int i, real (&to)[T::CHUNK]) const {
+        int top, left, offset, row = r, at = e;
+        bool in = find(k + Place::k(i), top, left, offset);
+#pragma unroll
+        for (int j = 0; j < T::CHUNK; j++) {
+            to[j] = in && row < p.taps[0] && inside(top + row, left + at) ? x[offset + row * line + at] : real{};
+            if (++at == run) at = 0, row++;
+        }
     }
     __device__ void advance() { k += T::BK; }
 };
@@ -184,9 +195,10 @@ struct Gradients {
         to = dy + (in ? offset(at) : 0);
         return in;
     }
-    __device__ real element(int i, int j) const {
-        int at = k + Place::k(i);
-        return at < end && n + j < d.cout ? dy[offset(at) + j] : real{};
+    __device__ void gather(int i, real (&to)[T::CHUNK]) const {
+        int at = k + Place::k(i), from = offset(at);
+#pragma unroll
+        for (int j = 0; j < T::CHUNK; j++) to[j] = at < end && n + j < d.cout ? dy[from + j] : real{};
     }
     __device__ void advance() { k += T::BK; }
 };
@@ -305,22 +317,22 @@ __device__ __forceinline__ void outer(float* dw, const real* dy, const real* x, 
 
 // The tiles: 128×128 and 128×64 for many channels, 64×64 for small images, 128×32 for few channels.
 
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS_256)
 conv_slide_128x128(real* y, float* parts, float* moments, const real* x, const real* w, const float* bias, SlideDims d) {
     slide<Tile<NATIVE, 128, 128, 64, 32>>(y, parts, moments, x, w, bias, d);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 4)
+extern "C" __global__ void __launch_bounds__(128, BLOCKS_128)
 conv_slide_128x64(real* y, float* parts, float* moments, const real* x, const real* w, const float* bias, SlideDims d) {
     slide<Tile<NATIVE, 128, 64, 64, 32>>(y, parts, moments, x, w, bias, d);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 4)
+extern "C" __global__ void __launch_bounds__(128, BLOCKS_128)
 conv_slide_64x64(real* y, float* parts, float* moments, const real* x, const real* w, const float* bias, SlideDims d) {
     slide<Tile<NATIVE, 64, 64, 32, 32>>(y, parts, moments, x, w, bias, d);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 4)
+extern "C" __global__ void __launch_bounds__(128, BLOCKS_128)
 conv_slide_128x32(real* y, float* parts, float* moments, const real* x, const real* w, const float* bias, SlideDims d) {
     slide<Tile<NATIVE, 128, 32, 32, 32>>(y, parts, moments, x, w, bias, d);
 }
@@ -347,12 +359,12 @@ conv_slide_128x32_tf32(real* y, float* parts, float* moments, const real* x, con
 
 // Weight gradients.
 
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS_256)
 conv_outer_128x128_bwd_w(float* dw, const real* dy, const real* x, SlideDims d) {
     outer<Tile<NATIVE, 128, 128, 64, 32>>(dw, dy, x, d);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 4)
+extern "C" __global__ void __launch_bounds__(128, BLOCKS_128)
 conv_outer_64x64_bwd_w(float* dw, const real* dy, const real* x, SlideDims d) {
     outer<Tile<NATIVE, 64, 64, 32, 32>>(dw, dy, x, d);
 }
@@ -373,20 +385,15 @@ conv_outer_64x64_tf32_bwd_w(float* dw, const real* dy, const real* x, SlideDims 
 extern "C" __global__ void __launch_bounds__(256)
 conv_join_fwd(real* __restrict__ y, const float* __restrict__ parts, const float* __restrict__ bias, int n, int cout, int splits) {
     for (int i = thread_index(); i < n; i += thread_count()) {
-        float sum = bias ? bias[i % cout] : 0.0f;
-        for (int s = 0; s < splits; s++) sum += parts[(long long)s * n + i];
-        set(y[i], sum);
+        float sum = join_parts(parts + i, n, splits);
+        set(y[i], bias ? sum + bias[i % cout] : sum);
     }
 }
 
 // dw[i] = Σ_s parts[s, i], in the order of s.
 extern "C" __global__ void __launch_bounds__(256)
 conv_join_bwd_w(float* __restrict__ dw, const float* __restrict__ parts, int n, int splits) {
-    for (int i = thread_index(); i < n; i += thread_count()) {
-        float sum = 0.0f;
-        for (int s = 0; s < splits; s++) sum += parts[(long long)s * n + i];
-        dw[i] = sum;
-    }
+    for (int i = thread_index(); i < n; i += thread_count()) dw[i] = join_parts(parts + i, n, splits);
 }
 
 // dw[Cout,3,3,Cin] from the gradients [4 phases, splits, Cout, 2,2, Cin] of the taps that the 3×3 were summed to: in each
@@ -401,8 +408,8 @@ conv_fold_bwd_w(float* __restrict__ dw, const float* __restrict__ parts, int cou
         for (int phase = 0; phase < 4; phase++) {
             // Phase 0 sees tap 0 | 1, 2; phase 1 sees 0, 1 | 2.
             int r = tap / 3 > (phase >> 1), s = tap % 3 > (phase & 1);
-            for (int split = 0; split < splits; split++)
-                sum += parts[(((long long)(phase * splits + split) * cout + o) * 4 + r * 2 + s) * cin + c];
+            long long share = (long long)cout * 4 * cin;
+            sum += join_parts(parts + phase * splits * share + (o * 4 + r * 2 + s) * cin + c, share, splits);
         }
         dw[i] = sum;
     }

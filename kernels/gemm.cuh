@@ -20,6 +20,9 @@ constexpr Arithmetic NATIVE = FMA;
 // TF32 kernels are empty where they cannot run.
 constexpr bool HAS_TF32 = TENSOR_CORES && sizeof(real) == 4;
 
+// Blocks of 256 and of 128 threads that a multiprocessor shall hold: plain multiply-adds want the registers instead.
+constexpr int BLOCKS_256 = NATIVE == FMA ? 1 : 2, BLOCKS_128 = NATIVE == FMA ? 3 : 4;
+
 extern __shared__ __align__(128) char shared_bytes[];
 
 // ---------------------------------------------------------------- shapes
@@ -75,9 +78,9 @@ struct Layout<T, ROWS, false> {
 
 // ---------------------------------------------------------------- loaders
 
-// A loader says where the chunk of pass i lies and whether it lies inside (`chunk`), what element j of it is
-// (`element`, zero outside), and goes one slice of K further (`advance`). `packed`: whether chunks are 16 bytes that lie
-// together on their boundary, wholly inside or wholly outside.
+// A loader says where the chunk of pass i lies and whether it lies inside (`chunk`), collects its elements one by one,
+// zeros outside (`gather`), and goes one slice of K further (`advance`). `packed`: whether chunks are 16 bytes that lie
+// together on their boundary, wholly inside or wholly outside (or filled up with zeros).
 
 // Rows of a matrix, K along them: element (row, k) is data[row·stride + k].
 template <class T, int ROWS>
@@ -102,8 +105,9 @@ struct Along {
         p = data + (inside ? rows[i] + k : 0);
         return inside;
     }
-    __device__ real element(int i, int j) const {
-        return rows[i] >= 0 && k + j < end ? data[rows[i] + k + j] : real{};
+    __device__ void gather(int i, real (&to)[T::CHUNK]) const {
+#pragma unroll
+        for (int j = 0; j < T::CHUNK; j++) to[j] = rows[i] >= 0 && k + j < end ? data[rows[i] + k + j] : real{};
     }
     __device__ void advance() { k += T::BK; }
 };
@@ -125,9 +129,10 @@ struct Across {
         p = data + (inside ? at * stride + row : 0);
         return inside;
     }
-    __device__ real element(int i, int j) const {
+    __device__ void gather(int i, real (&to)[T::CHUNK]) const {
         int at = k + Place::k(i);
-        return at < end && row + j < count ? data[at * stride + row + j] : real{};
+#pragma unroll
+        for (int j = 0; j < T::CHUNK; j++) to[j] = at < end && row + j < count ? data[at * stride + row + j] : real{};
     }
     __device__ void advance() { k += T::BK; }
 };
@@ -149,8 +154,7 @@ __device__ __forceinline__ void load_slice(char* to, Loader& from) {
                 real elements[T::CHUNK];
                 uint4 whole;
             } chunk;
-#pragma unroll
-            for (int j = 0; j < T::CHUNK; j++) chunk.elements[j] = from.element(i, j);
+            from.gather(i, chunk.elements);
             *reinterpret_cast<uint4*>(to + Loader::Place::mine(i)) = chunk.whole;
         }
     }
@@ -374,20 +378,19 @@ __device__ __forceinline__ const float* multiply(A a, B b, int slices) {
             load_slice<T>(stage, a);
             load_slice<T>(stage + T::A_BYTES, b);
         };
-#pragma unroll
-        for (int slice = 0; slice < T::STAGES - 1; slice++) {
-            if (slice < slices) load(slice);
-            commit_copies();
-        }
 #pragma unroll 1
-        for (int slice = 0; slice < slices; slice++) {
-            wait_copies<T::STAGES - 2>();
-            __syncthreads();
-            // The buffer that everyone has just finished with.
+        for (int slice = 1 - T::STAGES; slice < slices; slice++) {
+            if (slice >= 0) {
+                wait_copies<T::STAGES - 2>();
+                __syncthreads();
+            }
+            // Into the buffer that everyone has just finished with.
             if (slice + T::STAGES - 1 < slices) load(slice + T::STAGES - 1);
             commit_copies();
-            const char* stage = shared_bytes + slice % T::STAGES * T::STAGE_BYTES;
-            sums.add(stage, stage + T::A_BYTES);
+            if (slice >= 0) {
+                const char* stage = shared_bytes + slice % T::STAGES * T::STAGE_BYTES;
+                sums.add(stage, stage + T::A_BYTES);
+            }
         }
         wait_copies<0>();
         __syncthreads();
@@ -440,4 +443,12 @@ __device__ __forceinline__ void store_some(T* to, const Pack<real>& x, int count
 // the shift.
 __device__ __forceinline__ int quotient(int n, const unsigned (&divisor)[3]) {
     return divisor[0] == 1 ? n : (int)(__umulhi((unsigned)n, divisor[1]) >> divisor[2]);
+}
+
+// Σ_s parts[s·stride], in the order of s.
+__device__ __forceinline__ float join_parts(const float* parts, long long stride, int splits) {
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int s = 0; s < splits; s++) sum += parts[s * stride];
+    return sum;
 }
