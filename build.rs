@@ -1,10 +1,24 @@
-//! Tells the binary what it was built from and for: git revision, target, CPU features.
+//! Before the crate: the typed launchers of kernels/*.cu, and what the binary was built from and for.
+//!
+//! The kernels' text goes into the binary. For every `extern "C" __global__` function a Rust function of the same
+//! name is written, and for every struct a `#[repr(C)]` twin, so that a wrong argument is a compile error of Rust.
 
 use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=kernels");
+    let out =
+        PathBuf::from(env::var_os("OUT_DIR").expect("cargo names a folder for what build scripts write"));
+    fs::write(out.join("kernels.rs"), launchers(Path::new("kernels"))).expect("that folder can be written");
+    revision();
+}
+
+fn revision() {
     if let Some(folder) = git(&["rev-parse", "--absolute-git-dir"]) {
         println!("cargo:rerun-if-changed={folder}/HEAD");
         println!("cargo:rerun-if-changed={folder}/logs/HEAD");
@@ -19,4 +33,282 @@ fn main() {
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok().filter(|o| o.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_string())
+}
+
+// ---------------------------------------------------------------- launchers
+
+/// The Rust text: sources, twins of structs, one launcher a kernel.
+fn launchers(folder: &Path) -> String {
+    let mut sources: Vec<(String, PathBuf, String)> = Vec::new();
+    for entry in fs::read_dir(folder).expect("the folder of the kernels") {
+        let path = entry.expect("an entry of the folder of the kernels").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".cu") || name.ends_with(".cuh") {
+            let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            sources.push((name, path, text));
+        }
+    }
+    sources.sort();
+    let (mut structs, mut kernels) = (Vec::new(), Vec::new());
+    for (name, _, text) in &sources {
+        let tokens = tokens(text);
+        structs.extend(structs_of(name, &tokens));
+        kernels.extend(kernels_of(name, &tokens));
+    }
+    let mut rust = String::new();
+    write_sources(&mut rust, &sources);
+    let passed = passed_structs(&structs, &kernels);
+    structs.iter().filter(|s| passed.contains(&s.name)).for_each(|s| s.write(&mut rust));
+    kernels.iter().for_each(|k| k.write(&mut rust, &structs));
+    let names: Vec<String> = kernels.iter().map(|k| k.constant()).collect();
+    let _ = writeln!(
+        rust,
+        "pub const KERNELS: &[&Kernel] = &[{}];",
+        names.iter().map(|n| format!("&{n}, ")).collect::<String>()
+    );
+    rust
+}
+
+fn write_sources(rust: &mut String, sources: &[(String, PathBuf, String)]) {
+    let _ = writeln!(
+        rust,
+        "/// Name and text of every kernel file and header.\npub const SOURCES: &[(&str, &str)] = &["
+    );
+    for (name, path, _) in sources {
+        let path = fs::canonicalize(path).expect("a file that was just read");
+        let _ = writeln!(rust, "    ({name:?}, include_str!({path:?})),");
+    }
+    let _ = writeln!(rust, "];\n");
+}
+
+/// The structs that cross from Rust to a kernel, by value or as rows of a table.
+fn passed_structs(structs: &[Struct], kernels: &[Kernel]) -> Vec<String> {
+    let types = kernels.iter().flat_map(|k| &k.parameters).map(|p| p.kind.clone());
+    structs.iter().map(|s| s.name.clone()).filter(|n| n != "bf16" && types.clone().any(|t| t == *n)).collect()
+}
+
+struct Field {
+    kind: String,
+    name: String,
+    /// Elements, where it is an array.
+    count: Option<usize>,
+}
+
+struct Struct {
+    name: String,
+    fields: Vec<Field>,
+}
+
+struct Parameter {
+    kind: String,
+    name: String,
+    constant: bool,
+    pointer: bool,
+}
+
+struct Kernel {
+    file: String,
+    name: String,
+    parameters: Vec<Parameter>,
+}
+
+/// Words and single marks, without comments and preprocessor lines.
+fn tokens(text: &str) -> Vec<String> {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("/*") {
+        plain.push_str(&rest[..at]);
+        rest = rest[at..].find("*/").map_or("", |end| &rest[at + end + 2..]);
+    }
+    plain.push_str(rest);
+    let lines = plain
+        .lines()
+        .map(|l| l.split("//").next().unwrap_or(""))
+        .filter(|l| !l.trim_start().starts_with('#'));
+    let mut found: Vec<String> = Vec::new();
+    for line in lines {
+        let mut word = String::new();
+        for c in line.chars().chain([' ']) {
+            if c.is_alphanumeric() || c == '_' {
+                word.push(c);
+                continue;
+            }
+            if !word.is_empty() {
+                found.push(std::mem::take(&mut word));
+            }
+            if !c.is_whitespace() {
+                found.push(c.to_string());
+            }
+        }
+    }
+    found
+}
+
+/// The type at the start of `tokens` and what follows it: `unsigned long long x` -> ("unsigned long long", [x]).
+fn split_type(tokens: &[String]) -> (String, &[String]) {
+    let builtin = ["unsigned", "long", "int", "float", "short", "char", "double"];
+    let words = tokens.iter().take_while(|t| builtin.contains(&t.as_str())).count().max(1);
+    (tokens[..words].join(" "), &tokens[words..])
+}
+
+/// `struct Name { int a, b; float c[4]; };` where all fields are of plain types.
+fn structs_of(file: &str, tokens: &[String]) -> Vec<Struct> {
+    let mut found = Vec::new();
+    for (i, window) in tokens.windows(3).enumerate() {
+        let [keyword, name, open] = window else { continue };
+        if keyword != "struct" || open != "{" {
+            continue;
+        }
+        let body = &tokens[i + 3..];
+        let end = body
+            .iter()
+            .position(|t| t == "}")
+            .unwrap_or_else(|| panic!("{file}: struct {name} does not end"));
+        let mut fields = Vec::new();
+        let plain = body[..end].split(|t| t == ";").filter(|d| !d.is_empty()).all(|declaration| {
+            let (kind, names) = split_type(declaration);
+            names.split(|t| t == ",").all(|name| {
+                let count = match name {
+                    [_] => None,
+                    [_, open, count, close] if open == "[" && close == "]" => count.parse().ok(),
+                    _ => return false,
+                };
+                fields.push(Field { kind: kind.clone(), name: name[0].clone(), count });
+                true
+            })
+        });
+        if plain {
+            found.push(Struct { name: name.clone(), fields });
+        }
+    }
+    found
+}
+
+/// `extern "C" __global__ void [__launch_bounds__(..)] name(parameters)`
+fn kernels_of(file: &str, tokens: &[String]) -> Vec<Kernel> {
+    let starts = tokens.iter().enumerate().filter(|(_, t)| *t == "__global__").map(|(i, _)| i);
+    let mut found = Vec::new();
+    for start in starts {
+        let rest = &tokens[start + 1..];
+        let mut at = rest.iter().position(|t| t == "void").map_or(0, |v| v + 1);
+        if rest[at] == "__launch_bounds__" {
+            at += rest[at..].iter().position(|t| t == ")").unwrap_or(0) + 1;
+        }
+        let (name, list) = (rest[at].clone(), &rest[at + 2..]);
+        let end = list
+            .iter()
+            .position(|t| t == ")")
+            .unwrap_or_else(|| panic!("{file}: {name} has no end of parameters"));
+        let parameters = list[..end].split(|t| t == ",").map(|p| parameter(file, &name, p)).collect();
+        found.push(Kernel { file: file.to_string(), name, parameters });
+    }
+    found
+}
+
+fn parameter(file: &str, kernel: &str, tokens: &[String]) -> Parameter {
+    let constant = tokens.iter().any(|t| t == "const");
+    let pointer = tokens.iter().any(|t| t == "*");
+    let words: Vec<String> =
+        tokens.iter().filter(|t| !["const", "*", "__restrict__"].contains(&t.as_str())).cloned().collect();
+    let (kind, rest) = split_type(&words);
+    let [name] = rest else { panic!("{file}: {kernel}: cannot read the parameter '{}'", tokens.join(" ")) };
+    Parameter { kind, name: name.clone(), constant, pointer }
+}
+
+/// The Rust twin of a plain type.
+fn scalar(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "int" => "i32",
+        "unsigned" | "unsigned int" => "u32",
+        "float" => "f32",
+        "long long" => "i64",
+        "unsigned long long" => "u64",
+        _ => return None,
+    })
+}
+
+impl Struct {
+    fn write(&self, rust: &mut String) {
+        let _ = writeln!(
+            rust,
+            "#[repr(C)]\n#[derive(Clone, Copy, Debug, PartialEq)]\npub struct {} {{",
+            self.name
+        );
+        for Field { kind, name, count } in &self.fields {
+            let kind = scalar(kind)
+                .unwrap_or_else(|| panic!("{}: the type {kind} of {name} has no twin", self.name));
+            let kind = count.map_or(kind.to_string(), |n| format!("[{kind}; {n}]"));
+            let _ = writeln!(rust, "    pub {name}: {kind},");
+        }
+        let _ = writeln!(rust, "}}\n");
+    }
+}
+
+impl Parameter {
+    /// Rust type, and the statement that checks the argument and makes of it what the kernel takes.
+    fn rust(&self, file: &str, kernel: &str, structs: &[Struct]) -> (String, String) {
+        let Parameter { kind, name, constant, pointer } = self;
+        let twin = structs.iter().any(|s| s.name == *kind);
+        match (kind.as_str(), pointer, constant) {
+            ("real", true, true) => (
+                "In".into(),
+                format!(
+                    "storage.real({name:?}, {name}.dtype(), {name}.address());\n    let mut {name} = {name}.address();"
+                ),
+            ),
+            ("real", true, false) => (
+                "Out".into(),
+                format!(
+                    "storage.real({name:?}, {name}.dtype(), {name}.address());\n    let mut {name} = {name}.address();"
+                ),
+            ),
+            ("float" | "bf16", true, _) => {
+                let dtype = if kind == "float" { "DType::F32" } else { "DType::Bf16" };
+                let rust = if *constant { "In" } else { "Out" };
+                (
+                    rust.into(),
+                    format!(
+                        "storage.fixed({name:?}, {name}.dtype(), {name}.address(), {dtype});\n    let mut {name} = {name}.address();"
+                    ),
+                )
+            }
+            ("int", true, true) => ("Ints".into(), format!("let mut {name} = {name}.address();")),
+            (_, true, true) if twin => {
+                (format!("&Table<{kind}>"), format!("let mut {name} = {name}.address();"))
+            }
+            (_, false, _) if twin => (kind.clone(), format!("let mut {name} = {name};")),
+            (_, false, _) if scalar(kind).is_some() => {
+                (scalar(kind).unwrap_or("").into(), format!("let mut {name} = {name};"))
+            }
+            _ => panic!("{file}: {kernel}: no Rust type for the parameter {name} of type {kind}"),
+        }
+    }
+}
+
+impl Kernel {
+    fn constant(&self) -> String {
+        self.name.to_uppercase()
+    }
+
+    fn write(&self, rust: &mut String, structs: &[Struct]) {
+        let Kernel { file, name, parameters } = self;
+        let stem = file.trim_end_matches(".cu");
+        let typed: Vec<_> = parameters.iter().map(|p| p.rust(file, name, structs)).collect();
+        let list: String =
+            parameters.iter().zip(&typed).map(|(p, (kind, _))| format!(", {}: {kind}", p.name)).collect();
+        let index = format!("Kernel {{ stem: {stem:?}, name: c{name:?} }}");
+        let _ = writeln!(rust, "pub static {}: Kernel = {index};", self.constant());
+        let _ = writeln!(rust, "#[track_caller]\n#[allow(clippy::too_many_arguments, unused_mut)]");
+        let _ = writeln!(rust, "pub fn {name}(g: &Gpu, grid: Grid{list}) {{");
+        let _ = writeln!(rust, "    let mut storage = Storage::of({name:?});");
+        typed.iter().for_each(|(_, statement)| {
+            let _ = writeln!(rust, "    {statement}");
+        });
+        let pointers: String = parameters.iter().map(|p| format!("pointer(&mut {}), ", p.name)).collect();
+        let _ = writeln!(
+            rust,
+            "    g.launch(&{}, storage.dtype(), grid, &mut [{pointers}]);\n}}\n",
+            self.constant()
+        );
+    }
 }

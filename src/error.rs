@@ -23,6 +23,29 @@ pub enum Error {
     NotFinite { step: u64, term: String, value: f32, kept: String },
     #[error("device: {0}")]
     Device(String),
+    #[error("{0}")]
+    Kernel(String),
+    #[error("{}", memory_message(device, [*asked, *live, *total], by, advice.as_deref()))]
+    OutOfMemory {
+        device: String,
+        asked: usize,
+        live: usize,
+        total: usize,
+        by: String,
+        advice: Option<String>,
+    },
+}
+
+/// Leaves a computation with an error of the world, so that equations carry no `?`; [`caught`] takes it up.
+pub fn throw(error: Error) -> ! {
+    std::panic::resume_unwind(Box::new(error))
+}
+
+/// Runs a computation; an error that it was left with by [`throw`] becomes the result.
+pub fn caught<R>(f: impl FnOnce() -> R) -> Result<R> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).map_err(|payload| {
+        *payload.downcast::<Error>().unwrap_or_else(|other| std::panic::resume_unwind(other))
+    })
 }
 
 impl Error {
@@ -41,6 +64,15 @@ impl Error {
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Error {
         Error::Io { path: path.as_ref().to_path_buf(), source }
     }
+}
+
+fn memory_message(device: &str, bytes: [usize; 3], by: &str, advice: Option<&str>) -> String {
+    let [asked, live, total] = bytes.map(|b| b as f64 / f64::from(1 << 20));
+    let by = if by.is_empty() { "a new tensor" } else { by };
+    let advice = advice.unwrap_or("take a smaller batch");
+    format!(
+        "out of memory on {device}: {by} asked for {asked:.1} MiB while tensors hold {live:.1} of {total:.1} MiB; {advice}"
+    )
 }
 
 struct Place<'a>(&'a Path, Option<usize>);

@@ -1,8 +1,93 @@
 //! Floor 0: where numbers live and who computes on them.
 
 pub mod cpu;
-
 pub mod cuda;
 mod gemm;
+pub mod range;
 pub mod simd;
+
+use std::cell::RefCell;
+use std::fmt;
+
+use crate::error::{Error, Result};
+use cuda::Gpu;
 pub use gemm::{Mat, gemm};
+
+/// How the elements are stored. Arithmetic is f32 in either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DType {
+    F32,
+    Bf16,
+}
+
+impl DType {
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::Bf16 => 2,
+        }
+    }
+}
+
+/// Where a tensor lives and is computed with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Device {
+    Cpu,
+    Cuda(Gpu),
+}
+
+thread_local! {
+    static CURRENT: RefCell<Device> = const { RefCell::new(Device::Cpu) };
+}
+
+/// The device on which this thread makes new tensors: the CPU, unless [`with`] or [`set`] said another.
+pub fn current() -> Device {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// From now on this thread makes new tensors there.
+pub fn set(device: &Device) {
+    CURRENT.set(device.clone());
+}
+
+/// Runs `f` while new tensors are made on `device`.
+pub fn with<R>(device: &Device, f: impl FnOnce() -> R) -> R {
+    struct Restore(Device);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            set(&self.0);
+        }
+    }
+    let _restore = Restore(CURRENT.replace(device.clone()));
+    f()
+}
+
+/// Opens `auto`, `cpu`, `cuda` or `cuda:N`. For `auto` without a device that works, why the CPU is taken.
+pub fn open(name: &str) -> Result<(Device, Option<String>)> {
+    let ordinal = match name {
+        "cpu" => return Ok((Device::Cpu, None)),
+        "auto" => {
+            return Ok(match Gpu::open(0) {
+                Ok(gpu) => (Device::Cuda(gpu), None),
+                Err(error) => {
+                    (Device::Cpu, Some(error.to_string().trim_start_matches("device: ").to_string()))
+                }
+            });
+        }
+        "cuda" => Some(0),
+        other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+    };
+    match ordinal {
+        Some(ordinal) => Ok((Device::Cuda(Gpu::open(ordinal)?), None)),
+        None => Err(Error::Device(format!("'{name}' is no device; write auto, cpu or cuda:N"))),
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => write!(f, "the CPU, {} threads", cpu::threads()),
+            Device::Cuda(gpu) => write!(f, "{gpu:?}"),
+        }
+    }
+}

@@ -16,6 +16,10 @@ pub struct Case {
     pub tolerance: f32,
     /// Floating-point operations of the forward pass; 0 where bytes are what counts.
     pub flops: f64,
+    /// Too large for finite differences: for parity and benchmarks alone.
+    pub large: bool,
+    /// The inputs that may be stored as bf16; none where the operator has no such storage.
+    pub bf16: &'static [usize],
 }
 
 /// A tensor of uniform random numbers in [lo, hi).
@@ -32,7 +36,16 @@ impl Case {
         name: &'static str,
         run: impl Fn(&[Tensor]) -> Vec<Tensor> + Send + Sync + 'static,
     ) -> Case {
-        Case { op, name, inputs: Vec::new(), run: Box::new(run), tolerance: 1e-2, flops: 0.0 }
+        Case {
+            op,
+            name,
+            inputs: Vec::new(),
+            run: Box::new(run),
+            tolerance: 1e-2,
+            flops: 0.0,
+            large: false,
+            bf16: &[],
+        }
     }
 
     /// Adds an input in [-1, 1) whose gradient is checked.
@@ -58,6 +71,18 @@ impl Case {
 
     pub fn flops(mut self, flops: f64) -> Case {
         self.flops = flops;
+        self
+    }
+
+    /// Leaves the case out of the gradient check.
+    pub fn large(mut self) -> Case {
+        self.large = true;
+        self
+    }
+
+    /// These inputs may be stored as bf16.
+    pub fn bf16(mut self, inputs: &'static [usize]) -> Case {
+        self.bf16 = inputs;
         self
     }
 

@@ -1,6 +1,6 @@
-//! Floor 2: one file an operator family: checks, CPU body, backward, cases.
+//! Floor 2: one file an operator family: checks, CPU body, CUDA launch, backward, cases.
 //!
-//! To add an operator: write `ops/x.rs` and one word below. See ARCHITECTURE.md for the recipe.
+//! To add an operator: write `kernels/x.cu`, `ops/x.rs` and one word below. See ARCHITECTURE.md for the recipe.
 
 pub mod case;
 
@@ -10,11 +10,13 @@ macro_rules! ops {
     ($($family:ident)*) => {
         $(pub mod $family;)*
 
-        /// The cases of every operator: gradient check, parity and benchmark all read this one table.
+        /// The cases of every family: gradient check, parity and benchmark all read this one table.
+        pub fn families() -> Vec<(&'static str, Vec<Case>)> {
+            vec![$((stringify!($family), $family::cases())),*]
+        }
+
         pub fn cases() -> Vec<Case> {
-            let mut all = Vec::new();
-            $(all.extend($family::cases());)*
-            all
+            families().into_iter().flat_map(|(_, cases)| cases).collect()
         }
     };
 }

@@ -7,27 +7,24 @@ mod run;
 mod shape;
 pub mod tape;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use half::bf16;
 
 use super::device::cpu::Buffer;
+use super::device::cuda::{self, Grid, IntBuffer, Ints, k};
+pub use super::device::range::range;
+pub use super::device::{self, DType, Device};
 pub use rng::Rng;
-pub use run::{Kernel, run};
+pub use run::{Kernel, run, run_on};
 pub use shape::Shape;
 pub use tape::{Grads, backward, no_grad, record};
-
-/// How the elements are stored. Arithmetic is f32 in either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DType {
-    F32,
-    Bf16,
-}
 
 #[derive(Clone)]
 enum Storage {
     F32(Buffer),
     Bf16(Vec<bf16>),
+    Cuda(cuda::Buffer),
 }
 
 /// A contiguous array, cheap to clone (the storage is shared), and its place on the tape.
@@ -43,20 +40,33 @@ impl Tensor {
         Tensor { shape, storage: Arc::new(storage), edge: None }
     }
 
-    /// Contents unspecified: for outputs that a kernel writes whole.
-    pub fn uninit(shape: impl Into<Shape>) -> Tensor {
-        let shape = shape.into();
-        Tensor::new(shape, Storage::F32(Buffer::uninit(shape.count())))
+    fn uninit_on(device: &Device, dtype: DType, shape: Shape) -> Tensor {
+        let storage = match (device, dtype) {
+            (Device::Cpu, DType::F32) => Storage::F32(Buffer::uninit(shape.count())),
+            (Device::Cpu, DType::Bf16) => Storage::Bf16(vec![bf16::ZERO; shape.count()]),
+            (Device::Cuda(gpu), dtype) => Storage::Cuda(gpu.scratch_of(dtype, shape.count())),
+        };
+        Tensor::new(shape, storage)
     }
 
-    /// [`Tensor::uninit`] where `self` lives.
+    /// Contents unspecified: for outputs that a kernel writes whole.
+    pub fn uninit(shape: impl Into<Shape>) -> Tensor {
+        Tensor::uninit_on(&device::current(), DType::F32, shape.into())
+    }
+
+    /// [`Tensor::uninit`] where `self` lives and stored as `self` is.
     pub fn empty(&self, shape: impl Into<Shape>) -> Tensor {
-        Tensor::uninit(shape)
+        Tensor::uninit_on(&self.device(), self.dtype(), shape.into())
+    }
+
+    /// [`Tensor::uninit`] in f32 where `self` lives: for weights, statistics and losses.
+    pub fn empty_f32(&self, shape: impl Into<Shape>) -> Tensor {
+        Tensor::uninit_on(&self.device(), DType::F32, shape.into())
     }
 
     pub fn full(shape: impl Into<Shape>, value: f32) -> Tensor {
         let mut t = Tensor::uninit(shape);
-        t.as_mut_slice().fill(value);
+        t.fill(value);
         t
     }
 
@@ -64,11 +74,44 @@ impl Tensor {
         Tensor::full(shape, 0.0)
     }
 
+    /// Sets every element.
+    pub fn fill(&mut self, value: f32) {
+        match Arc::make_mut(&mut self.storage) {
+            Storage::F32(buffer) => buffer.as_mut_slice().fill(value),
+            Storage::Bf16(data) => data.fill(bf16::from_f32(value)),
+            Storage::Cuda(buffer) => {
+                let gpu = buffer.gpu().clone();
+                gpu.fill(buffer.out(), value);
+            }
+        }
+    }
+
     #[track_caller]
     pub fn from_vec(data: Vec<f32>, shape: impl Into<Shape>) -> Tensor {
         let shape = shape.into();
         assert_eq!(data.len(), shape.count(), "{} elements do not fill the shape {shape:?}", data.len());
-        Tensor::new(shape, Storage::F32(Buffer::from_vec(data)))
+        match device::current() {
+            Device::Cpu => Tensor::new(shape, Storage::F32(Buffer::from_vec(data))),
+            Device::Cuda(gpu) => Tensor::new(shape, Storage::Cuda(gpu.upload_f32(&data))),
+        }
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        match &*self.storage {
+            Storage::F32(_) | Storage::Bf16(_) => Device::Cpu,
+            Storage::Cuda(buffer) => Device::Cuda(buffer.gpu().clone()),
+        }
+    }
+
+    /// The same values on another device, off the tape.
+    pub fn to(&self, device: &Device) -> Tensor {
+        if self.device() == *device {
+            return self.detach();
+        }
+        let dtype = self.dtype();
+        let moved = device::with(device, || Tensor::from_vec(self.to_vec(), self.shape));
+        if dtype == DType::F32 { moved } else { no_grad(|| moved.cast(dtype)) }
     }
 
     pub fn scalar(value: f32) -> Tensor {
@@ -95,6 +138,7 @@ impl Tensor {
         match *self.storage {
             Storage::F32(_) => DType::F32,
             Storage::Bf16(_) => DType::Bf16,
+            Storage::Cuda(ref buffer) => buffer.dtype(),
         }
     }
 
@@ -106,6 +150,7 @@ impl Tensor {
             Storage::Bf16(_) => {
                 panic!("the CPU computes in f32; cast this bf16 tensor {:?} first", self.shape)
             }
+            Storage::Cuda(_) => panic!("the tensor {:?} lives on a GPU: to_vec() copies it", self.shape),
         }
     }
 
@@ -117,6 +162,23 @@ impl Tensor {
             Storage::Bf16(_) => {
                 panic!("the CPU computes in f32; cast this bf16 tensor {:?} first", self.shape)
             }
+            Storage::Cuda(_) => panic!("the tensor {:?} lives on a GPU: to_vec() copies it", self.shape),
+        }
+    }
+
+    /// The elements on the GPU, for a kernel that reads them.
+    fn as_in(&self) -> cuda::In {
+        match &*self.storage {
+            Storage::Cuda(buffer) => buffer.view(),
+            _ => cuda::In::NONE,
+        }
+    }
+
+    /// The elements on the GPU, for a kernel that writes them; copies them first where another tensor shares them.
+    fn as_out(&mut self) -> cuda::Out {
+        match Arc::make_mut(&mut self.storage) {
+            Storage::Cuda(buffer) => buffer.out(),
+            _ => cuda::Out::NONE,
         }
     }
 
@@ -124,6 +186,7 @@ impl Tensor {
         match &*self.storage {
             Storage::F32(buffer) => buffer.as_slice().to_vec(),
             Storage::Bf16(data) => data.iter().map(|x| x.to_f32()).collect(),
+            Storage::Cuda(buffer) => buffer.download(),
         }
     }
 
@@ -134,16 +197,33 @@ impl Tensor {
         self.to_vec()[0]
     }
 
-    /// The same values in another storage type, off the tape.
+    /// The same values in another storage type.
     pub fn cast(&self, dtype: DType) -> Tensor {
-        match (dtype, &*self.storage) {
-            (DType::Bf16, Storage::F32(buffer)) => {
+        let from = self.dtype();
+        if from == dtype {
+            return self.clone();
+        }
+        let y = match &*self.storage {
+            Storage::F32(buffer) => {
                 let data = buffer.as_slice().iter().map(|&x| bf16::from_f32(x)).collect();
                 Tensor::new(self.shape, Storage::Bf16(data))
             }
-            (DType::F32, Storage::Bf16(_)) => Tensor::from_vec(self.to_vec(), self.shape),
-            _ => self.detach(),
-        }
+            Storage::Bf16(data) => {
+                let mut y = Tensor::uninit_on(&Device::Cpu, DType::F32, self.shape);
+                y.as_mut_slice().iter_mut().zip(data).for_each(|(y, x)| *y = x.to_f32());
+                y
+            }
+            Storage::Cuda(buffer) => {
+                let mut y = buffer.gpu().scratch_of(dtype, self.len());
+                let (g, grid, n) = (buffer.gpu(), Grid::packs(self.len()), self.len() as i32);
+                match dtype {
+                    DType::F32 => k::cast_to_f32(g, grid, y.out(), buffer.view(), n),
+                    DType::Bf16 => k::cast_to_bf16(g, grid, y.out(), buffer.view(), n),
+                }
+                Tensor::new(self.shape, Storage::Cuda(y))
+            }
+        };
+        tape::record1(y, [self], move |dy, _| [Some(dy.cast(from))])
     }
 
     /// The same elements in another shape, free of cost.
@@ -175,7 +255,7 @@ impl Tensor {
     }
 
     pub fn all_finite(&self) -> bool {
-        self.as_slice().iter().all(|x| x.is_finite())
+        self.to_vec().iter().all(|x| x.is_finite())
     }
 }
 
@@ -193,11 +273,13 @@ pub fn same_shape(op: &str, a: &Tensor, b: &Tensor) {
     assert_eq!(a.shape, b.shape, "{op}: the shapes {:?} and {:?} differ", a.shape, b.shape);
 }
 
-/// Whole numbers: word indices [B,T], lengths [B], classes [B].
-#[derive(Clone, Debug, PartialEq)]
+/// Whole numbers: word indices [B,T], lengths [B], classes [B]. They stay on the host, where they are checked; a GPU
+/// gets a copy when it first asks.
+#[derive(Clone)]
 pub struct Ids {
     shape: Shape,
     data: Arc<[i32]>,
+    copy: Arc<OnceLock<IntBuffer>>,
 }
 
 impl Ids {
@@ -205,7 +287,7 @@ impl Ids {
     pub fn new(data: Vec<i32>, shape: impl Into<Shape>) -> Ids {
         let shape = shape.into();
         assert_eq!(data.len(), shape.count(), "{} numbers do not fill the shape {shape:?}", data.len());
-        Ids { shape, data: data.into() }
+        Ids { shape, data: data.into(), copy: Arc::default() }
     }
 
     pub fn shape(&self) -> Shape {
@@ -216,6 +298,13 @@ impl Ids {
         &self.data
     }
 
+    /// The copy on the GPU, alive as long as these.
+    pub fn on(&self, gpu: &cuda::Gpu) -> Ints {
+        let copy = self.copy.get_or_init(|| gpu.upload_ints(&self.data));
+        assert!(copy.gpu() == gpu, "these numbers {:?} were copied to another GPU before", self.shape);
+        copy.view()
+    }
+
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.data.len()
@@ -223,6 +312,20 @@ impl Ids {
 
     #[track_caller]
     pub fn reshape(&self, shape: impl Into<Shape>) -> Ids {
-        Ids::new(self.data.to_vec(), shape)
+        let shape = shape.into();
+        assert_eq!(self.shape.count(), shape.count(), "cannot reshape {:?} to {shape:?}", self.shape);
+        Ids { shape, ..self.clone() }
+    }
+}
+
+impl PartialEq for Ids {
+    fn eq(&self, other: &Ids) -> bool {
+        (self.shape, &self.data) == (other.shape, &other.data)
+    }
+}
+
+impl std::fmt::Debug for Ids {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ids{:?} {:?}", self.shape, &self.data[..self.data.len().min(8)])
     }
 }

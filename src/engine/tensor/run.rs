@@ -4,6 +4,9 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::{Shape, Tensor};
+use crate::engine::device::Device;
+use crate::engine::device::cuda::{Gpu, In, Out};
+use crate::engine::device::range::range;
 
 /// What runs: a name for the trace and, where it means something, the floating-point operations.
 #[derive(Clone, Copy)]
@@ -28,7 +31,7 @@ impl From<&'static str> for Kernel {
 static TRACE: LazyLock<u32> =
     LazyLock::new(|| std::env::var("ENGINE_TRACE").ok().and_then(|v| v.parse().ok()).unwrap_or(0));
 
-/// Runs a kernel: writes `outs` from `ins`.
+/// An operator that has no CUDA body yet.
 #[track_caller]
 pub fn run<const O: usize, const I: usize>(
     kernel: impl Into<Kernel>,
@@ -36,44 +39,64 @@ pub fn run<const O: usize, const I: usize>(
     ins: [&Tensor; I],
     cpu: impl FnOnce([&mut [f32]; O], [&[f32]; I]),
 ) {
-    if *TRACE == 0 {
-        return cpu(outs.map(Tensor::as_mut_slice), ins.map(Tensor::as_slice));
-    }
-    traced(kernel.into(), outs, ins, cpu);
+    let kernel = kernel.into();
+    run_on(kernel, outs, ins, cpu, |_, _, _| panic!("{} is not on CUDA yet", kernel.name));
 }
 
+/// Runs a kernel where its tensors live: writes `outs` from `ins`.
 #[track_caller]
-fn traced<const O: usize, const I: usize>(
-    kernel: Kernel,
+pub fn run_on<const O: usize, const I: usize>(
+    kernel: impl Into<Kernel>,
     mut outs: [&mut Tensor; O],
     ins: [&Tensor; I],
     cpu: impl FnOnce([&mut [f32]; O], [&[f32]; I]),
+    cuda: impl FnOnce(&Gpu, [Out; O], [In; I]),
 ) {
-    let shapes = |tensors: &mut dyn Iterator<Item = Shape>| -> String {
-        tensors.map(|s| format!("{s:?}")).collect::<Vec<_>>().join(" ")
+    let kernel = kernel.into();
+    let device = outs.first().map_or(Device::Cpu, |t| t.device());
+    for t in outs.iter().map(|t| &**t).chain(ins.iter().copied()).filter(|t| t.len() > 0) {
+        let other = t.device();
+        assert!(other == device, "{}: {:?} lives on {other}, the output on {device}", kernel.name, t.shape());
+    }
+    let start = (*TRACE > 0).then(|| {
+        if let Device::Cuda(gpu) = &device {
+            gpu.synchronise();
+        }
+        Instant::now()
+    });
+    match &device {
+        Device::Cpu => cpu(outs.each_mut().map(|t| t.as_mut_slice()), ins.map(Tensor::as_slice)),
+        Device::Cuda(gpu) => range(kernel.name, || {
+            cuda(gpu, outs.each_mut().map(|t| t.as_out()), ins.map(Tensor::as_in));
+        }),
+    }
+    if let Some(start) = start {
+        if let Device::Cuda(gpu) = &device {
+            gpu.synchronise();
+        }
+        trace(kernel, start.elapsed().as_secs_f64(), &outs.map(|t| &*t), &ins);
+    }
+}
+
+#[track_caller]
+fn trace(kernel: Kernel, seconds: f64, outs: &[&Tensor], ins: &[&Tensor]) {
+    let shapes = |tensors: &[&Tensor]| -> String {
+        tensors.iter().map(|t| format!("{:?}", Shape::clone(&t.shape()))).collect::<Vec<_>>().join(" ")
     };
-    let bytes =
-        4 * (outs.iter().map(|t| t.len()).sum::<usize>() + ins.iter().map(|t| t.len()).sum::<usize>());
-    let start = Instant::now();
-    cpu(outs.each_mut().map(|t| t.as_mut_slice()), ins.map(Tensor::as_slice));
-    let seconds = start.elapsed().as_secs_f64();
+    let bytes: usize = outs.iter().chain(ins).map(|t| t.len() * t.dtype().bytes()).sum();
     eprintln!(
         "{:<24} {} <- {}  {:.0} µs  {:.1} GB/s  {:.1} GFLOP/s",
         kernel.name,
-        shapes(&mut outs.iter().map(|t| t.shape())),
-        shapes(&mut ins.iter().map(|t| t.shape())),
+        shapes(outs),
+        shapes(ins),
         seconds * 1e6,
         bytes as f64 / seconds / 1e9,
         kernel.flops / seconds / 1e9
     );
     if *TRACE >= 2 {
         for (i, out) in outs.iter().enumerate() {
-            assert!(
-                out.all_finite(),
-                "{}: output {i} {:?} holds a value that is not finite",
-                kernel.name,
-                out.shape()
-            );
+            let finite = out.all_finite();
+            assert!(finite, "{}: output {i} {:?} holds a value that is not finite", kernel.name, out.shape());
         }
     }
 }

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Tensor, run};
+use super::{Tensor, run_on};
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 
 type Backward = Box<dyn FnOnce(Vec<Option<Tensor>>, &[bool]) -> Vec<Option<Tensor>> + Send>;
 
@@ -141,12 +142,16 @@ impl Grads {
 #[track_caller]
 fn accumulate(sum: &mut Tensor, x: &Tensor) {
     super::same_shape("gradient accumulation", sum, x);
-    run("accumulate", [sum], [x], |[sum], [x]| {
+    let cuda = |g: &Gpu, [sum]: [Out; 1], [x]: [In; 1]| {
+        k::accumulate(g, Grid::packs(x.len()), sum, x, x.len() as i32);
+    };
+    let cpu = |[sum]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         crate::engine::device::cpu::for_chunks(sum, 16 * 1024, |i, sum| {
             let x = &x[i * 16 * 1024..];
             sum.iter_mut().zip(x).for_each(|(s, x)| *s += x);
         });
-    });
+    };
+    run_on("accumulate", [sum], [x], cpu, cuda);
 }
 
 /// The gradients of the scalar `loss` with respect to `targets` (leaves, or anything on the way).
@@ -159,7 +164,9 @@ pub fn backward(loss: &Tensor, targets: &[&Tensor]) -> Grads {
     let nodes = reachable(root);
     let wanted = on_a_path(&nodes, &targets);
     let mut grads = Grads::default();
-    grads.add(root, Tensor::full(loss.shape, 1.0));
+    let mut one = loss.empty(loss.shape);
+    one.fill(1.0);
+    grads.add(root, one);
     no_grad(|| {
         for node in nodes.iter().rev().filter(|n| wanted[&n.id] && !n.parents.is_empty()) {
             let keys = (0..node.outputs).map(|o| (node.id, o));

@@ -1,0 +1,40 @@
+//! The CUDA device under test: the emulated one, or the one that ENGINE_TEST_DEVICE names.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use mirrorgan_engine::engine::device::{self, Device};
+
+/// NVRTC's libraries: where NVRTC_DIR says, or where tools/nvrtc puts them.
+fn nvrtc() -> Option<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/nvrtc/nvidia/cu13/lib");
+    std::env::var_os("NVRTC_DIR").map(PathBuf::from).into_iter().chain([own]).find(|p| p.is_dir())
+}
+
+/// None where there is no NVRTC: then the test is left out, which CI does not allow.
+pub fn cuda() -> Option<&'static Device> {
+    static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let device = DEVICE.get_or_init(|| {
+        let name = std::env::var("ENGINE_TEST_DEVICE").unwrap_or_default();
+        if name.is_empty() {
+            let Some(nvrtc) = nvrtc() else {
+                let ci = std::env::var("CI").is_ok_and(|v| v == "true");
+                assert!(!ci, "no NVRTC: run tools/nvrtc first");
+                return None;
+            };
+            for (switch, value) in [("CUDAEMU_CHECK", "1"), ("CUDAEMU_QUIET", "1")] {
+                if std::env::var_os(switch).is_none() {
+                    // SAFETY: no other thread of the test asks the environment while the device is being opened.
+                    unsafe { std::env::set_var(switch, value) };
+                }
+            }
+            cudaemu::install(Some(&nvrtc));
+        }
+        let name = if name.is_empty() { "cuda:0" } else { &name };
+        Some(device::open(name).unwrap_or_else(|e| panic!("{e}")).0)
+    });
+    if device.is_none() {
+        eprintln!("SKIPPED: no NVRTC in .tools/nvrtc and none named by NVRTC_DIR: run tools/nvrtc");
+    }
+    device.as_ref()
+}
