@@ -227,7 +227,7 @@ extern "C" __global__ void __launch_bounds__(128) word_attention_fwd(
 
 // With beta saved: ds_nt = beta_nt (<dy_n, e_t> - Σ_u beta_nu <dy_n, e_u>), which word_attention_bwd_e goes on with, and
 // dh_n = Σ_t ds_nt e_t where it is wanted. dh, dy [B,P,C], ds, beta [B,P,T], e [B,T,C].
-extern "C" __global__ void __launch_bounds__(128) word_attention_bwd(
+extern "C" __global__ void __launch_bounds__(128, 5) word_attention_bwd(
     real* __restrict__ dh, float* __restrict__ ds, const real* __restrict__ dy, const float* __restrict__ e,
     const real* __restrict__ beta, const int* __restrict__ lengths, AttentionDims d
 ) {
@@ -281,7 +281,7 @@ extern "C" __global__ void __launch_bounds__(128) sentence_attention_fwd(
 // Attends again; with p the softmax: dlogits_n = p_n (dy_n·s - <dy_n·s, p_n>), dh_n = Σ_c dlogits_nc w_c·s, and
 // ds [B,blocks,C], the part of s's gradient that does not pass the softmax: Σ dy_n·p_n over a block's pixels.
 // dh, dlogits, h, dy [B,P,C], s [B,C], w [C,C]; shared memory has C numbers more a slice of the block's threads.
-extern "C" __global__ void __launch_bounds__(128) sentence_attention_bwd(
+extern "C" __global__ void __launch_bounds__(128, 5) sentence_attention_bwd(
     real* __restrict__ dh, float* __restrict__ dlogits, float* __restrict__ ds, const real* __restrict__ h,
     const real* __restrict__ s, const float* __restrict__ w, const real* __restrict__ dy, AttentionDims d
 ) {
@@ -451,4 +451,15 @@ extern "C" __global__ void __launch_bounds__(256) sentence_attention_bwd_w(
             set(ds[i - n], direct[i - n] + sum);
         }
     }
+}
+// TEMPORARY
+struct TemporaryDims { int m, n, k, ar, ac, ab, br, bc, bb, ld, cb, accumulate; };
+extern "C" __global__ void __launch_bounds__(256) temporary_product(float* c, const float* a, const float* b, TemporaryDims d) {
+    int i = thread_index(), z = blockIdx.y;
+    if (i >= d.m * d.n) return;
+    int m = i / d.n, n = i % d.n;
+    float sum = 0.0f;
+    for (int k = 0; k < d.k; k++) sum += a[z * d.ab + m * d.ar + k * d.ac] * b[z * d.bb + k * d.br + n * d.bc];
+    float* out = c + z * d.cb + m * d.ld + n;
+    *out = d.accumulate ? *out + sum : sum;
 }
