@@ -479,9 +479,22 @@ fn weight_gradients(
         wx.then(|| input_gradient(da, w_ih, x)),
         wi.then(|| product_over_steps(da, x)),
         before.filter(|_| wh).map(|before| product_over_steps(dq, before)),
-        bi.then(|| column_sums(da)),
-        bh.then(|| column_sums(dq)),
+        bi.then(|| temporary_sums(da)),
+        bh.then(|| temporary_sums(dq)),
     ]
+}
+
+// TEMPORARY
+fn temporary_sums(x: &Tensor) -> Tensor {
+    if x.device() == crate::engine::tensor::Device::Cpu {
+        return column_sums(x);
+    }
+    let (rows, n) = (x.shape().rows(), x.shape().last_dim());
+    let mut y = x.empty([n]);
+    run_on("temporary", [&mut y], [x], |_, _| (), |g, [y], [x]| {
+        k::attention_sum(g, Grid::elements(n), y, x, 1, rows as i32, n as i32);
+    });
+    y
 }
 
 /// dx = da · W_ih
