@@ -160,7 +160,7 @@ struct Attention {
         __syncwarp();
     }
 
-    // y_pixel = Σ_t weights[t][pixel] key_t, each channel divided... as the keys are staged.
+    // y_pixel = Σ_t weights[t][pixel] key_t.
     template <class T>
     __device__ void mix(real* __restrict__ y, int rows, const float* __restrict__ from, int keys_used, const T* scale) const {
         for (int round = 0; round < d.rounds; round++) {
@@ -245,9 +245,13 @@ extern "C" __global__ void __launch_bounds__(128, 5) word_attention_bwd(
             int p = a.group + i * a.groups;
             float* column = a.weights + p;
             const real* own = beta + (at + min(p, rows - 1)) * d.keys;
-            float mean = 0.0f;
-            for (int t = a.lane; t < length; t += d.lanes) mean += column[t * a.stride] * to_float(own[t]);
-            mean = a.over_lanes(mean);
+            // Rounded weights do not sum to one.
+            float mean = 0.0f, all = 0.0f;
+            for (int t = a.lane; t < length; t += d.lanes) {
+                mean += column[t * a.stride] * to_float(own[t]);
+                all += to_float(own[t]);
+            }
+            mean = a.over_lanes(mean) / a.over_lanes(all);
             for (int t = a.lane; t < length; t += d.lanes)
                 column[t * a.stride] = to_float(own[t]) * (column[t * a.stride] - mean);
         }
@@ -451,15 +455,4 @@ extern "C" __global__ void __launch_bounds__(256) sentence_attention_bwd_w(
             set(ds[i - n], direct[i - n] + sum);
         }
     }
-}
-// TEMPORARY
-struct TemporaryDims { int m, n, k, ar, ac, ab, br, bc, bb, ld, cb, accumulate; };
-extern "C" __global__ void __launch_bounds__(256) temporary_product(float* c, const float* a, const float* b, TemporaryDims d) {
-    int i = thread_index(), z = blockIdx.y;
-    if (i >= d.m * d.n) return;
-    int m = i / d.n, n = i % d.n;
-    float sum = 0.0f;
-    for (int k = 0; k < d.k; k++) sum += a[z * d.ab + m * d.ar + k * d.ac] * b[z * d.bb + k * d.br + n * d.bc];
-    float* out = c + z * d.cb + m * d.ld + n;
-    *out = d.accumulate ? *out + sum : sum;
 }

@@ -74,13 +74,10 @@ extern "C" __global__ void __launch_bounds__(256) word_scores_weights(float* alp
     }
 }
 
-// y [B,T,N] = alpha [B,N,T] turned, as it is stored.
+// y [B,T,N] = alpha [N,B,T] turned, as it is stored.
 extern "C" __global__ void __launch_bounds__(256) region_weights(real* __restrict__ y, const float* __restrict__ alpha, PairDims d) {
-    int size = d.images * d.words * d.regions;
-    for (int i = thread_index(); i < size; i += thread_count()) {
-        int n = i % d.regions, t = i / d.regions % d.words, b = i / (d.regions * d.words);
-        set(y[i], alpha[(b * d.regions + n) * d.words + t]);
-    }
+    int columns = d.sentences * d.words, size = columns * d.regions;
+    for (int i = thread_index(); i < size; i += thread_count()) set(y[i], alpha[i % d.regions * columns + i / d.regions]);
 }
 
 // <a, b>, |a|² and |b|² over a warp.
@@ -316,7 +313,7 @@ extern "C" __global__ void __launch_bounds__(32) matching_loss_mean(
     }
 }
 
-// ds_ij = gamma3 / B (drows (p_ij - [i=j]) + dcolumns (q_ji - [i=j])); drows and dcolumns a number each.
+// ds_ij = gamma3 / B (drows (p_ij - [i=j]) + dcolumns (q_ji - [i=j])); drows and dcolumns a number each, or none.
 extern "C" __global__ void __launch_bounds__(256) matching_loss_bwd(
     float* __restrict__ ds, const float* __restrict__ p, const float* __restrict__ q, const float* __restrict__ drows,
     const float* __restrict__ dcolumns, int batch, float gamma3
@@ -324,6 +321,7 @@ extern "C" __global__ void __launch_bounds__(256) matching_loss_bwd(
     for (int at = thread_index(); at < batch * batch; at += thread_count()) {
         int i = at / batch, j = at % batch;
         float target = i == j ? 1.0f : 0.0f;
-        ds[at] = gamma3 / (float)batch * (*drows * (p[at] - target) + *dcolumns * (q[j * batch + i] - target));
+        float rows = drows ? *drows * (p[at] - target) : 0.0f, columns = dcolumns ? *dcolumns * (q[j * batch + i] - target) : 0.0f;
+        ds[at] = gamma3 / (float)batch * (rows + columns);
     }
 }

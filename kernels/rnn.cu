@@ -10,6 +10,9 @@ struct RnnDims {
 
 constexpr int THREADS = 512;
 
+// What is not there is zero: first states, and gradients nobody asked for.
+__device__ __forceinline__ float or_zero(const real* p, int i) { return p ? to_float(p[i]) : 0.0f; }
+
 // By the logistic function, as on the CPU.
 __device__ __forceinline__ float squash(float x) { return 2.0f * logistic(2.0f * x) - 1.0f; }
 
@@ -137,8 +140,8 @@ __device__ __forceinline__ void lstm_walk(const LstmForward& p, const RnnDims& d
     for (int i = threadIdx.x; i < R * n; i += THREADS) {
         int r = i / n, j = i % n, b = blockIdx.x * R + r;
         bool real_row = b < d.batch;
-        h[j * R + r] = real_row ? to_float(p.h0[b * n + j]) : 0.0f;
-        c[j * R + r] = real_row ? to_float(p.c0[b * n + j]) : 0.0f;
+        h[j * R + r] = real_row ? or_zero(p.h0, b * n + j) : 0.0f;
+        c[j * R + r] = real_row ? or_zero(p.c0, b * n + j) : 0.0f;
     }
     __syncthreads();
     for (int step = 0; step < longest; step++) {
@@ -197,8 +200,8 @@ struct LstmSaved {
 __device__ __forceinline__ LstmSaved lstm_saved(const LstmBackward& p, const RnnDims& d, const Row& row, int step, int b, int j) {
     int n = d.hidden, at = row.place(step);
     const float* gates = p.gates + at * 4 * n + j;
-    float before = step > 0 ? p.cells[row.place(step - 1) * n + j] : to_float(p.c0[b * n + j]);
-    return {gates[0], gates[n], gates[2 * n], gates[3 * n], p.cells[at * n + j], before, to_float(p.dy[at * n + j])};
+    float before = step > 0 ? p.cells[row.place(step - 1) * n + j] : or_zero(p.c0, b * n + j);
+    return {gates[0], gates[n], gates[2 * n], gates[3 * n], p.cells[at * n + j], before, or_zero(p.dy, at * n + j)};
 }
 
 template <int R, int V>
@@ -208,8 +211,8 @@ __device__ __forceinline__ void lstm_cell_back(
 ) {
     int n = d.hidden, at = row.place(step), b = blockIdx.x * R + r;
     bool last = step == row.length - 1;
-    float dh = last ? to_float(p.dh_last[b * n + j]) : total<R>(part, slices_of(n / V, 4 * n), n, r, j);
-    float dcell = last ? to_float(p.dc_last[b * n + j]) : dc[j * R + r];
+    float dh = last ? or_zero(p.dh_last, b * n + j) : total<R>(part, slices_of(n / V, 4 * n), n, r, j);
+    float dcell = last ? or_zero(p.dc_last, b * n + j) : dc[j * R + r];
     dh += s.dy;
     float c = squash(s.cell);
     dcell += dh * s.o * (1.0f - c * c);
@@ -318,7 +321,7 @@ __device__ __forceinline__ void gru_walk(const GruForward& p, const RnnDims& d) 
     float *h = reinterpret_cast<float*>(room), *part = h + R * n;
     for (int i = threadIdx.x; i < R * n; i += THREADS) {
         int r = i / n, j = i % n, b = blockIdx.x * R + r;
-        h[j * R + r] = b < d.batch ? to_float(p.h0[b * n + j]) : 0.0f;
+        h[j * R + r] = b < d.batch ? or_zero(p.h0, b * n + j) : 0.0f;
     }
     __syncthreads();
     for (int step = 0; step < longest; step++) {
@@ -373,8 +376,8 @@ struct GruSaved {
 __device__ __forceinline__ GruSaved gru_saved(const GruBackward& p, const RnnDims& d, const Row& row, int step, int b, int j) {
     int n = d.hidden, at = row.place(step);
     const float* gates = p.gates + at * 4 * n + j;
-    float before = to_float(step > 0 ? p.y[row.place(step - 1) * n + j] : p.h0[b * n + j]);
-    return {gates[0], gates[n], gates[2 * n], gates[3 * n], before, to_float(p.dy[at * n + j])};
+    float before = step > 0 ? to_float(p.y[row.place(step - 1) * n + j]) : or_zero(p.h0, b * n + j);
+    return {gates[0], gates[n], gates[2 * n], gates[3 * n], before, or_zero(p.dy, at * n + j)};
 }
 
 // `around` is what passes the gates by.
@@ -385,7 +388,7 @@ __device__ __forceinline__ void gru_cell_back(
 ) {
     int n = d.hidden, at = row.place(step), b = blockIdx.x * R + r;
     float dh = step == row.length - 1
-        ? to_float(p.dh_last[b * n + j])
+        ? or_zero(p.dh_last, b * n + j)
         : around[j * R + r] + total<R>(part, slices_of(n / V, 3 * n), n, r, j);
     dh += s.dy;
     float dn = dh * (1.0f - s.z) * (1.0f - s.n * s.n);
@@ -481,7 +484,7 @@ extern "C" __global__ void __launch_bounds__(256) rnn_before(
         int j = i % n, b = i / (d.steps * n), t = i / n % d.steps, length = lengths[b];
         bool first = t == (d.reverse ? length - 1 : 0);
         float value = 0.0f;
-        if (t < length) value = to_float(first ? h0[b * n + j] : y[d.reverse ? i + n : i - n]);
+        if (t < length) value = first ? or_zero(h0, b * n + j) : to_float(y[d.reverse ? i + n : i - n]);
         set(before[i], value);
     }
 }

@@ -3,13 +3,13 @@
 use rayon::prelude::*;
 
 use super::Case;
-use super::matmul::{Mat, gemm};
+use super::matmul::{Factor, Mat, Target, gemm, product};
 use super::pointwise::exp;
 use super::rnn::row_lengths;
 use crate::engine::device::cpu::Buffer;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{DType, Ids, Kernel, Tensor, run_on};
+use crate::engine::tensor::{Ids, Kernel, Tensor, run_on};
 
 /// Pixels that one piece of work takes: their rows stay in the cache from the first product to the last.
 const BLOCK: usize = 512;
@@ -152,9 +152,8 @@ impl Words {
     /// [`Words::project`] on a GPU, where rows beyond the length are never read, whatever they are.
     fn project_on(&self, g: &Gpu, e: Out, words: In, w: In) {
         let (rows, c, dim) = (self.images * self.words, self.channels, self.dim);
-        in_f32(g, words, |words| {
-            product(g, e, c, [1, rows, c, dim], Side::rows(words, dim), Side::rows(w, dim).t(), false);
-        });
+        let (words, w) = (Factor::rows(words, dim), Factor::rows(w, dim).t());
+        product(g, Target::rows(e, c), words, w, [rows, c, dim], 1);
     }
 
     /// One block of pixels: beta = softmax(h·eᵀ), context = beta·e.
@@ -176,9 +175,8 @@ impl Words {
             [de, w],
             |[dwords], [de, w]| gemm(dwords, dim, Mat::rows(de, rows, c), Mat::rows(w, c, dim), false, true),
             |g, [dwords], [de, w]| {
-                through_f32(g, dwords, |dwords| {
-                    product(g, dwords, dim, [1, rows, dim, c], Side::rows(de, c), Side::rows(w, dim), false);
-                });
+                let (de, w) = (Factor::rows(de, c), Factor::rows(w, dim));
+                product(g, Target::rows(dwords, dim), de, w, [rows, dim, c], 1);
             },
         );
         dwords
@@ -196,10 +194,8 @@ impl Words {
                 gemm(dw, dim, Mat::rows(de, rows, c).t(), Mat::rows(words, rows, dim), false, true);
             },
             |g, [dw], [de, words]| {
-                in_f32(g, words, |words| {
-                    let (de, words) = (Side::rows(de, c).t(), Side::rows(words, dim));
-                    product(g, dw, dim, [1, c, dim, rows], de, words, false);
-                });
+                let (de, words) = (Factor::rows(de, c).t(), Factor::rows(words, dim));
+                product(g, Target::rows(dw, dim), de, words, [c, dim, rows], 1);
             },
         );
         dw
@@ -447,54 +443,6 @@ fn sum_rows(sum: &mut [f32], rows: &[f32]) {
     rows.chunks_exact(sum.len()).for_each(|row| add(sum, row));
 }
 
-// TEMPORARY
-#[derive(Clone, Copy)]
-pub(super) struct Side {
-    view: In,
-    row: usize,
-    col: usize,
-    batch: usize,
-}
-
-impl Side {
-    pub fn rows(view: In, ld: usize) -> Side {
-        Side { view, row: ld, col: 1, batch: 0 }
-    }
-    pub fn t(self) -> Side {
-        Side { row: self.col, col: self.row, ..self }
-    }
-    pub fn each(self, batch: usize) -> Side {
-        Side { batch, ..self }
-    }
-}
-
-pub(super) fn product(
-    g: &Gpu,
-    out: Out,
-    ld: usize,
-    [batch, m, n, kk]: [usize; 4],
-    a: Side,
-    b: Side,
-    accumulate: bool,
-) {
-    let i = |n: usize| n as i32;
-    let d = k::TemporaryDims {
-        m: i(m),
-        n: i(n),
-        k: i(kk),
-        ar: i(a.row),
-        ac: i(a.col),
-        ab: i(a.batch),
-        br: i(b.row),
-        bc: i(b.col),
-        bb: i(b.batch),
-        ld: i(ld),
-        cb: i(m * ld),
-        accumulate: i32::from(accumulate),
-    };
-    k::temporary_product(g, Grid::new([(m * n).div_ceil(256), batch, 1], 256), out, a.view, b.view, d);
-}
-
 /// sum += x
 pub(super) fn add(sum: &mut [f32], x: &[f32]) {
     sum.iter_mut().zip(x).for_each(|(s, x)| *s += x);
@@ -544,30 +492,6 @@ pub(super) fn normalise(row: &mut [f32], valid: usize) {
     let scale = 1.0 / fold(row, 0.0, |a, b| a + b);
     row.iter_mut().for_each(|x| *x *= scale);
     rest.fill(0.0);
-}
-
-/// Lets `f` read x in f32, whatever it is stored as.
-pub(super) fn in_f32(g: &Gpu, x: In, f: impl FnOnce(In)) {
-    match x.dtype() {
-        DType::F32 => f(x),
-        DType::Bf16 => {
-            let mut wide = g.scratch(x.len());
-            k::cast_to_f32(g, Grid::packs(x.len()), wide.out(), x, x.len() as i32);
-            f(wide.view());
-        }
-    }
-}
-
-/// Lets `f` write y in f32, whatever it is stored as.
-pub(super) fn through_f32(g: &Gpu, y: Out, f: impl FnOnce(Out)) {
-    match y.dtype() {
-        DType::F32 => f(y),
-        DType::Bf16 => {
-            let mut wide = g.scratch(y.len());
-            f(wide.out());
-            k::cast_to_bf16(g, Grid::packs(y.len()), y, wide.view(), y.len() as i32);
-        }
-    }
 }
 
 const LANES: usize = 8;

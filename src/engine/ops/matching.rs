@@ -5,14 +5,14 @@
 use std::ops::Range;
 
 use super::Case;
-use super::attention::{Side, add, centre, dot, in_f32, normalise, product, through_f32};
-use super::matmul::{Mat, gemm};
+use super::attention::{add, centre, dot, normalise};
+use super::matmul::{Factor, Mat, Target, gemm, given, product};
 use super::pointwise::exp;
 use super::rnn::row_lengths;
 use crate::engine::device::cpu::{Buffer, map};
 use crate::engine::device::cuda::{self, Gpu, Grid, In, Ints, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Kernel, Tensor, record, run_on};
+use crate::engine::tensor::{DType, Ids, Kernel, Tensor, record, run_on};
 
 /// Norms, and products of norms, are never taken smaller.
 const EPS: f32 = 1e-8;
@@ -61,7 +61,7 @@ pub fn word_scores(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32,
                 p.scatter(dwords, parts.iter().filter_map(|part| part.dwords.as_ref()));
             },
             |g, [dwords, dregions], [words, regions, dy]| {
-                p.gradients_on(g, [ww.then_some(dwords), wr.then_some(dregions)], words, regions, dy);
+                p.gradients_on(g, [ww.then_some(dwords), wr.then_some(dregions)], [words, regions, dy]);
             },
         );
         [ww.then_some(dwords), wr.then_some(dregions)]
@@ -342,12 +342,12 @@ impl Pairs {
         Grid::new([self.own.len(), self.images, 1], 256).shared(4 * numbers * self.words)
     }
 
-    /// [`Pairs::attend`] for all images on a GPU, `words` and `regions` in f32.
+    /// [`Pairs::attend`] for all images on a GPU.
     fn attend_on(&self, g: &Gpu, words: In, regions: In, keep: bool) -> SeenOn {
         let (i, n, m, d) = (self.images, self.regions, self.places(), self.dim);
         let mut s = g.scratch(i * n * m);
-        let sides = (Side::rows(regions, d), Side::rows(words, d).t());
-        product(g, s.out(), m, [1, i * n, m, d], sides.0, sides.1, false);
+        let of = Factor::rows(words, d).t();
+        product(g, Target::rows(s.out(), m), Factor::rows(regions, d), of, [i * n, m, d], 1);
         let mut alpha = keep.then(|| g.scratch(i * n * m));
         let to = alpha.as_mut().unwrap_or(&mut s).out();
         k::word_scores_weights(g, self.pairs(0), to, s.out(), self.lengths(g), self.dims());
@@ -356,53 +356,46 @@ impl Pairs {
             None => (None, s),
         };
         let mut context = g.scratch(i * m * d);
-        let weights = Side::rows(alpha.view(), m).t().each(n * m);
-        product(g, context.out(), d, [i, m, d, n], weights, Side::rows(regions, d).each(n * d), false);
+        let weights = Factor::rows(alpha.view(), m).t().each(n * m);
+        let (to, of) = (Target::rows(context.out(), d).each(m * d), Factor::rows(regions, d).each(n * d));
+        product(g, to, weights, of, [m, d, n], i);
         SeenOn { s, alpha, context }
     }
 
     fn scores_on(&self, g: &Gpu, scores: Out, words: In, regions: In) {
-        in_f32(g, regions, |regions| {
-            in_f32(g, words, |wide| {
-                let seen = self.attend_on(g, wide, regions, false);
-                let (grid, context) = (self.pairs(3), seen.context.view());
-                k::word_scores_fwd(g, grid, scores, context, words, self.lengths(g), self.dims());
-            });
-        });
+        let seen = self.attend_on(g, words, regions, false);
+        let (grid, context) = (self.pairs(3), seen.context.view());
+        k::word_scores_fwd(g, grid, scores, context, words, self.lengths(g), self.dims());
     }
 
-    fn gradients_on(&self, g: &Gpu, outs: [Option<Out>; 2], words: In, regions: In, dy: In) {
-        in_f32(g, regions, |regions| {
-            in_f32(g, words, |wide| self.gradients_of_f32(g, outs, [words, wide, regions, dy]));
-        });
-    }
-
-    /// [`Pairs::gradients`] for all images on a GPU; `wide` are the words in f32.
-    fn gradients_of_f32(&self, g: &Gpu, [dwords, dregions]: [Option<Out>; 2], ins: [In; 4]) {
-        let [words, wide, regions, dy] = ins;
+    /// [`Pairs::gradients`] for all images on a GPU.
+    fn gradients_on(&self, g: &Gpu, [dwords, dregions]: [Option<Out>; 2], [words, regions, dy]: [In; 3]) {
         let (i, n, m, d) = (self.images, self.regions, self.places(), self.dim);
-        let SeenOn { s, alpha, context } = self.attend_on(g, wide, regions, true);
+        let SeenOn { s, alpha, context } = self.attend_on(g, words, regions, true);
         let (s, lengths, dims) = (s.expect("it was asked for"), self.lengths(g), self.dims());
         let (mut dcontext, mut slopes) = (g.scratch(i * m * d), g.scratch(i * m * 2));
         let (to, of) = (dcontext.out(), context.view());
         k::word_scores_bwd_context(g, self.pairs(3), to, slopes.out(), of, words, dy, lengths, dims);
         let mut dsim = g.scratch(i * n * m);
-        let each_region = Side::rows(regions, d).each(n * d);
-        let each_context = Side::rows(dcontext.view(), d).each(m * d);
-        product(g, dsim.out(), m, [i, n, m, d], each_region, each_context.t(), false);
+        let each_region = Factor::rows(regions, d).each(n * d);
+        let each_context = Factor::rows(dcontext.view(), d).each(m * d);
+        let to = Target::rows(dsim.out(), m).each(n * m);
+        product(g, to, each_region, each_context.t(), [n, m, d], i);
         k::word_scores_bwd_weights(g, self.pairs(1), dsim.out(), alpha.view(), s.view(), lengths, dims);
-        let each = |x: &cuda::Buffer| Side::rows(x.view(), m).each(n * m);
+        let each = |x: &cuda::Buffer| Factor::rows(x.view(), m).each(n * m);
         if let Some(dregions) = dregions {
             through_f32(g, dregions, |dregions| {
-                product(g, dregions, d, [i, n, d, m], each(&alpha), each_context, false);
-                let dsim = Side::rows(dsim.view(), m);
-                product(g, dregions, d, [1, i * n, d, m], dsim, Side::rows(wide, d), true);
+                let to = Target::rows(dregions, d);
+                product(g, to.each(n * d), each(&alpha), each_context, [n, d, m], i);
+                let dsim = Factor::rows(dsim.view(), m);
+                product(g, to.add(), dsim, Factor::rows(words, d), [i * n, d, m], 1);
             });
         }
         if let Some(dwords) = dwords {
             // The contexts' gradients are done with.
             let mut through = dcontext;
-            product(g, through.out(), d, [i, m, d, n], each(&dsim).t(), each_region, false);
+            let to = Target::rows(through.out(), d).each(m * d);
+            product(g, to, each(&dsim).t(), each_region, [m, d, n], i);
             let (grid, of) = (Grid::elements(m * d), [through.view(), context.view(), slopes.view()]);
             k::word_scores_bwd_words(g, grid, dwords, of[0], of[1], of[2], words, lengths, dims);
         }
@@ -411,17 +404,25 @@ impl Pairs {
     /// The weights of each image's regions for the words of its own sentence, on a GPU.
     fn own_weights_on(&self, g: &Gpu, weights: Out, words: In, regions: In) {
         let (b, n, t, d) = (self.images, self.regions, self.words, self.dim);
-        let mut alpha = g.scratch(b * n * t);
-        in_f32(g, regions, |regions| {
-            in_f32(g, words, |words| {
-                let (regions, words) = (Side::rows(regions, d).each(n * d), Side::rows(words, d).each(t * d));
-                product(g, alpha.out(), t, [b, n, t, d], regions, words.t(), false);
-            });
-        });
-        // As many batches of one image and one sentence.
-        let dims = k::PairDims { sentences: 1, ..self.dims() };
-        k::word_scores_weights(g, Grid::new([1, b, 1], 256), alpha.out(), alpha.out(), self.lengths(g), dims);
+        // [N,B,T]: as if one image had met every sentence.
+        let (mut alpha, m) = (g.scratch(n * b * t), b * t);
+        let (regions, words) = (Factor::rows(regions, d).each(n * d), Factor::rows(words, d).each(t * d));
+        product(g, Target::rows(alpha.out(), m).each(t), regions, words.t(), [n, t, d], b);
+        let dims = k::PairDims { images: 1, ..self.dims() };
+        k::word_scores_weights(g, Grid::new([b, 1, 1], 256), alpha.out(), alpha.out(), self.lengths(g), dims);
         k::region_weights(g, Grid::elements(b * t * n), weights, alpha.view(), dims);
+    }
+}
+
+/// Lets `f` write y in f32, whatever it is stored as: what is summed in two goes is rounded once.
+fn through_f32(g: &Gpu, y: Out, f: impl FnOnce(Out)) {
+    match y.dtype() {
+        DType::F32 => f(y),
+        DType::Bf16 => {
+            let mut wide = g.scratch(y.len());
+            f(wide.out());
+            k::cast_to_bf16(g, Grid::packs(y.len()), y, wide.view(), y.len() as i32);
+        }
     }
 }
 
@@ -588,7 +589,8 @@ pub fn matching_loss(scores: &Tensor, gamma3: f32, classes: Option<&Ids>) -> (Te
                 }
             },
             |g, [ds], [p, q, dr, dc]| {
-                k::matching_loss_bwd(g, Grid::elements(b * b), ds, p, q, dr, dc, b as i32, gamma3);
+                let grid = Grid::elements(b * b);
+                k::matching_loss_bwd(g, grid, ds, p, q, given(dr), given(dc), b as i32, gamma3);
             },
         );
         [Some(ds)]

@@ -4,12 +4,11 @@
 //! GRU: Cho et al., EMNLP 2014, with the reset gate after the product, as PyTorch and cuDNN have it.
 
 use super::Case;
-use super::matmul::{Mat, column_sums, gemm};
+use super::matmul::{Factor, Mat, Target, column_sums, gemm, given, product};
 use super::pointwise::logistic;
-use super::attention::{Side, in_f32, product, through_f32};
 use crate::engine::device::cpu::{Buffer, for_chunks};
 use crate::engine::device::cuda::{self, Gpu, Grid, In, Out, k};
-use crate::engine::tensor::{Ids, Shape, Tensor, record, run_on};
+use crate::engine::tensor::{Device, Ids, Shape, Tensor, record, run_on};
 
 /// The weights of one direction: G gates of H rows each, stacked in PyTorch's order (i f g o; r z n).
 #[derive(Clone, Copy)]
@@ -50,8 +49,9 @@ pub fn lstm(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<(&Tensor, &Tens
     let walk = Walk::new("lstm", 4, x, lengths, cell, reverse);
     let none = zeros(x, walk.state());
     let (h0, c0) = state.unwrap_or((&none, &none));
-    walk.check_state("lstm", h0);
-    walk.check_state("lstm", c0);
+    for state in state.iter().flat_map(|(h, c)| [h, c]) {
+        walk.check_state("lstm", state);
+    }
     let (mut outputs, mut cells) = (x.empty(walk.sequence(1)), x.empty_f32(walk.sequence(1)));
     let mut gates = x.empty_f32(walk.sequence(4));
     let (mut h, mut c) = (x.empty(walk.state()), x.empty(walk.state()));
@@ -64,7 +64,7 @@ pub fn lstm(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<(&Tensor, &Tens
         |g, [y, h, c, gates, cells], [x, w_ih, w_hh, b_ih, b_hh, h0, c0]| {
             walk.project_on(g, gates, x, w_ih, 4);
             let (w, ld) = walk.transposed_on(g, w_hh);
-            let (grid, d) = walk.launch(2, ld);
+            let ((grid, d), h0, c0) = (walk.launch(2, ld), given(h0), given(c0));
             k::lstm_fwd(g, grid, y, h, c, gates, cells, w.view(), b_ih, b_hh, h0, c0, walk.ids.on(g), d);
         },
     );
@@ -84,6 +84,7 @@ pub fn lstm(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<(&Tensor, &Tens
                 |outs, ins| lstm_bwd(&walk, outs, ins),
                 |g, [sums, dh0, dc0], [dy, dh, dc, gates, cells, c0, w_hh]| {
                     let (grid, d) = walk.launch_bwd(4, 1);
+                    let [dy, dh, dc, c0] = [dy, dh, dc, c0].map(given);
                     k::lstm_bwd(g, grid, sums, dh0, dc0, dy, dh, dc, gates, cells, c0, w_hh, walk.ids.on(g), d);
                 },
             );
@@ -191,7 +192,9 @@ pub fn gru(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<&Tensor>, revers
     let walk = Walk::new("gru", 3, x, lengths, cell, reverse);
     let none = zeros(x, walk.state());
     let h0 = state.unwrap_or(&none);
-    walk.check_state("gru", h0);
+    if let Some(state) = state {
+        walk.check_state("gru", state);
+    }
     let (mut outputs, mut h) = (x.empty(walk.sequence(1)), x.empty(walk.state()));
     let mut gates = x.empty_f32(walk.sequence(4));
     let Cell { w_ih, w_hh, b_ih, b_hh } = cell;
@@ -204,7 +207,7 @@ pub fn gru(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<&Tensor>, revers
         |g, [y, h, gates], [x, w_ih, w_hh, b_ih, b_hh, h0]| {
             walk.project_on(g, gates, x, w_ih, 3);
             let (w, ld) = walk.transposed_on(g, w_hh);
-            let (grid, d) = walk.launch(1, ld);
+            let ((grid, d), h0) = (walk.launch(1, ld), given(h0));
             k::gru_fwd(g, grid, y, h, gates, w.view(), b_ih, b_hh, h0, walk.ids.on(g), d);
         },
     );
@@ -222,6 +225,7 @@ pub fn gru(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<&Tensor>, revers
             |outs, ins| gru_bwd(&walk, outs, ins),
             |g, [da, dq, dh0], [dy, dh, gates, outputs, h0, w_hh]| {
                 let (grid, d) = walk.launch_bwd(3, 1);
+                let [dy, dh, h0] = [dy, dh, h0].map(given);
                 k::gru_bwd(g, grid, da, dq, dh0, dy, dh, gates, outputs, h0, w_hh, walk.ids.on(g), d);
             },
         );
@@ -388,7 +392,7 @@ impl Walk {
             },
             |g, [before], [outputs, h0]| {
                 let grid = Grid::elements(before.len());
-                k::rnn_before(g, grid, before, outputs, h0, self.ids.on(g), self.dims(1, 0));
+                k::rnn_before(g, grid, before, outputs, given(h0), self.ids.on(g), self.dims(1, 0));
             },
         );
         before
@@ -405,10 +409,8 @@ impl Walk {
     fn project_on(&self, g: &Gpu, out: Out, x: In, w_ih: In, gates: usize) {
         let (rows, width) = (self.batch() * self.steps, gates * self.hidden);
         let inputs = x.len() / rows;
-        in_f32(g, x, |x| {
-            let (x, w) = (Side::rows(x, inputs), Side::rows(w_ih, inputs).t());
-            product(g, out, 4 * self.hidden, [1, rows, width, inputs], x, w, false);
-        });
+        let (x, w) = (Factor::rows(x, inputs), Factor::rows(w_ih, inputs).t());
+        product(g, Target::rows(out, 4 * self.hidden), x, w, [rows, width, inputs], 1);
     }
 
     /// W_hhᵀ on a GPU, its rows padded to whole packs, and their length.
@@ -479,22 +481,9 @@ fn weight_gradients(
         wx.then(|| input_gradient(da, w_ih, x)),
         wi.then(|| product_over_steps(da, x)),
         before.filter(|_| wh).map(|before| product_over_steps(dq, before)),
-        bi.then(|| temporary_sums(da)),
-        bh.then(|| temporary_sums(dq)),
+        bi.then(|| column_sums(da)),
+        bh.then(|| column_sums(dq)),
     ]
-}
-
-// TEMPORARY
-fn temporary_sums(x: &Tensor) -> Tensor {
-    if x.device() == crate::engine::tensor::Device::Cpu {
-        return column_sums(x);
-    }
-    let (rows, n) = (x.shape().rows(), x.shape().last_dim());
-    let mut y = x.empty([n]);
-    run_on("temporary", [&mut y], [x], |_, _| (), |g, [y], [x]| {
-        k::attention_sum(g, Grid::elements(n), y, x, 1, rows as i32, n as i32);
-    });
-    y
 }
 
 /// dx = da · W_ih
@@ -507,9 +496,7 @@ fn input_gradient(da: &Tensor, w_ih: &Tensor, x: &Tensor) -> Tensor {
         [da, w_ih],
         |[dx], [da, w]| gemm(dx, i, Mat::rows(da, rows, g), Mat::rows(w, g, i), false, true),
         |gpu, [dx], [da, w]| {
-            through_f32(gpu, dx, |dx| {
-                product(gpu, dx, i, [1, rows, i, g], Side::rows(da, g), Side::rows(w, i), false);
-            });
+            product(gpu, Target::rows(dx, i), Factor::rows(da, g), Factor::rows(w, i), [rows, i, g], 1);
         },
     );
     dx
@@ -525,9 +512,7 @@ fn product_over_steps(a: &Tensor, b: &Tensor) -> Tensor {
         [a, b],
         |[sum], [a, b]| gemm(sum, n, Mat::rows(a, steps, m).t(), Mat::rows(b, steps, n), false, true),
         |g, [sum], [a, b]| {
-            in_f32(g, b, |b| {
-                product(g, sum, n, [1, m, n, steps], Side::rows(a, m).t(), Side::rows(b, n), false);
-            });
+            product(g, Target::rows(sum, n), Factor::rows(a, m).t(), Factor::rows(b, n), [m, n, steps], 1);
         },
     );
     sum
@@ -563,11 +548,13 @@ fn transposed(w: &[f32], cols: usize) -> Buffer {
     out
 }
 
-/// Zeros where x lives, stored as x is.
+/// Zeros for an operator to read where x lives: written out on the CPU; on a GPU a tensor without elements, for a
+/// kernel takes nothing for zeros.
 pub(super) fn zeros(x: &Tensor, shape: Shape) -> Tensor {
-    let mut zeros = x.empty(shape);
-    zeros.fill(0.0);
-    zeros
+    match x.device() {
+        Device::Cpu => Tensor::zeros(shape),
+        Device::Cuda(_) => x.empty([0]),
+    }
 }
 
 /// By the logistic function, which vectorises; exact to one unit in the last place of 1.
