@@ -214,8 +214,10 @@ impl Session<'_> {
             }
             let (at, inputs) = (At { step, epoch: batch.epoch }, Inputs::new(batch, &sizes));
             let held = live_bytes();
-            let terms = range(format!("{} step {}", span.kind.name(), step + 1), || caught(|| stage.step(at, &inputs)))
-                .map_err(|error| what_might_fit(error, held, span.kind, inputs.count()))?;
+            let terms = range(format!("{} step {}", span.kind.name(), step + 1), || {
+                caught(|| stage.step(at, &inputs))
+            })
+            .map_err(|error| what_might_fit(error, held, span.kind, inputs.count()))?;
             let (done, last) = (step + 1, step + 1 == span.to);
             require_finite(done, &terms, saved.as_deref())?;
             progress.step(done, at.epoch, inputs.count(), &terms);

@@ -11,10 +11,10 @@ use std::sync::{Arc, OnceLock};
 
 use half::bf16;
 
+use super::device;
 use super::device::cpu::Buffer;
 use super::device::cuda::{self, Grid, IntBuffer, Ints, k};
 pub use super::device::range::range;
-use super::device;
 pub use super::device::{DType, Device, Precision, live_bytes, set_precision};
 pub use rng::Rng;
 pub use run::{Kernel, run, run_on};
