@@ -120,8 +120,8 @@ impl Asked {
     }
 
     /// Runs before anything is timed.
-    fn warm_up(&self) -> usize {
-        if self.device == Device::Cpu { 2 } else { self.repeats.min(10) }
+    fn warm_up(&self, on_the_cpu: usize) -> usize {
+        if self.device == Device::Cpu { on_the_cpu } else { self.repeats.min(10) }
     }
 }
 
@@ -219,7 +219,7 @@ fn step(asked: &Asked) -> Report {
         }
         image.get_or_insert_with(|| made.images[2].detach());
     };
-    (0..asked.warm_up()).for_each(|_| run());
+    (0..asked.warm_up(1)).for_each(|_| run());
     let seconds = asked.time(&mut run);
     let read =
         |told: Vec<(String, Tensor)>| told.into_iter().map(|(name, loss)| (name, loss.item())).collect();
@@ -239,7 +239,7 @@ fn infer(asked: &Asked) -> Report {
     let inputs = inputs(asked.batch);
     let mut image = None;
     let mut run = || image = no_grad(|| paint(&g, &inputs, Mode::Eval)).images.pop();
-    (0..asked.warm_up()).for_each(|_| run());
+    (0..asked.warm_up(2)).for_each(|_| run());
     let seconds = asked.time(&mut run);
     Report { seconds, losses: Vec::new(), image: image.expect("there was at least one picture") }
 }

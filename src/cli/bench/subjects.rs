@@ -10,7 +10,7 @@ use crate::engine::ops::conv::{Conv, conv2d, conv2d_up2};
 use crate::engine::ops::matching::word_scores;
 use crate::engine::ops::matmul::linear;
 use crate::engine::ops::norm::{Activation, batch_norm_train};
-use crate::engine::ops::optim::{AdamStep, adam, ema};
+use crate::engine::ops::optim::{AdamStep, Slot, adam};
 use crate::engine::ops::pointwise::tanh;
 use crate::engine::ops::resample::bilinear;
 use crate::engine::ops::rnn::{Cell, lstm};
@@ -31,6 +31,8 @@ pub struct Subject {
     pub passes: Vec<Pass>,
     /// A layer of the networks, or one of the operator's own cases.
     pub layer: bool,
+    /// Bytes read and written beside inputs and outputs: what an optimiser's step keeps.
+    pub kept: f64,
 }
 
 /// Forward, or a part of backward.
@@ -115,6 +117,7 @@ fn row(line: &str, batch: Batch) -> Subject {
         case: case.flops(flops).bf16(&[0]),
         passes: used.map(|(name, targets, _)| Pass { name, targets, flops, executed }).collect(),
         layer: true,
+        kept: 0.0,
     }
 }
 
@@ -187,44 +190,26 @@ fn others(b: usize, parameters: usize) -> Vec<Subject> {
     all
 }
 
-/// An optimiser's step on tensors that are kept and changed in place, as in training.
+/// An optimiser's step on tensors that are kept and changed in place, as in training; with and without the average.
 fn steps(parameters: usize) -> [Subject; 2] {
-    let at = AdamStep { lr: 1e-4, beta1: 0.5, beta2: 0.999, eps: 1e-8, step: 3 };
-    let kept: Mutex<Option<[Tensor; 3]>> = Mutex::new(None);
-    let update = move |x: &[Tensor]| {
-        let mut kept = kept.lock().unwrap_or_else(|e| e.into_inner());
-        let zeros = || [(); 3].map(|()| Tensor::zeros(x[0].shape()));
-        let [p, m, v] = kept.get_or_insert_with(zeros);
-        adam(p, &x[0], m, v, &at);
-        Vec::new()
-    };
-    let average: Mutex<Option<Tensor>> = Mutex::new(None);
-    let follow = move |x: &[Tensor]| {
-        let mut kept = average.lock().unwrap_or_else(|e| e.into_inner());
-        ema(kept.get_or_insert_with(|| Tensor::zeros(x[0].shape())), &x[0], 0.999);
-        Vec::new()
-    };
-    let flat = |op, run: Box<dyn Fn(&[Tensor]) -> Vec<Tensor> + Send + Sync>| {
-        let case = Case::new(op, "", run).constant([parameters], -1.0, 1.0);
-        layer(format!("{op} {parameters} parameters"), case)
-    };
-    [flat("adam", Box::new(update)), flat("ema", Box::new(follow))]
-}
-
-impl Subject {
-    /// Bytes that are read and written beside inputs and outputs: what an optimiser's step keeps.
-    pub fn kept_bytes(&self) -> f64 {
-        let tensors = match self.case.op {
-            "adam" if self.layer => 6.0,
-            "ema" if self.layer => 2.0,
-            _ => return 0.0,
+    let at = AdamStep { lr: 1e-4, beta1: 0.5, beta2: 0.999, eps: 1e-8, step: 3, factor: 1.0, decay: 0.999 };
+    [("adam", 3), ("adam with average", 4)].map(|(name, tensors)| {
+        let kept: Mutex<Vec<Tensor>> = Mutex::default();
+        let update = move |x: &[Tensor]| {
+            let mut kept = kept.lock().unwrap_or_else(|e| e.into_inner());
+            kept.resize_with(tensors, || Tensor::zeros(x[0].shape()));
+            let [p, m, v, average @ ..] = &mut kept[..] else { unreachable!("three tensors at least") };
+            adam(vec![Slot { p, g: Some(&x[0]), m, v, average: average.first_mut() }], &at);
+            Vec::new()
         };
-        tensors * 4.0 * self.case.inputs[0].shape.count() as f64
-    }
+        let case = Case::new("adam", "", update).constant([parameters], -1.0, 1.0);
+        let step = layer(format!("{name} {parameters} parameters"), case);
+        Subject { kept: (2 * tensors * 4 * parameters) as f64, ..step }
+    })
 }
 
 fn layer(name: String, case: Case) -> Subject {
-    Subject { name, passes: passes(&case, 0.0), case, layer: true }
+    Subject { name, passes: passes(&case, 0.0), case, layer: true, kept: 0.0 }
 }
 
 fn own(family: &str, case: Case) -> Subject {
@@ -236,6 +221,7 @@ fn own(family: &str, case: Case) -> Subject {
         passes: passes(&case, flops),
         case,
         layer: false,
+        kept: 0.0,
     }
 }
 

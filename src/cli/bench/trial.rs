@@ -61,7 +61,7 @@ impl<'a> Trial<'a> {
             sets,
             dys,
             next: 0,
-            bytes: bytes as f64 + subject.kept_bytes(),
+            bytes: bytes as f64 + subject.kept,
             host: 0.0,
         }
     }
