@@ -1,5 +1,6 @@
 //! The command line: one file a command. Only here are things printed, and only here is anyhow.
 
+pub mod bench;
 mod caption;
 mod data;
 mod infer;
@@ -39,6 +40,8 @@ enum Command {
     Caption(caption::Args),
     /// Say what this binary is and what it runs on
     Info(info::Args),
+    /// Time operators and the networks' layers on this machine
+    Bench(bench::Args),
     /// Make or check a data set
     #[command(subcommand)]
     Data(data::Command),
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Infer(args) => infer::run(args),
         Command::Caption(args) => caption::run(args),
         Command::Info(args) => info::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Data(command) => data::run(command),
     });
     match result.unwrap_or_else(|error| Err(error.into())) {
