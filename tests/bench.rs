@@ -71,6 +71,8 @@ fn on_the_emulated_driver_it_says_what_its_times_are_worth() {
     let arguments = ["--device", "cuda:0", "--quick", "--precision", "bf16", "tanh"];
     let text = out(&emulated.run(&mut bench(&arguments)));
     assert!(text.contains("say nothing about a GPU"), "{text}");
-    assert!(text.contains("left out: too large for the emulated driver"), "{text}");
     assert!(text.contains("tanh forward") && text.contains("tanh backward"), "{text}");
+    let refused = emulated.run(&mut bench(&["--device", "cuda:0", "h_net3.upsample"]));
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("too large for the emulated driver"), "{error}");
 }

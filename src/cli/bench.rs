@@ -70,6 +70,7 @@ struct Ceilings {
 struct Row {
     name: String,
     pass: &'static str,
+    layer: bool,
     storage: &'static str,
     seconds: f64,
     host: f64,
@@ -259,7 +260,7 @@ fn ceilings(device: &Device, plan: &Plan, precision: Precision) -> (Ceilings, Op
         }
         Device::Cuda(gpu) => gpu.time(product),
     };
-    (0..plan.warm_up.min(3)).for_each(|_| product());
+    (0..plan.warm_up.clamp(1, 3)).for_each(|_| product());
     let seconds = median((0..plan.rounds).map(|_| seconds()).collect());
     (Ceilings { copy, product: 2.0 * (n as f64).powi(3) / seconds }, flush)
 }
@@ -299,6 +300,7 @@ fn measure(subject: &Subject, pass: &Pass, storage: DType, plan: &Plan, flush: O
     Row {
         name: subject.name.clone(),
         pass: pass.name,
+        layer: subject.layer,
         storage: if trial.storage == DType::Bf16 { "bf16" } else { "f32" },
         seconds,
         host: trial.host,
@@ -343,6 +345,7 @@ impl Row {
         json!({
             "case": self.name,
             "pass": self.pass,
+            "layer": self.layer,
             "storage": self.storage,
             "seconds": self.seconds,
             "host_seconds": self.host,
