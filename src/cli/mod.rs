@@ -4,6 +4,7 @@ mod caption;
 mod data;
 mod infer;
 mod info;
+mod kernels;
 mod progress;
 mod train;
 
@@ -39,6 +40,8 @@ enum Command {
     Caption(caption::Args),
     /// Say what this binary is and what it runs on
     Info(info::Args),
+    /// Say what the compiler made of the CUDA kernels; compile them before they are needed
+    Kernels(kernels::Args),
     /// Make or check a data set
     #[command(subcommand)]
     Data(data::Command),
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Infer(args) => infer::run(args),
         Command::Caption(args) => caption::run(args),
         Command::Info(args) => info::run(args),
+        Command::Kernels(args) => kernels::run(args),
         Command::Data(command) => data::run(command),
     });
     match result.unwrap_or_else(|error| Err(error.into())) {

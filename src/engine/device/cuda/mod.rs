@@ -8,6 +8,7 @@ mod memory;
 mod modules;
 mod nvrtc;
 mod probe;
+pub mod report;
 
 use std::ffi::c_int;
 use std::fmt;

@@ -75,6 +75,12 @@ pub fn stems() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().filter_map(|(name, _)| name.strip_suffix(".cu"))
 }
 
+/// Bytes of a kernel file, as a measure of how long it takes to compile.
+pub fn source_length(stem: &str) -> usize {
+    let file = SOURCES.iter().find(|(name, _)| name.strip_suffix(".cu") == Some(stem));
+    file.map_or(0, |(_, text)| text.len())
+}
+
 /// Every option that matters to the result.
 pub fn options(arch: Arch, dtype: DType) -> Vec<String> {
     let mut options = vec![
