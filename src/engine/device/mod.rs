@@ -53,15 +53,22 @@ pub enum Precision {
 
 thread_local! {
     static CURRENT: RefCell<Device> = const { RefCell::new(Device::Cpu) };
-    static ACTIVATIONS: Cell<DType> = const { Cell::new(DType::F32) };
+    static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
 }
 
-/// How this thread's networks store activations.
-pub fn activations() -> DType {
-    ACTIVATIONS.get()
+/// How this thread computes.
+pub fn precision() -> Precision {
+    PRECISION.get()
 }
 
-/// From now on this thread's networks compute so on the current device.
+impl Precision {
+    /// How activations are stored.
+    pub fn storage(self) -> DType {
+        if self == Precision::Bf16 { DType::Bf16 } else { DType::F32 }
+    }
+}
+
+/// From now on this thread computes so on the current device.
 ///
 /// # Errors
 /// `Config` where the device has no such arithmetic.
@@ -76,9 +83,9 @@ pub fn set_precision(precision: Precision) -> Result<()> {
             let why = format!("{gpu:?} has no TF32; sm_80 and newer have");
             return Err(Error::config("train.precision", why));
         }
-        Device::Cuda(gpu) => gpu.set_tf32(precision == Precision::Tf32),
+        Device::Cuda(_) => {}
     }
-    ACTIVATIONS.set(if precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 });
+    PRECISION.set(precision);
     Ok(())
 }
 

@@ -168,14 +168,11 @@ impl BatchNorm {
 
     fn remember(&self, mean: &Tensor, variance: &Tensor, rows: usize) {
         let unbiased = rows as f32 / rows.saturating_sub(1).max(1) as f32;
-        self.mean.update(|running| blend(running, mean, self.momentum, 1.0));
-        self.variance.update(|running| blend(running, variance, self.momentum, unbiased));
-        self.batches.update(|count| count.as_mut_slice()[0] += 1.0);
+        let batch = [mean, variance];
+        self.mean.update(|m| {
+            self.variance.update(|v| {
+                self.batches.update(|n| norm::batch_norm_track([m, v, n], batch, self.momentum, unbiased));
+            });
+        });
     }
-}
-
-/// running = (1 - share) running + share factor new
-fn blend(running: &mut Tensor, new: &Tensor, share: f32, factor: f32) {
-    let pairs = running.as_mut_slice().iter_mut().zip(new.as_slice());
-    pairs.for_each(|(r, &n)| *r = (1.0 - share) * *r + share * factor * n);
 }

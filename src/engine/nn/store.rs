@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
 
 use super::init::{Initialiser, Policy};
 use super::weights::{Archive, Array, Values};
@@ -59,6 +59,11 @@ impl Param {
     /// Changes the value in its place.
     pub fn update<R>(&self, f: impl FnOnce(&mut Tensor) -> R) -> R {
         f(&mut self.0.value.write().unwrap())
+    }
+
+    /// The value, for whoever changes several at once.
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Tensor> {
+        self.0.value.write().unwrap()
     }
 
     fn freeze(&self) {

@@ -19,6 +19,7 @@ fn the_environment_sets_them() {
         ("CUDAEMU_DRIVER", "12080"),
         ("CUDAEMU_MEM_MB", "7"),
         ("CUDAEMU_STICKY", "1"),
+        ("CUDAEMU_DEFER", "2"),
     ];
     for (name, value) in switches {
         // SAFETY: as above
@@ -28,6 +29,7 @@ fn the_environment_sets_them() {
     assert_eq!((set.check, set.compute_capability, set.devices), (3, 75, 0));
     assert_eq!((set.driver_version, set.max_ptx, set.memory_bytes), (12080, 8.7, 7 << 20));
     assert!(set.sticky_errors);
+    assert_eq!((default.defer, set.defer), (0, 2));
     // SAFETY: as above
     unsafe {
         std::env::set_var("CUDAEMU_STICKY", "0");

@@ -63,6 +63,16 @@ fn every_trial_passes() {
 }
 
 #[test]
+fn deferred_streams_change_nothing() {
+    let filters = ["gemm16", "embedding_gradient", "graph", "streams"];
+    for order in ["1", "2"] {
+        let switches = [("CUDAEMU_DEFER", order), ("CUDAEMU_CHECK", "1")];
+        let Some(output) = trial(&format!("deferred-{order}"), &filters, &switches) else { return };
+        assert!(output.status.success(), "{:#?}", lines(&output));
+    }
+}
+
+#[test]
 fn a_lesser_device_skips() {
     let Some(output) = trial("lesser", &["gemm16", "mma_m16n8k8"], &[("CUDAEMU_CC", "75")]) else { return };
     let expected = [
