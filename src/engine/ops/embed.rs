@@ -26,7 +26,7 @@ pub fn embedding(table: &Tensor, ids: &Ids) -> Tensor {
         });
     };
     run_on("embedding_fwd", [&mut y], [table], cpu, |g, [y], [table]| {
-        k::embed_gather_fwd(g, a_thread_a_piece(y, d), y, table, ids.on(g), dims);
+        k::embed_gather_fwd(g, a_thread_a_piece(y.read(), d), y, table, ids.on(g), dims);
     });
     let ids = ids.clone();
     record1(y, [table], move |dy, _| {

@@ -123,7 +123,7 @@ pub(super) fn spread_middle(name: &'static str, x: &Tensor, [b, n, d]: [usize; 3
     };
     run_on(name, [&mut y], [x], cpu, |g, [y], [x]| {
         let dims = k::SpreadDims { b: b as i32, n: n as i32, d: d as i32, factor };
-        k::reduce_spread_fwd(g, a_thread_a_piece(y, d), y, x, dims);
+        k::reduce_spread_fwd(g, a_thread_a_piece(y.read(), d), y, x, dims);
     });
     y
 }

@@ -54,7 +54,7 @@ struct Way {
 
 impl Way {
     fn cuda(self, c: usize, dims: k::ResampleDims) -> impl FnOnce(&Gpu, [Out; 1], [In; 1]) {
-        move |g, [to], [from]| (self.launch)(g, a_thread_a_piece(to, c), to, from, dims)
+        move |g, [to], [from]| (self.launch)(g, a_thread_a_piece(to.read(), c), to, from, dims)
     }
 }
 

@@ -7,29 +7,10 @@ use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::{record_many, record1};
 use crate::engine::tensor::{Shape, Tensor, run_on};
 
-/// A thread for every 16 bytes of `out`, or where its rows of `width` are not made of such pieces, for every element.
-pub(super) fn a_thread_a_piece(out: impl Into<Place>, width: usize) -> Grid {
-    let Place { len, bytes } = out.into();
-    let piece = 16 / bytes;
-    Grid::elements(if width.is_multiple_of(piece) { len / piece } else { len })
-}
-
-/// Memory that a kernel has a thread for: elements, and the bytes of each.
-pub(super) struct Place {
-    len: usize,
-    bytes: usize,
-}
-
-impl From<Out> for Place {
-    fn from(out: Out) -> Place {
-        out.read().into()
-    }
-}
-
-impl From<In> for Place {
-    fn from(x: In) -> Place {
-        Place { len: x.len(), bytes: x.dtype().bytes() }
-    }
+/// A thread for every 16 bytes of `x`, or where its rows of `width` are not made of such pieces, for every element.
+pub(super) fn a_thread_a_piece(x: In, width: usize) -> Grid {
+    let piece = 16 / x.dtype().bytes();
+    Grid::elements(if width.is_multiple_of(piece) { x.len() / piece } else { x.len() })
 }
 
 /// The columns from `start` of rows of `row`, as many rows as make `len` elements.
@@ -115,7 +96,7 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
     let dims = part_of(y.len(), row, start, width);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| cut(y, width, x, row, start);
     run_on("slice_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
-        k::shape_slice_fwd(g, a_thread_a_piece(y, width), y, x, dims);
+        k::shape_slice_fwd(g, a_thread_a_piece(y.read(), width), y, x, dims);
     });
     record1(y, [x], move |dy, _| {
         let mut dx = dy.empty(shape);
@@ -124,7 +105,7 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
             paste(dx, row, start, dy, width);
         };
         run_on("slice_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
-            k::shape_slice_bwd(g, a_thread_a_piece(dx, width), dx, dy, dims);
+            k::shape_slice_bwd(g, a_thread_a_piece(dx.read(), width), dx, dy, dims);
         });
         [Some(dx)]
     })
@@ -176,7 +157,8 @@ fn turn_cuda(g: &Gpu, y: Out, x: In, shape: Shape, by: &[usize]) {
         (dims[unused + i], strides[unused + i]) = (dim as i32, stride as i32);
     }
     let whole_rows = by.last() == Some(&1);
-    let grid = if whole_rows { a_thread_a_piece(y, shape.last_dim()) } else { Grid::elements(y.len()) };
+    let grid =
+        if whole_rows { a_thread_a_piece(y.read(), shape.last_dim()) } else { Grid::elements(y.len()) };
     k::shape_transpose_fwd(g, grid, y, x, k::TurnDims { dims, strides });
 }
 
