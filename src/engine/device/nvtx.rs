@@ -199,7 +199,11 @@ mod tests {
             }
         }
         assert_eq!(function_table(7, null_mut(), null_mut()), 0);
-        assert!(export_table(2).is_null() && !export_table(CALLBACKS).is_null() && !export_table(VERSION_INFO).is_null());
+        assert!(
+            export_table(2).is_null()
+                && !export_table(CALLBACKS).is_null()
+                && !export_table(VERSION_INFO).is_null()
+        );
         assert_eq!((size_of::<Callbacks>(), size_of::<VersionInfo>()), (16, 24));
     }
 }

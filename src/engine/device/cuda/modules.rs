@@ -87,7 +87,9 @@ impl Modules {
         let missing: Vec<&'static str> = stems().filter(|stem| !code.contains_key(&(*stem, dtype))).collect();
         let jobs: Vec<Job> = missing.into_iter().map(|stem| (stem, self.arch, dtype)).collect();
         let made = build_all(&jobs, self.compiler)?;
-        code.extend(jobs.into_iter().zip(made).map(|((stem, ..), made)| ((stem, dtype), Arc::new(made.code))));
+        code.extend(
+            jobs.into_iter().zip(made).map(|((stem, ..), made)| ((stem, dtype), Arc::new(made.code))),
+        );
         Ok(())
     }
 

@@ -63,7 +63,8 @@ pub fn compiler() -> Result<Version> {
 pub fn device_arch() -> Option<Arch> {
     probe().devices.first()?;
     // SAFETY: the probe asked for the driver, initialised it and saw this device.
-    let ask = |attribute| unsafe { result::device::get_attribute(result::device::get(0).ok()?, attribute).ok() };
+    let ask =
+        |attribute| unsafe { result::device::get_attribute(result::device::get(0).ok()?, attribute).ok() };
     let major = ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     Some(Arch::of((major * 10 + minor) as u32))
@@ -77,7 +78,10 @@ pub fn compile(archs: &[Arch], storages: &[DType], filter: &str) -> Result<Compi
         let (Arch::Machine { capability, .. } | Arch::Ptx { capability }) = arch;
         if !known.contains(capability) {
             let known: Vec<String> = known.iter().map(|c| format!("sm_{c}")).collect();
-            return Err(Error::Device(format!("NVRTC {compiler} does not know {arch}, only {}", known.join(" "))));
+            return Err(Error::Device(format!(
+                "NVRTC {compiler} does not know {arch}, only {}",
+                known.join(" ")
+            )));
         }
     }
     let wanted = |stem: &str, kernel: &str| stem.contains(filter) || kernel.contains(filter);
@@ -94,7 +98,9 @@ pub fn compile(archs: &[Arch], storages: &[DType], filter: &str) -> Result<Compi
     let built = build_all(&jobs, compiler)?;
     let cached = built.iter().filter(|b| b.cached).count();
     let mut reports = Vec::new();
-    for (job, built) in jobs.iter().zip(&built).filter(|((_, arch, _), _)| matches!(arch, Arch::Machine { .. })) {
+    for (job, built) in
+        jobs.iter().zip(&built).filter(|((_, arch, _), _)| matches!(arch, Arch::Machine { .. }))
+    {
         let all = read(job, built)?;
         reports.extend(all.into_iter().filter(|r| wanted(job.0, &r.kernel)));
     }
@@ -113,7 +119,8 @@ fn read(job: &Job, built: &Built) -> Result<Vec<Report>> {
             return Err(strange(&format!("the compiler's log does not name {name}")));
         }
     }
-    let elf = Elf::of(&built.code).ok_or_else(|| strange("the machine code is not the ELF file that was expected"))?;
+    let elf = Elf::of(&built.code)
+        .ok_or_else(|| strange("the machine code is not the ELF file that was expected"))?;
     let mut reports = Vec::new();
     for l in logged {
         let code = elf
@@ -221,7 +228,8 @@ fn occupancy(capability: u32, threads: u32, registers: u32, shared: u32) -> Opti
     let warp = (registers.max(1) * WARP).next_multiple_of(REGISTER_PORTION);
     let by_registers = REGISTERS / warp / WARP_PORTION * WARP_PORTION / block;
     let system = if capability >= 80 { SYSTEM_SHARED } else { 0 };
-    let by_shared = limits.shared.checked_div((shared + system).next_multiple_of(SHARED_PORTION)).unwrap_or(u32::MAX);
+    let by_shared =
+        limits.shared.checked_div((shared + system).next_multiple_of(SHARED_PORTION)).unwrap_or(u32::MAX);
     let blocks = limits.blocks.min(limits.warps / block).min(by_registers).min(by_shared);
     Some((blocks * block) as f32 / limits.warps as f32)
 }
@@ -325,7 +333,9 @@ mod tests {
     /// As the occupancy calculator of CUDA's toolkit has it.
     #[test]
     fn occupancy_is_bound_by_warps_registers_shared_memory_and_blocks() {
-        let of = |capability, threads, registers, shared| occupancy(capability, threads, registers, shared).unwrap();
+        let of = |capability, threads, registers, shared| {
+            occupancy(capability, threads, registers, shared).unwrap()
+        };
         assert_eq!(of(80, 256, 32, 0), 1.0);
         assert_eq!(of(80, 256, 33, 0), 0.75);
         assert_eq!(of(80, 256, 128, 0), 0.25);
@@ -345,6 +355,9 @@ mod tests {
         file[0x28..0x30].fill(0xff);
         assert!(Elf::of(&file).is_none());
         assert_eq!(largest_block(&[4, 5, 200, 0, 1]), None);
-        assert_eq!(largest_block(&[1, 0x35, 0, 0, 4, 5, 12, 0, 64, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0]), Some(128));
+        assert_eq!(
+            largest_block(&[1, 0x35, 0, 0, 4, 5, 12, 0, 64, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0]),
+            Some(128)
+        );
     }
 }
