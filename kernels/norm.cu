@@ -64,6 +64,16 @@ __device__ __forceinline__ void store(real* p, const Piece<N>& x) {
     }
 }
 
+template <int N>
+__device__ __forceinline__ void store_floats(float* p, const float (&x)[N]) {
+    if constexpr (N == 1) {
+        *p = x[0];
+    } else {
+#pragma unroll
+        for (int i = 0; i < N; i += 4) store_pack(p + i, Pack<float>{{x[i], x[i + 1], x[i + 2], x[i + 3]}});
+    }
+}
+
 // Where a thread stands: its first channel, its row among the `lanes` that the block has at a time.
 struct Place {
     int lanes, lane, j;
@@ -148,12 +158,12 @@ __device__ __forceinline__ void moments(float* sums, const real* x, const NormDi
     }
     if (at.inside && at.lane == 0) {
         float* out = sums + blockIdx.x * 3 * d.c + at.j;
+        float count[N];
 #pragma unroll
-        for (int i = 0; i < N; i++) {
-            out[i] = n;
-            out[d.c + i] = mean[i];
-            out[2 * d.c + i] = squares[i];
-        }
+        for (int i = 0; i < N; i++) count[i] = n;
+        store_floats(out, count);
+        store_floats(out + d.c, mean);
+        store_floats(out + 2 * d.c, squares);
     }
 }
 
@@ -186,7 +196,7 @@ __device__ __forceinline__ double lane_sum(double x, double* shared) {
 // cancels: with e = mean_t - that mean, Σ (x - mean)² = Σ (squares_t + n_t e²) - (Σ n_t e)² / n.
 __device__ __forceinline__ Joined join_tiles(const float* sums, int first, int last, int j, int c, double* shared) {
     double n = 0.0, shifted = 0.0, squares = 0.0, about = 0.0;
-    if (j < c) {
+    if (j < c && first < last) {
         about = sums[(first * 3 + 1) * c + j];
         for (int tile = first + threadIdx.x / 8; tile < last; tile += 32) {
             const float* from = sums + tile * 3 * c + j;
@@ -210,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(256)
     __shared__ double shared[256];
     int j = blockIdx.x * 8 + threadIdx.x % 8, depth = (d.tiles + gridDim.y - 1) / gridDim.y;
     int first = blockIdx.y * depth, last = min(d.tiles, first + depth);
-    Joined m = join_tiles(sums, min(first, d.tiles - 1), last, j, d.c, shared);
+    Joined m = join_tiles(sums, first, last, j, d.c, shared);
     if (j < d.c && threadIdx.x < 8) {
         float* out = fewer + blockIdx.y * 3 * d.c + j;
         out[0] = (float)m.n;
@@ -373,11 +383,8 @@ __device__ __forceinline__ void write_lane_sums(float* sums, float (&total)[2][N
     }
     if (at.inside && at.lane == 0) {
         float* out = sums + blockIdx.x * 2 * d.c + j;
-#pragma unroll
-        for (int i = 0; i < N; i++) {
-            out[i] = total[0][i];
-            out[d.c + i] = total[1][i];
-        }
+        store_floats(out, total[0]);
+        store_floats(out + d.c, total[1]);
     }
 }
 

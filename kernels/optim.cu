@@ -59,12 +59,18 @@ __device__ __forceinline__ void put(float* p, const Numbers<N>& x) {
     else *p = x.v[0];
 }
 
+// Everything is read before anything is written, so that all reads are under way at once.
 template <int N>
 __device__ __forceinline__ void adam_step(const AdamSlot& s, const AdamDims& d, int i) {
     float *p = (float*)s.p + i, *m = (float*)s.m + i, *v = (float*)s.v + i, *average = (float*)s.average + i;
-    Numbers<N> weight = get<N>(p);
+    Numbers<N> weight = get<N>(p), g = {}, first = {}, second = {}, mean = {};
     if (s.g) {
-        Numbers<N> g = get<N>((const float*)s.g + i), first = get<N>(m), second = get<N>(v);
+        g = get<N>((const float*)s.g + i);
+        first = get<N>(m);
+        second = get<N>(v);
+    }
+    if (s.average) mean = get<N>(average);
+    if (s.g) {
 #pragma unroll
         for (int k = 0; k < N; k++) {
             float gradient = d.factor * g.v[k];
@@ -77,7 +83,6 @@ __device__ __forceinline__ void adam_step(const AdamSlot& s, const AdamDims& d, 
         put(p, weight);
     }
     if (s.average) {
-        Numbers<N> mean = get<N>(average);
 #pragma unroll
         for (int k = 0; k < N; k++) mean.v[k] = d.keep * mean.v[k] + d.fresh * weight.v[k];
         put(average, mean);

@@ -42,7 +42,11 @@ const TINY: [&str; 24] = [
 
 static BIRDS: LazyLock<Dataset> = LazyLock::new(|| {
     // Pictures are read as they are needed, so the folder stays.
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("birds");
+    // Where the tests were not built, as under tools/gpu, cargo's folder is not there.
+    let folder = match std::env::var_os("ENGINE_TESTS") {
+        Some(_) => std::env::temp_dir().join("mirrorgan-engine-birds"),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).join("birds"),
+    };
     let _ = std::fs::remove_dir_all(&folder);
     demo::write(&folder, 40, 1).unwrap();
     cub::open(&folder).unwrap()

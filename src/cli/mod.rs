@@ -1,5 +1,6 @@
 //! The command line: one file a command. Only here are things printed, and only here is anyhow.
 
+pub mod bench;
 mod caption;
 mod data;
 mod infer;
@@ -42,6 +43,8 @@ enum Command {
     Info(info::Args),
     /// Say what the compiler made of the CUDA kernels; compile them before they are needed
     Kernels(kernels::Args),
+    /// Time operators and the networks' layers on this machine
+    Bench(bench::Args),
     /// Make or check a data set
     #[command(subcommand)]
     Data(data::Command),
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Caption(args) => caption::run(args),
         Command::Info(args) => info::run(args),
         Command::Kernels(args) => kernels::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Data(command) => data::run(command),
     });
     match result.unwrap_or_else(|error| Err(error.into())) {

@@ -112,7 +112,7 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        self.norm.forward(&self.conv.forward(x), mode, Activation::LeakyRelu(SLOPE), None)
+        self.norm.after(&self.conv, x, mode, Activation::LeakyRelu(SLOPE), None)
     }
 }
 

@@ -104,7 +104,7 @@ impl UpBlock {
     }
 
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        self.norm.forward(&self.conv.forward(x), mode, Activation::Glu, None)
+        self.norm.after(&self.conv, x, mode, Activation::Glu, None)
     }
 }
 
@@ -126,8 +126,8 @@ impl ResidualBlock {
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         let (conv, norm) = &self.widen;
-        let y = norm.forward(&conv.forward(x), mode, Activation::Glu, None);
+        let y = norm.after(conv, x, mode, Activation::Glu, None);
         let (conv, norm) = &self.back;
-        norm.forward(&conv.forward(&y), mode, Activation::None, Some(x))
+        norm.after(conv, &y, mode, Activation::None, Some(x))
     }
 }

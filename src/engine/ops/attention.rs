@@ -3,12 +3,13 @@
 use rayon::prelude::*;
 
 use super::Case;
-use super::matmul::{Mat, gemm};
+use super::matmul::{Factor, Mat, Target, gemm, product};
 use super::pointwise::exp;
 use super::rnn::row_lengths;
 use crate::engine::device::cpu::Buffer;
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Kernel, Tensor, run};
+use crate::engine::tensor::{Ids, Kernel, Tensor, run_on};
 
 /// Pixels that one piece of work takes: their rows stay in the cache from the first product to the last.
 const BLOCK: usize = 512;
@@ -20,15 +21,29 @@ const BLOCK: usize = 512;
 #[track_caller]
 pub fn word_attention(h: &Tensor, words: &Tensor, w: &Tensor, lengths: &Ids) -> (Tensor, Tensor) {
     let d = Words::new(h, words, w, lengths);
-    let (mut e, mut context) = (h.empty([d.images, d.words, d.channels]), h.empty(h.shape()));
+    let (mut e, mut context) = (h.empty_f32([d.images, d.words, d.channels]), h.empty(h.shape()));
     let mut beta = h.empty(h.shape().with_last(d.words));
-    run("word_attention_project", [&mut e], [words, w], |[e], [words, w]| d.project(e, words, w));
-    let flops = 4.0 * (h.len() * d.words) as f64;
-    run(Kernel::new("word_attention_fwd", flops), [&mut context, &mut beta], [h, &e], |[c, beta], [h, e]| {
-        for_blocks(d.images, (c, BLOCK * d.channels), (beta, BLOCK * d.words), |image, block, c, beta| {
-            d.attend(image, c, beta, block_of(h, d.pixels, d.channels, image, block), e);
-        });
-    });
+    run_on(
+        "word_attention_project",
+        [&mut e],
+        [words, w],
+        |[e], [words, w]| d.project(e, words, w),
+        |g, [e], [words, w]| d.project_on(g, e, words, w),
+    );
+    run_on(
+        Kernel::new("word_attention_fwd", 4.0 * (h.len() * d.words) as f64),
+        [&mut context, &mut beta],
+        [h, &e],
+        |[c, beta], [h, e]| {
+            for_blocks(d.images, (c, BLOCK * d.channels), (beta, BLOCK * d.words), |image, block, c, beta| {
+                d.attend(image, c, beta, block_of(h, d.pixels, d.channels, image, block), e);
+            });
+        },
+        |g, [context, beta], [h, e]| {
+            let (grid, dims) = d.keys().launch(g, 0);
+            k::word_attention_fwd(g, grid, context, beta, h, e, d.ids.on(g), dims);
+        },
+    );
     let (saved, weights) = ([h, words, w].map(Tensor::detach), beta.clone());
     let context = record1(context, [h, words, w], move |dy, [wh, wwords, ww]| {
         let [h, words, w] = &saved;
@@ -55,7 +70,7 @@ fn word_attention_bwd(
     let (mut dh, mut de) = (h.empty(h.shape()), e.empty(e.shape()));
     let (t, c) = (d.words, d.channels);
     let flops = 10.0 * (h.len() * t) as f64;
-    run(
+    run_on(
         Kernel::new("word_attention_bwd", flops),
         [&mut dh, &mut de],
         [h, e, beta, dy],
@@ -81,6 +96,17 @@ fn word_attention_bwd(
                 sum_rows(de, partial);
             }
         },
+        |g, [dh, de], [h, e, beta, dy]| {
+            let (keys, mut ds) = (d.keys(), g.scratch(beta.len()));
+            let (grid, dims) = keys.launch(g, 0);
+            let dh = if wanted_h { dh } else { Out::NONE };
+            k::word_attention_bwd(g, grid, dh, ds.out(), dy, e, beta, d.ids.on(g), dims);
+            if wanted_e {
+                keys.sum_over_pixels(g, de, 20, |grid, partial, sums| {
+                    k::word_attention_bwd_e(g, grid, partial, ds.view(), h, beta, dy, sums);
+                });
+            }
+        },
     );
     [wanted_h.then_some(dh), wanted_e.then_some(de)]
 }
@@ -93,6 +119,8 @@ struct Words {
     words: usize,
     dim: usize,
     lengths: Vec<usize>,
+    /// The lengths again, for a GPU.
+    ids: Ids,
 }
 
 impl Words {
@@ -102,8 +130,13 @@ impl Words {
         let (h, words, w) = (h.shape(), words.shape(), w.shape());
         assert_eq!(b, sentences, "word_attention: {h:?} and words {words:?} differ in their number of rows");
         assert_eq!(*w, [c, dim], "word_attention: weights {w:?} do not take words {words:?} to {h:?}");
+        let ids = lengths.clone();
         let lengths = row_lengths("word_attention", lengths, b, t);
-        Words { images: b, pixels: height * width, channels: c, words: t, dim, lengths }
+        Words { images: b, pixels: height * width, channels: c, words: t, dim, lengths, ids }
+    }
+
+    fn keys(&self) -> Keys {
+        Keys { images: self.images, pixels: self.pixels, channels: self.channels, keys: self.words }
     }
 
     /// e[B,T,C] = words[B,T,D] wᵀ, zero beyond the length.
@@ -114,6 +147,13 @@ impl Words {
         for (e, &length) in e.chunks_mut(t * c).zip(&self.lengths) {
             e[length * c..].fill(0.0);
         }
+    }
+
+    /// [`Words::project`] on a GPU, where rows beyond the length are never read, whatever they are.
+    fn project_on(&self, g: &Gpu, e: Out, words: In, w: In) {
+        let (rows, c, dim) = (self.images * self.words, self.channels, self.dim);
+        let (words, w) = (Factor::rows(words, dim), Factor::rows(w, dim).t());
+        product(g, Target::rows(e, c), words, w, [rows, c, dim], 1);
     }
 
     /// One block of pixels: beta = softmax(h·eᵀ), context = beta·e.
@@ -128,20 +168,36 @@ impl Words {
     /// dwords[B,T,D] = de[B,T,C] w. Beyond the length beta is zero, and so is de.
     fn words_gradient(&self, de: &Tensor, words: &Tensor, w: &Tensor) -> Tensor {
         let (rows, mut dwords) = (self.images * self.words, words.empty(words.shape()));
-        run("word_attention_bwd_words", [&mut dwords], [de, w], |[dwords], [de, w]| {
-            let (de, w) = (Mat::rows(de, rows, self.channels), Mat::rows(w, self.channels, self.dim));
-            gemm(dwords, self.dim, de, w, false, true);
-        });
+        let (c, dim) = (self.channels, self.dim);
+        run_on(
+            "word_attention_bwd_words",
+            [&mut dwords],
+            [de, w],
+            |[dwords], [de, w]| gemm(dwords, dim, Mat::rows(de, rows, c), Mat::rows(w, c, dim), false, true),
+            |g, [dwords], [de, w]| {
+                let (de, w) = (Factor::rows(de, c), Factor::rows(w, dim));
+                product(g, Target::rows(dwords, dim), de, w, [rows, dim, c], 1);
+            },
+        );
         dwords
     }
 
     /// dw[C,D] = deᵀ words
     fn projection_gradient(&self, de: &Tensor, words: &Tensor, w: &Tensor) -> Tensor {
         let (rows, mut dw) = (self.images * self.words, w.empty(w.shape()));
-        run("word_attention_bwd_w", [&mut dw], [de, words], |[dw], [de, words]| {
-            let (de, words) = (Mat::rows(de, rows, self.channels), Mat::rows(words, rows, self.dim));
-            gemm(dw, self.dim, de.t(), words, false, true);
-        });
+        let (c, dim) = (self.channels, self.dim);
+        run_on(
+            "word_attention_bwd_w",
+            [&mut dw],
+            [de, words],
+            |[dw], [de, words]| {
+                gemm(dw, dim, Mat::rows(de, rows, c).t(), Mat::rows(words, rows, dim), false, true);
+            },
+            |g, [dw], [de, words]| {
+                let (de, words) = (Factor::rows(de, c).t(), Factor::rows(words, dim));
+                product(g, Target::rows(dw, dim), de, words, [c, dim, rows], 1);
+            },
+        );
         dw
     }
 }
@@ -155,16 +211,24 @@ pub fn sentence_attention(h: &Tensor, s: &Tensor, w: &Tensor) -> Tensor {
     let d = Channels::new(h, s, w);
     let c = d.channels;
     let mut y = h.empty(h.shape());
-    let flops = 2.0 * (h.len() * c) as f64;
-    run(Kernel::new("sentence_attention_fwd", flops), [&mut y], [h, s, w], |[y], [h, s, w]| {
-        let mut scaled = Buffer::uninit(h.len());
-        let pieces = (scaled.as_mut_slice(), BLOCK * c);
-        for_blocks(d.images, (y, BLOCK * c), pieces, |image, block, y, x| {
-            let s = &s[image * c..][..c];
-            d.attend(y, x, block_of(h, d.pixels, c, image, block), s, w);
-            y.chunks_exact_mut(c).for_each(|y| y.iter_mut().zip(s).for_each(|(y, s)| *y *= s));
-        });
-    });
+    run_on(
+        Kernel::new("sentence_attention_fwd", 2.0 * (h.len() * c) as f64),
+        [&mut y],
+        [h, s, w],
+        |[y], [h, s, w]| {
+            let mut scaled = Buffer::uninit(h.len());
+            let pieces = (scaled.as_mut_slice(), BLOCK * c);
+            for_blocks(d.images, (y, BLOCK * c), pieces, |image, block, y, x| {
+                let s = &s[image * c..][..c];
+                d.attend(y, x, block_of(h, d.pixels, c, image, block), s, w);
+                y.chunks_exact_mut(c).for_each(|y| y.iter_mut().zip(s).for_each(|(y, s)| *y *= s));
+            });
+        },
+        |g, [y], [h, s, w]| {
+            let (grid, dims) = d.keys().launch(g, 0);
+            k::sentence_attention_fwd(g, grid, y, h, s, w, dims);
+        },
+    );
     let saved = [h, s, w].map(Tensor::detach);
     record1(y, [h, s, w], move |dy, wanted| {
         let [h, s, w] = &saved;
@@ -183,7 +247,7 @@ fn sentence_attention_bwd(
 ) -> [Option<Tensor>; 3] {
     let c = d.channels;
     let (mut dh, mut ds, mut dw) = (h.empty(h.shape()), s.empty(s.shape()), w.empty(w.shape()));
-    run(
+    run_on(
         Kernel::new("sentence_attention_bwd", 6.0 * (h.len() * c) as f64),
         [&mut dh, &mut ds, &mut dw],
         [h, s, w, dy],
@@ -207,6 +271,23 @@ fn sentence_attention_bwd(
                 }
             }
         },
+        |g, [dh, ds, dw], [h, s, w, dy]| {
+            let (keys, mut dlogits) = (d.keys(), g.scratch(h.len()));
+            let blocks = keys.blocks();
+            let mut direct_parts = g.scratch(d.images * blocks * c);
+            let (grid, dims) = keys.launch(g, c);
+            let dh = if wanted_h { dh } else { Out::NONE };
+            k::sentence_attention_bwd(g, grid, dh, dlogits.out(), direct_parts.out(), h, s, w, dy, dims);
+            if wanted_s || wanted_w {
+                let (mut direct, mut m) = (g.scratch(d.images * c), g.scratch(d.images * c * c));
+                sum_blocks(g, direct.out(), direct_parts.view(), [d.images, blocks, c]);
+                keys.sum_over_pixels(g, m.out(), 32, |grid, partial, sums| {
+                    k::sentence_attention_bwd_m(g, grid, partial, dlogits.view(), h, sums);
+                });
+                let (grid, [b, c]) = (Grid::elements((c + d.images) * c), [d.images as i32, c as i32]);
+                k::sentence_attention_bwd_w(g, grid, ds, dw, m.view(), direct.view(), s, w, b, c);
+            }
+        },
     );
     [wanted_h.then_some(dh), wanted_s.then_some(ds), wanted_w.then_some(dw)]
 }
@@ -226,6 +307,10 @@ impl Channels {
         assert_eq!(*s, [b, c], "sentence_attention: the sentence {s:?} does not fit {h:?}");
         assert_eq!(*w, [c, c], "sentence_attention: weights {w:?} do not fit {h:?}");
         Channels { images: b, pixels: height * width, channels: c }
+    }
+
+    fn keys(&self) -> Keys {
+        Keys { images: self.images, pixels: self.pixels, channels: self.channels, keys: self.channels }
     }
 
     /// One block of pixels: x = h·s, a = softmax_channels(w x).
@@ -253,6 +338,78 @@ impl Channels {
         add_products(ds, &x, h);
         scale_rows(dh, &x, s);
     }
+}
+
+/// Attention to so many keys an image, as the kernels see it.
+struct Keys {
+    images: usize,
+    pixels: usize,
+    channels: usize,
+    keys: usize,
+}
+
+impl Keys {
+    /// As in kernels/attention.cu: channels of a pixel that a thread holds, and pixels it works at.
+    const CHANNELS: usize = 16;
+    const PIXELS: usize = 2;
+
+    /// Threads that share a pixel.
+    fn lanes(&self) -> usize {
+        self.channels.div_ceil(Self::CHANNELS).next_power_of_two().min(32)
+    }
+
+    /// Threads of a block: fewer where a column of weights is long, so that all columns fit in shared memory.
+    fn threads(&self) -> usize {
+        const ROOM: usize = 32 << 10;
+        let bytes = |threads: usize| 4 * self.keys * (threads / self.lanes() * Self::PIXELS + 1);
+        [128, 64].into_iter().find(|&threads| bytes(threads) <= ROOM).unwrap_or(32)
+    }
+
+    fn tile(&self) -> usize {
+        self.threads() / self.lanes() * Self::PIXELS
+    }
+
+    /// Blocks of an image: enough of them to fill a device and few enough that each takes its keys for many pixels.
+    fn blocks(&self) -> usize {
+        const ALL: usize = 2048;
+        self.pixels.div_ceil(self.tile()).min(ALL.div_ceil(self.images))
+    }
+
+    /// The grid of a kernel that keeps `sums` numbers besides for each slice of its threads.
+    fn launch(&self, g: &Gpu, sums: usize) -> (Grid, k::AttentionDims) {
+        let (lanes, threads) = (self.lanes(), self.threads());
+        let rounds = self.channels.div_ceil(lanes * Self::CHANNELS);
+        let width = rounds * lanes * Self::CHANNELS;
+        let room: usize = if g.arch() >= 80 { 64 << 10 } else { 24 << 10 };
+        let together = (room / (4 * width)).clamp(1, self.keys);
+        let slices = if sums == 0 { 0 } else { (threads / sums).max(1) };
+        let numbers = together * width + self.keys * (self.tile() + 1) + slices * sums;
+        let [pixels, channels, keys, lanes, rounds, together] =
+            [self.pixels, self.channels, self.keys, lanes, rounds, together].map(|n| n as i32);
+        let dims = k::AttentionDims { pixels, channels, keys, lanes, rounds, together };
+        (Grid::new([self.blocks(), self.images, 1], threads).shared(4 * numbers), dims)
+    }
+
+    /// sum [B,T,C] of products over all pixels. `launch(grid, partial, dims)` sums over each block of pixels; a block of
+    /// threads takes `together` keys and 32 channels.
+    fn sum_over_pixels(&self, g: &Gpu, sum: Out, together: usize, launch: impl FnOnce(Grid, Out, k::PixelSums)) {
+        const BLOCKS: usize = 512;
+        let block = (self.images * self.pixels / BLOCKS).next_power_of_two().clamp(128, 4096);
+        let (blocks, n) = (self.pixels.div_ceil(block), self.keys * self.channels);
+        let mut partial = g.scratch(self.images * blocks * n);
+        let panels = self.keys.div_ceil(together) * self.channels.div_ceil(32);
+        let [pixels, block, keys, channels] =
+            [self.pixels, block, self.keys, self.channels].map(|n| n as i32);
+        let dims = k::PixelSums { pixels, block, keys, channels };
+        launch(Grid::new([blocks, panels, self.images], 128), partial.out(), dims);
+        sum_blocks(g, sum, partial.view(), [self.images, blocks, n]);
+    }
+}
+
+/// sum [B,N] of partial [B,blocks,N] over the blocks, in their order.
+fn sum_blocks(g: &Gpu, sum: Out, partial: In, [images, blocks, n]: [usize; 3]) {
+    let grid = Grid::elements(images * n);
+    k::attention_sum(g, grid, sum, partial, images as i32, blocks as i32, n as i32);
 }
 
 /// Calls `f(image, block, piece of a, piece of b)` for every block of every image, in parallel. Each of `a` and `b`
@@ -364,12 +521,17 @@ pub fn cases() -> Vec<Case> {
     fn words(x: &[Tensor], lengths: &[i32]) -> (Tensor, Tensor) {
         word_attention(&x[0], &x[1], &x[2], &Ids::new(lengths.to_vec(), [lengths.len()]))
     }
+    fn words_and_weights(x: &[Tensor], lengths: &[i32]) -> Vec<Tensor> {
+        let (context, beta) = words(x, lengths);
+        vec![context, beta]
+    }
     let sentence = |x: &[Tensor]| vec![sentence_attention(&x[0], &x[1], &x[2])];
     vec![
         Case::new("word_attention", "unequal lengths", |x| vec![words(x, &[4, 1, 3]).0])
             .input([3, 3, 5, 6])
             .input([3, 4, 5])
-            .input([6, 5]),
+            .input([6, 5])
+            .bf16(&[0, 1]),
         Case::new("word_attention", "one word", |x| vec![words(x, &[1, 1]).0])
             .input([2, 2, 2, 3])
             .input([2, 1, 4])
@@ -381,12 +543,67 @@ pub fn cases() -> Vec<Case> {
         Case::new("word_attention", "weights", |x| vec![words(x, &[1, 3]).1])
             .constant([2, 2, 3, 6], -1.0, 1.0)
             .constant([2, 3, 5], -1.0, 1.0)
-            .constant([6, 5], -1.0, 1.0),
-        Case::new("sentence_attention", "", sentence).input([3, 3, 5, 6]).input([3, 6]).input([6, 6]),
+            .constant([6, 5], -1.0, 1.0)
+            .bf16(&[0, 1]),
+        Case::new("word_attention", "a stage", |x| words_and_weights(x, &[18, 7]))
+            .input([2, 24, 31, 32])
+            .input([2, 18, 48])
+            .input([32, 48])
+            .flops(4.0 * (2 * 24 * 31 * 32 * 18) as f64)
+            .bf16(&[0, 1])
+            .large(),
+        Case::new("word_attention", "wide", |x| words_and_weights(x, &[3, 5]))
+            .input([2, 9, 16, 64])
+            .input([2, 5, 32])
+            .input([64, 32])
+            .bf16(&[0, 1])
+            .large(),
+        Case::new("word_attention", "wide and long", |x| words_and_weights(x, &[70]))
+            .input([1, 3, 7, 272])
+            .input([1, 70, 8])
+            .input([272, 8])
+            .bf16(&[0, 1])
+            .large(),
+        Case::new("word_attention", "several rounds", |x| words_and_weights(x, &[5]))
+            .input([1, 2, 7, 550])
+            .input([1, 6, 8])
+            .input([550, 8])
+            .large(),
+        Case::new("word_attention", "an odd number of channels", |x| words_and_weights(x, &[5, 18]))
+            .input([2, 16, 17, 17])
+            .input([2, 18, 9])
+            .input([17, 9])
+            .bf16(&[0, 1])
+            .large(),
+        Case::new("sentence_attention", "", sentence)
+            .input([3, 3, 5, 6])
+            .input([3, 6])
+            .input([6, 6])
+            .bf16(&[0, 1]),
         Case::new("sentence_attention", "many channels", sentence)
             .input([2, 2, 3, 17])
             .input([2, 17])
-            .input([17, 17]),
+            .input([17, 17])
+            .bf16(&[0, 1]),
+        Case::new("sentence_attention", "a stage", sentence)
+            .input([2, 24, 31, 32])
+            .input([2, 32])
+            .input([32, 32])
+            .flops(2.0 * (2 * 24 * 31 * 32 * 32) as f64)
+            .bf16(&[0, 1])
+            .large(),
+        Case::new("sentence_attention", "wide", sentence)
+            .input([2, 8, 9, 64])
+            .input([2, 64])
+            .input([64, 64])
+            .bf16(&[0, 1])
+            .large(),
+        Case::new("sentence_attention", "wider than a block", sentence)
+            .input([1, 3, 7, 136])
+            .input([1, 136])
+            .input([136, 136])
+            .bf16(&[0, 1])
+            .large(),
     ]
 }
 

@@ -6,12 +6,13 @@ use std::ops::Range;
 
 use super::Case;
 use super::attention::{add, centre, dot, normalise};
-use super::matmul::{Mat, gemm};
+use super::matmul::{Factor, Mat, Target, gemm, given, product};
 use super::pointwise::exp;
 use super::rnn::row_lengths;
 use crate::engine::device::cpu::{Buffer, map};
+use crate::engine::device::cuda::{self, Gpu, Grid, In, Ints, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Kernel, Tensor, record, run};
+use crate::engine::tensor::{DType, Ids, Kernel, Tensor, record, run_on};
 
 /// Norms, and products of norms, are never taken smaller.
 const EPS: f32 = 1e-8;
@@ -25,10 +26,10 @@ const EPS: f32 = 1e-8;
 pub fn word_scores(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32, gamma2: f32) -> Tensor {
     let p = Pairs::new("word_scores", words, lengths, regions, gamma1, gamma2);
     let (images, sentences) = (p.images, p.own.len());
-    let mut scores = words.empty([images, sentences]);
-    let product = 2.0 * (images * p.regions * p.columns() * p.dim) as f64;
-    run(
-        Kernel::new("word_scores_fwd", 2.0 * product),
+    let mut scores = words.empty_f32([images, sentences]);
+    let flops = 2.0 * (images * p.regions * p.columns() * p.dim) as f64;
+    run_on(
+        Kernel::new("word_scores_fwd", 2.0 * flops),
         [&mut scores],
         [words, regions],
         |[scores], [words, regions]| {
@@ -36,13 +37,14 @@ pub fn word_scores(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32,
             let rows = map(images, |i| p.scores(words.as_slice(), p.image(regions, i)));
             scores.copy_from_slice(&rows.concat());
         },
+        |g, [scores], [words, regions]| p.scores_on(g, scores, words, regions),
     );
     let saved = [words, regions].map(Tensor::detach);
     record1(scores, [words, regions], move |dy, [ww, wr]| {
         let [words, regions] = &saved;
         let (mut dwords, mut dregions) = (words.empty(words.shape()), regions.empty(regions.shape()));
-        run(
-            Kernel::new("word_scores_bwd", 6.0 * product),
+        run_on(
+            Kernel::new("word_scores_bwd", 6.0 * flops),
             [&mut dwords, &mut dregions],
             [words, regions, &dy],
             |[dwords, dregions], [words, regions, dy]| {
@@ -57,6 +59,9 @@ pub fn word_scores(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32,
                     }
                 }
                 p.scatter(dwords, parts.iter().filter_map(|part| part.dwords.as_ref()));
+            },
+            |g, [dwords, dregions], [words, regions, dy]| {
+                p.gradients_on(g, [ww.then_some(dwords), wr.then_some(dregions)], [words, regions, dy]);
             },
         );
         [ww.then_some(dwords), wr.then_some(dregions)]
@@ -77,17 +82,24 @@ pub fn region_weights(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f
         regions.shape()
     );
     let mut weights = words.empty([p.images, t, n]);
-    run("region_weights", [&mut weights], [words, regions], |[weights], [words, regions]| {
-        weights.fill(0.0);
-        for (b, weights) in weights.chunks_mut(t * n).enumerate() {
-            let length = p.own[b].len();
-            let alone = Pairs { images: 1, own: std::iter::once(0..length).collect(), ..p };
-            let seen = alone.attend(&words[b * t * p.dim..][..length * p.dim], p.image(regions, b));
-            for (region, alpha) in seen.alpha.as_slice().chunks(length).enumerate() {
-                alpha.iter().enumerate().for_each(|(word, alpha)| weights[word * n + region] = *alpha);
+    run_on(
+        "region_weights",
+        [&mut weights],
+        [words, regions],
+        |[weights], [words, regions]| {
+            weights.fill(0.0);
+            for (b, weights) in weights.chunks_mut(t * n).enumerate() {
+                let length = p.own[b].len();
+                let (own, ids) = (std::iter::once(0..length).collect(), p.ids.clone());
+                let alone = Pairs { images: 1, own, ids, ..p };
+                let seen = alone.attend(&words[b * t * p.dim..][..length * p.dim], p.image(regions, b));
+                for (region, alpha) in seen.alpha.as_slice().chunks(length).enumerate() {
+                    alpha.iter().enumerate().for_each(|(word, alpha)| weights[word * n + region] = *alpha);
+                }
             }
-        }
-    });
+        },
+        |g, [weights], [words, regions]| p.own_weights_on(g, weights, words, regions),
+    );
     weights
 }
 
@@ -101,6 +113,8 @@ struct Pairs {
     dim: usize,
     /// The places of each sentence's words among the M words of all sentences, padding left out.
     own: Vec<Range<usize>>,
+    /// The lengths, for a GPU.
+    ids: Ids,
     gamma1: f32,
     gamma2: f32,
 }
@@ -130,13 +144,14 @@ impl Pairs {
             dim, region_dim,
             "{op}: words {words:?} and regions {regions:?} differ in their last dimension"
         );
+        let ids = lengths.clone();
         let lengths = row_lengths(op, lengths, sentences, t);
         let ends = lengths.iter().scan(0, |end, n| {
             *end += n;
             Some(*end)
         });
         let own = lengths.iter().zip(ends).map(|(n, end)| end - n..end).collect();
-        Pairs { images, regions: n, words: t, dim, own, gamma1, gamma2 }
+        Pairs { images, regions: n, words: t, dim, own, ids, gamma1, gamma2 }
     }
 
     /// M, the words of all sentences.
@@ -298,6 +313,119 @@ impl Pairs {
     }
 }
 
+/// What a GPU has seen: s and alpha [I,N,M] and the contexts [I,M,D], with a column for every place of every sentence.
+struct SeenOn {
+    /// None where alpha took its place.
+    s: Option<cuda::Buffer>,
+    alpha: cuda::Buffer,
+    context: cuda::Buffer,
+}
+
+impl Pairs {
+    /// Columns of all sentences, padding included: what a GPU is launched over must not depend on lengths.
+    fn places(&self) -> usize {
+        self.own.len() * self.words
+    }
+
+    fn lengths(&self, g: &Gpu) -> Ints {
+        self.ids.on(g)
+    }
+
+    fn dims(&self) -> k::PairDims {
+        let [images, sentences, words, regions, dim] =
+            [self.images, self.own.len(), self.words, self.regions, self.dim].map(|n| n as i32);
+        k::PairDims { images, sentences, words, regions, dim, gamma1: self.gamma1, gamma2: self.gamma2 }
+    }
+
+    /// A block for each pair of an image and a sentence, with room for `numbers` of each word.
+    fn pairs(&self, numbers: usize) -> Grid {
+        Grid::new([self.own.len(), self.images, 1], 256).shared(4 * numbers * self.words)
+    }
+
+    /// [`Pairs::attend`] for all images on a GPU.
+    fn attend_on(&self, g: &Gpu, words: In, regions: In, keep: bool) -> SeenOn {
+        let (i, n, m, d) = (self.images, self.regions, self.places(), self.dim);
+        let mut s = g.scratch(i * n * m);
+        let of = Factor::rows(words, d).t();
+        product(g, Target::rows(s.out(), m), Factor::rows(regions, d), of, [i * n, m, d], 1);
+        let mut alpha = keep.then(|| g.scratch(i * n * m));
+        let to = alpha.as_mut().unwrap_or(&mut s).out();
+        k::word_scores_weights(g, self.pairs(0), to, s.out(), self.lengths(g), self.dims());
+        let (s, alpha) = match alpha {
+            Some(alpha) => (Some(s), alpha),
+            None => (None, s),
+        };
+        let mut context = g.scratch(i * m * d);
+        let weights = Factor::rows(alpha.view(), m).t().each(n * m);
+        let (to, of) = (Target::rows(context.out(), d).each(m * d), Factor::rows(regions, d).each(n * d));
+        product(g, to, weights, of, [m, d, n], i);
+        SeenOn { s, alpha, context }
+    }
+
+    fn scores_on(&self, g: &Gpu, scores: Out, words: In, regions: In) {
+        let seen = self.attend_on(g, words, regions, false);
+        let (grid, context) = (self.pairs(3), seen.context.view());
+        k::word_scores_fwd(g, grid, scores, context, words, self.lengths(g), self.dims());
+    }
+
+    /// [`Pairs::gradients`] for all images on a GPU.
+    fn gradients_on(&self, g: &Gpu, [dwords, dregions]: [Option<Out>; 2], [words, regions, dy]: [In; 3]) {
+        let (i, n, m, d) = (self.images, self.regions, self.places(), self.dim);
+        let SeenOn { s, alpha, context } = self.attend_on(g, words, regions, true);
+        let (s, lengths, dims) = (s.expect("it was asked for"), self.lengths(g), self.dims());
+        let (mut dcontext, mut slopes) = (g.scratch(i * m * d), g.scratch(i * m * 2));
+        let (to, of) = (dcontext.out(), context.view());
+        k::word_scores_bwd_context(g, self.pairs(3), to, slopes.out(), of, words, dy, lengths, dims);
+        let mut dsim = g.scratch(i * n * m);
+        let each_region = Factor::rows(regions, d).each(n * d);
+        let each_context = Factor::rows(dcontext.view(), d).each(m * d);
+        let to = Target::rows(dsim.out(), m).each(n * m);
+        product(g, to, each_region, each_context.t(), [n, m, d], i);
+        k::word_scores_bwd_weights(g, self.pairs(1), dsim.out(), alpha.view(), s.view(), lengths, dims);
+        let each = |x: &cuda::Buffer| Factor::rows(x.view(), m).each(n * m);
+        if let Some(dregions) = dregions {
+            through_f32(g, dregions, |dregions| {
+                let to = Target::rows(dregions, d);
+                product(g, to.each(n * d), each(&alpha), each_context, [n, d, m], i);
+                let dsim = Factor::rows(dsim.view(), m);
+                product(g, to.add(), dsim, Factor::rows(words, d), [i * n, d, m], 1);
+            });
+        }
+        if let Some(dwords) = dwords {
+            // The contexts' gradients are done with.
+            let mut through = dcontext;
+            let to = Target::rows(through.out(), d).each(m * d);
+            product(g, to, each(&dsim).t(), each_region, [m, d, n], i);
+            let (grid, of) = (Grid::elements(m * d), [through.view(), context.view(), slopes.view()]);
+            k::word_scores_bwd_words(g, grid, dwords, of[0], of[1], of[2], words, lengths, dims);
+        }
+    }
+
+    /// The weights of each image's regions for the words of its own sentence, on a GPU.
+    fn own_weights_on(&self, g: &Gpu, weights: Out, words: In, regions: In) {
+        let (b, n, t, d) = (self.images, self.regions, self.words, self.dim);
+        // [N,B,T]: as if one image had met every sentence.
+        let (mut alpha, m) = (g.scratch(n * b * t), b * t);
+        let (regions, words) = (Factor::rows(regions, d).each(n * d), Factor::rows(words, d).each(t * d));
+        product(g, Target::rows(alpha.out(), m).each(t), regions, words.t(), [n, t, d], b);
+        let dims = k::PairDims { images: 1, ..self.dims() };
+        k::word_scores_weights(g, Grid::new([b, 1, 1], 256), alpha.out(), alpha.out(), self.lengths(g), dims);
+        k::region_weights(g, Grid::elements(b * t * n), weights, alpha.view(), dims);
+    }
+}
+
+/// Lets `f` write y in f32, whatever it is stored as: what is summed in two goes is rounded once.
+fn through_f32(g: &Gpu, y: Out, f: impl FnOnce(Out)) {
+    match y.dtype() {
+        DType::F32 => f(y),
+        DType::Bf16 => {
+            let mut wide = g.scratch(y.len());
+            f(wide.out());
+            k::cast_to_bf16(g, Grid::packs(y.len()), y, wide.view(), y.len() as i32);
+        }
+    }
+}
+
 /// The cosine of two vectors, whose norms are clamped from below one by one.
 struct Cosine {
     value: f32,
@@ -332,22 +460,41 @@ pub fn cosine_scores(code: &Tensor, sentence: &Tensor) -> Tensor {
         code.shape(),
         sentence.shape()
     );
-    let mut scores = code.empty([i, j]);
+    let (mut scores, mut norms) = (code.empty_f32([i, j]), code.empty_f32([i + j]));
     let ins = [code, sentence];
-    run("cosine_scores_fwd", [&mut scores], ins, |[scores], [code, sentence]| {
-        gemm(scores, j, Mat::rows(code, i, d), Mat::rows(sentence, j, d).t(), false, true);
-        let (codes, sentences) = (row_norms(code, d), row_norms(sentence, d));
-        for (row, n) in scores.chunks_mut(j).zip(codes) {
-            row.iter_mut().zip(&sentences).for_each(|(s, m)| *s /= (n * m).max(EPS));
-        }
-    });
-    let saved = [code, sentence, &scores].map(Tensor::detach);
+    let sizes = [i, j, d].map(|n| n as i32);
+    run_on(
+        "cosine_scores_fwd",
+        [&mut scores, &mut norms],
+        ins,
+        |[scores, norms], [code, sentence]| {
+            gemm(scores, j, Mat::rows(code, i, d), Mat::rows(sentence, j, d).t(), false, true);
+            norms.copy_from_slice(&[row_norms(code, d), row_norms(sentence, d)].concat());
+            let (codes, sentences) = norms.split_at(i);
+            for (row, n) in scores.chunks_mut(j).zip(codes) {
+                row.iter_mut().zip(sentences).for_each(|(s, m)| *s /= (n * m).max(EPS));
+            }
+        },
+        |g, [scores, norms], [code, sentence]| {
+            let [images, sentences, dim] = sizes;
+            let grid = Grid::elements(32 * i * j);
+            k::cosine_scores_fwd(g, grid, scores, norms, code, sentence, images, sentences, dim);
+        },
+    );
+    let saved = [code, sentence, &scores, &norms].map(Tensor::detach);
     record1(scores, ins, move |dy, [wc, ws]| {
-        let [code, sentence, scores] = &saved;
+        let [code, sentence, scores, norms] = &saved;
         let (mut dc, mut ds) = (code.empty(code.shape()), sentence.empty(sentence.shape()));
-        run("cosine_scores_bwd", [&mut dc, &mut ds], [code, sentence, scores, &dy], |outs, ins| {
-            cosine_scores_bwd(outs, ins, d);
-        });
+        run_on(
+            "cosine_scores_bwd",
+            [&mut dc, &mut ds],
+            [code, sentence, scores, norms, &dy],
+            |outs, ins| cosine_scores_bwd(outs, ins, d),
+            |g, [dc, ds], [code, sentence, scores, norms, dy]| {
+                let ([images, sentences, dim], grid) = (sizes, Grid::new([i + j, 1, 1], 256));
+                k::cosine_scores_bwd(g, grid, dc, ds, code, sentence, scores, norms, dy, images, sentences, dim);
+            },
+        );
         [wc.then_some(dc), ws.then_some(ds)]
     })
 }
@@ -355,10 +502,10 @@ pub fn cosine_scores(code: &Tensor, sentence: &Tensor) -> Tensor {
 /// With p = <c, s> and y = p / |c||s|: dp = dy / |c||s|, and along c itself -Σ_j dy·y / |c|², along s alike.
 fn cosine_scores_bwd(
     [dcode, dsentence]: [&mut [f32]; 2],
-    [code, sentence, scores, dy]: [&[f32]; 4],
+    [code, sentence, scores, norms, dy]: [&[f32]; 5],
     d: usize,
 ) {
-    let (codes, sentences) = (row_norms(code, d), row_norms(sentence, d));
+    let (codes, sentences) = norms.split_at(code.len() / d);
     let (i, j) = (codes.len(), sentences.len());
     let (mut dp, mut along) = (vec![0.0; i * j], (vec![0.0; i], vec![0.0; j]));
     for (at, dp) in dp.iter_mut().enumerate() {
@@ -407,13 +554,10 @@ pub fn matching_loss(scores: &Tensor, gamma3: f32, classes: Option<&Ids>) -> (Te
             scores.shape()
         );
     }
-    let classes = classes.cloned();
-    let kept = move |i: usize, j: usize| {
-        i == j || classes.as_ref().is_none_or(|c| c.as_slice()[i] != c.as_slice()[j])
-    };
+    let kept = |i: usize, j: usize| i == j || classes.is_none_or(|c| c.as_slice()[i] != c.as_slice()[j]);
     let (mut by_rows, mut by_columns) = (scores.empty([]), scores.empty([]));
     let (mut p, mut q) = (scores.empty([b, b]), scores.empty([b, b]));
-    run(
+    run_on(
         "matching_loss_fwd",
         [&mut by_rows, &mut by_columns, &mut p, &mut q],
         [scores],
@@ -422,18 +566,33 @@ pub fn matching_loss(scores: &Tensor, gamma3: f32, classes: Option<&Ids>) -> (Te
             by_rows[0] = classify(p, b, logit);
             by_columns[0] = classify(q, b, |j, i| logit(i, j));
         },
+        |g, [by_rows, by_columns, p, q], [scores]| {
+            let (classes, mut losses) = (classes.map_or(Ints::NONE, |c| c.on(g)), g.scratch(2 * b));
+            let grid = Grid::elements(32 * 2 * b);
+            k::matching_loss_fwd(g, grid, losses.out(), p, q, scores, classes, b as i32, gamma3);
+            k::matching_loss_mean(g, Grid::new([1, 1, 1], 32), by_rows, by_columns, losses.view(), b as i32);
+        },
     );
     let [by_rows, by_columns] = record([by_rows, by_columns], [scores], move |[dr, dc], _| {
-        let [dr, dc] = [dr, dc].map(|d| d.unwrap_or_else(|| Tensor::scalar(0.0)));
+        let [dr, dc] = [dr, dc].map(|d| d.unwrap_or_else(|| super::rnn::zeros(&p, [].into())));
         let mut ds = p.empty([b, b]);
-        run("matching_loss_bwd", [&mut ds], [&p, &q, &dr, &dc], |[ds], [p, q, dr, dc]| {
-            for (at, ds) in ds.iter_mut().enumerate() {
-                let (i, j) = (at / b, at % b);
-                let target = if i == j { 1.0 } else { 0.0 };
-                let slope = dr[0] * (p[i * b + j] - target) + dc[0] * (q[j * b + i] - target);
-                *ds = gamma3 / b as f32 * slope;
-            }
-        });
+        run_on(
+            "matching_loss_bwd",
+            [&mut ds],
+            [&p, &q, &dr, &dc],
+            |[ds], [p, q, dr, dc]| {
+                for (at, ds) in ds.iter_mut().enumerate() {
+                    let (i, j) = (at / b, at % b);
+                    let target = if i == j { 1.0 } else { 0.0 };
+                    let slope = dr[0] * (p[i * b + j] - target) + dc[0] * (q[j * b + i] - target);
+                    *ds = gamma3 / b as f32 * slope;
+                }
+            },
+            |g, [ds], [p, q, dr, dc]| {
+                let grid = Grid::elements(b * b);
+                k::matching_loss_bwd(g, grid, ds, p, q, given(dr), given(dc), b as i32, gamma3);
+            },
+        );
         [Some(ds)]
     });
     (by_rows, by_columns)
@@ -467,25 +626,61 @@ pub fn cases() -> Vec<Case> {
     vec![
         Case::new("word_scores", "unequal lengths", |x| scores(x, &[5, 1, 3]))
             .input([3, 5, 6])
-            .input([3, 7, 6]),
+            .input([3, 7, 6])
+            .bf16(&[0, 1]),
         Case::new("word_scores", "one word", |x| scores(x, &[1, 1])).input([2, 1, 9]).input([2, 4, 9]),
         Case::new("word_scores", "more sentences than images", |x| scores(x, &[2, 4, 3]))
             .input([3, 4, 5])
             .input([2, 3, 5]),
+        Case::new("word_scores", "a map of regions", |x| scores(x, &[18, 3, 11, 1]))
+            .input([4, 18, 32])
+            .input([4, 289, 32])
+            .bf16(&[0, 1])
+            .large(),
+        Case::new("word_scores", "a small map of regions", |x| scores(x, &[9, 5, 7, 1, 9, 2]))
+            .input([6, 9, 64])
+            .input([6, 49, 64])
+            .bf16(&[0, 1])
+            .large(),
+        Case::new("word_scores", "long sentences", |x| scores(x, &[40, 33]))
+            .input([2, 40, 17])
+            .input([2, 36, 17])
+            .large(),
         Case::new("region_weights", "unequal lengths", |x| {
             vec![region_weights(&x[0], &Ids::new(vec![3, 1], [2]), &x[1], 4.0)]
         })
         .constant([2, 3, 5], -1.0, 1.0)
-        .constant([2, 7, 5], -1.0, 1.0),
+        .constant([2, 7, 5], -1.0, 1.0)
+        .bf16(&[0, 1]),
+        Case::new("region_weights", "a map of regions", |x| {
+            vec![region_weights(&x[0], &Ids::new(vec![18, 9], [2]), &x[1], 4.0)]
+        })
+        .constant([2, 18, 32], -1.0, 1.0)
+        .constant([2, 289, 32], -1.0, 1.0)
+        .bf16(&[0, 1])
+        .large(),
         Case::new("cosine_scores", "square", |x| vec![cosine_scores(&x[0], &x[1])])
             .input([4, 7])
-            .input([4, 7]),
+            .input([4, 7])
+            .bf16(&[0, 1]),
+        Case::new("cosine_scores", "a batch", |x| vec![cosine_scores(&x[0], &x[1])])
+            .input([20, 256])
+            .input([20, 256])
+            .bf16(&[0, 1])
+            .large(),
         Case::new("cosine_scores", "more sentences than images", |x| vec![cosine_scores(&x[0], &x[1])])
             .input([2, 9])
             .input([5, 9]),
         Case::new("matching_loss", "each its own class", |x| losses(&x[0], None)).input([4, 4]),
         Case::new("matching_loss", "shared classes", |x| losses(&x[0], Some([0, 1, 1, 2]))).input([4, 4]),
         Case::new("matching_loss", "one class", |x| losses(&x[0], Some([3, 3, 3, 3]))).input([4, 4]),
+        Case::new("matching_loss", "a batch", |x| {
+            let classes = Ids::new((0..37).map(|i| i % 29).collect(), [37]);
+            let (rows, columns) = matching_loss(&x[0], 10.0, Some(&classes));
+            vec![rows, columns]
+        })
+        .input([37, 37])
+        .large(),
     ]
 }
 

@@ -58,7 +58,12 @@ pub fn batch_norm_train_from(
     let (rows, dtype) = (x.shape().rows(), x.dtype());
     if let Some(sums) = sums {
         let [tiles, three, channels] = sums.dims();
-        assert!(three == 3 && channels == c, "batch_norm: sums of {:?} are not those of {:?}", sums.shape(), x.shape());
+        assert!(
+            three == 3 && channels == c,
+            "batch_norm: sums of {:?} are not those of {:?}",
+            sums.shape(),
+            x.shape()
+        );
         let cpu = |[mean, variance, rest @ ..]: [&mut [f32]; 5], [sums, gamma, beta]: [&[f32]; 3]| {
             joined(sums, mean, variance);
             affine(rest, gamma, beta, mean, variance, eps);
@@ -137,7 +142,11 @@ pub fn batch_norm_track(running: [&mut Tensor; 3], batch: [&Tensor; 2], share: f
 fn check_channels<const N: usize>(x: &Tensor, by_channel: [&Tensor; N]) {
     let shape = x.shape();
     for by_channel in by_channel.map(Tensor::shape) {
-        assert_eq!(*by_channel, [shape.last_dim()], "batch_norm: {shape:?} has not the channels of {by_channel:?}");
+        assert_eq!(
+            *by_channel,
+            [shape.last_dim()],
+            "batch_norm: {shape:?} has not the channels of {by_channel:?}"
+        );
     }
 }
 
@@ -403,13 +412,7 @@ impl Norm {
         self.layout(act, |channels| pack(dtype, channels))
     }
 
-    fn backward(
-        &self,
-        dy: &Tensor,
-        gate: Gate,
-        moments: Moments,
-        wanted: &[bool],
-    ) -> Vec<Option<Tensor>> {
+    fn backward(&self, dy: &Tensor, gate: Gate, moments: Moments, wanted: &[bool]) -> Vec<Option<Tensor>> {
         let constant = moments == Moments::Given;
         let sums = (wanted[1] || wanted[2] || wanted[0] && !constant).then(|| self.sums(dy, &gate));
         // Without an activation the gradient before it is dy.
@@ -484,8 +487,17 @@ impl Norm {
         let [mut dx, mut dr] = wanted.map(|wanted| if wanted { x.empty(x.shape()) } else { x.empty([0]) });
         let residual = gate.residual.as_ref();
         let [dgamma, dbeta] = sums.map_or([&self.mean; 2], |[dgamma, dbeta]| [dgamma, dbeta]);
-        let ins =
-            [dy, x, residual.unwrap_or(x), &self.mean, &self.inv_std, &self.scale, &self.shift, dgamma, dbeta];
+        let ins = [
+            dy,
+            x,
+            residual.unwrap_or(x),
+            &self.mean,
+            &self.inv_std,
+            &self.scale,
+            &self.shift,
+            dgamma,
+            dbeta,
+        ];
         let cpu = |[dx, dr]: [&mut [f32]; 2], ins: [&[f32]; 9]| {
             let [dy, x, r, mean, inv_std, scale, shift, dgamma, dbeta] = ins;
             let (affine, c_out, n) = (Affine { scale, shift }, dy.len() / rows, rows as f32);
@@ -512,7 +524,8 @@ impl Norm {
         };
         let cuda = |g: &Gpu, [dx, dr]: [Out; 2], ins: [In; 9]| {
             let [dy, x, r, mean, inv_std, scale, shift, dgamma, dbeta] = ins;
-            let [dx, dr] = [(dx, wanted[0]), (dr, wanted[1])].map(|(d, wanted)| if wanted { d } else { Out::NONE });
+            let [dx, dr] =
+                [(dx, wanted[0]), (dr, wanted[1])].map(|(d, wanted)| if wanted { d } else { Out::NONE });
             let [dgamma, dbeta] = if sums.is_some() { [dgamma, dbeta] } else { [In::NONE; 2] };
             let lay = self.layout_back(gate.act);
             let (grid, d) = (lay.grid(g), lay.dims(gate.act.slope().unwrap_or(1.0)));
@@ -575,7 +588,14 @@ struct Gate {
 
 impl Gate {
     /// The gradient of one row before the activation, in `z` unless it is `dy` itself.
-    fn dz<'a>(&self, z: &'a mut [f32], dy: &'a [f32], x: &[f32], r: &[f32], affine: &Affine<'_>) -> &'a [f32] {
+    fn dz<'a>(
+        &self,
+        z: &'a mut [f32],
+        dy: &'a [f32],
+        x: &[f32],
+        r: &[f32],
+        affine: &Affine<'_>,
+    ) -> &'a [f32] {
         if self.act == Activation::None {
             return dy;
         }
@@ -640,7 +660,8 @@ pub fn cases() -> Vec<Case> {
     let sized = |case: Case, large: bool| if large { case.large() } else { case };
     let train = |name, act: Activation, shape: &[usize], residual: bool| {
         let large = shape.iter().product::<usize>() > 1000;
-        let run = move |x: &[Tensor]| results(batch_norm_train(&x[0], &x[1], &x[2], act, x.get(3), EPS), large);
+        let run =
+            move |x: &[Tensor]| results(batch_norm_train(&x[0], &x[1], &x[2], act, x.get(3), EPS), large);
         let c = *shape.last().unwrap();
         let case = Case::new("batch_norm_train", name, run).input(shape).input_in([c], 0.5, 1.5).input([c]);
         sized(stored(case, residual.then_some((&[0, 3], shape))), large)
@@ -652,13 +673,13 @@ pub fn cases() -> Vec<Case> {
             results(batch_norm_train_from(&x[0], Some(&sums), &x[1], &x[2], act, None, EPS), large)
         };
         let c = *shape.last().unwrap();
-        let case = Case::new("batch_norm_train_from", name, run).input(shape).input_in([c], 0.5, 1.5).input([c]);
+        let case =
+            Case::new("batch_norm_train_from", name, run).input(shape).input_in([c], 0.5, 1.5).input([c]);
         sized(case.bf16(X), large)
     };
     let eval = |name, act: Activation, shape: &[usize], residual: bool| {
-        let run = move |x: &[Tensor]| {
-            vec![batch_norm_eval(&x[0], &x[1], &x[2], &x[3], &x[4], act, x.get(5), EPS)]
-        };
+        let run =
+            move |x: &[Tensor]| vec![batch_norm_eval(&x[0], &x[1], &x[2], &x[3], &x[4], act, x.get(5), EPS)];
         let c = *shape.last().unwrap();
         let case = Case::new("batch_norm_eval", name, run).input(shape).input_in([c], 0.5, 1.5).input([c]);
         let case = case.constant([c], -0.5, 0.5).constant([c], 0.5, 1.5);
@@ -669,8 +690,17 @@ pub fn cases() -> Vec<Case> {
         batch_norm_track([&mut mean, &mut variance, &mut batches], [&x[2], &x[3]], 0.1, 1.25);
         vec![mean, variance, batches]
     };
+    let moments_alone = |x: &[Tensor]| {
+        let batch = batch_norm_train(&x[0], &x[1], &x[1], Activation::None, None, EPS);
+        vec![batch.mean, batch.variance]
+    };
     let leaky = Activation::LeakyRelu(0.2);
     vec![
+        Case::new("batch_norm_train", "moments far from zero", moments_alone)
+            .constant([20_003, 4], 999.0, 1001.0)
+            .constant([4], 0.5, 1.5)
+            .bf16(X)
+            .large(),
         train("plain", Activation::None, &[2, 3, 4, 5], false),
         train("residual", Activation::None, &[2, 3, 4, 5], true),
         train("relu", Activation::Relu, &[2, 3, 3, 4], false),
@@ -766,14 +796,16 @@ mod tests {
         ] {
             let shape = [2, 53, 37, 24];
             let draw = |stream| Rng::new(9, stream).normal(shape);
-            let mut ins = vec![draw(0).leaf(), Rng::new(9, 1).normal([24]).leaf(), Rng::new(9, 2).normal([24]).leaf()];
+            let mut ins =
+                vec![draw(0).leaf(), Rng::new(9, 1).normal([24]).leaf(), Rng::new(9, 2).normal([24]).leaf()];
             ins.extend(residual.then(|| draw(3).leaf()));
             let y = batch_norm_train(&ins[0], &ins[1], &ins[2], act, ins.get(3), 1e-5).y;
             let dy = Rng::new(9, 4).normal(y.shape());
             let expected = textbook(&ins, act, dy.as_slice());
             let loss = crate::engine::ops::reduce::sum(&crate::engine::ops::pointwise::mul(&y, &dy));
             let mut grads = crate::engine::tensor::backward(&loss, &ins.iter().collect::<Vec<_>>());
-            let found = [y, grads.take(&ins[0]).unwrap(), grads.take(&ins[1]).unwrap(), grads.take(&ins[2]).unwrap()];
+            let found =
+                [y, grads.take(&ins[0]).unwrap(), grads.take(&ins[1]).unwrap(), grads.take(&ins[2]).unwrap()];
             for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let size = expected.iter().fold(1.0, |a: f64, b| a.max(b.abs()));
                 let errors = found.as_slice().iter().zip(expected).map(|(f, e)| (*f as f64 - e).abs());

@@ -186,7 +186,8 @@ pub fn cases() -> Vec<Case> {
         three.constant([n], 0.0, 1.0).constant([n], -1.0, 1.0)
     });
     let norm = |x: &[Tensor]| vec![Tensor::scalar(squared_norm(&x.iter().collect::<Vec<_>>()) as f32)];
-    let norms = sizes.iter().fold(Case::new("squared_norm", "many", norm), |case, &n| case.constant([n], -1.0, 1.0));
+    let norms =
+        sizes.iter().fold(Case::new("squared_norm", "many", norm), |case, &n| case.constant([n], -1.0, 1.0));
     vec![
         Case::new("adam", "", step)
             .constant([5, 7], -1.0, 1.0)

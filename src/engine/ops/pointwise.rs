@@ -22,7 +22,9 @@ fn map1(
         name,
         [&mut y],
         [x],
-        |[y], [x]| for_chunks(y, CHUNK, |i, y| y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, &x)| *y = f(x))),
+        |[y], [x]| {
+            for_chunks(y, CHUNK, |i, y| y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, &x)| *y = f(x)))
+        },
         |g, [y], [x]| cuda(g, Grid::packs(n), y, x, n as i32),
     );
     y
@@ -94,9 +96,7 @@ pub fn scale(x: &Tensor, factor: f32) -> Tensor {
 pub fn tanh(x: &Tensor) -> Tensor {
     let y = map1("tanh_fwd", x, tangent, k::tanh_fwd);
     let saved = y.detach();
-    record1(y, [x], move |dy, _| {
-        [Some(map2("tanh_bwd", &dy, &saved, |d, y| d * (1.0 - y * y), k::tanh_bwd))]
-    })
+    record1(y, [x], move |dy, _| [Some(map2("tanh_bwd", &dy, &saved, |d, y| d * (1.0 - y * y), k::tanh_bwd))])
 }
 
 /// y = σ(x) = 1 / (1 + e^-x)
@@ -185,9 +185,15 @@ pub fn reparameterise(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
             y.iter_mut().zip(rest).for_each(|(y, (m, s))| *y = m + s);
         });
     };
-    run_on("reparameterise_fwd", [&mut y, &mut spread], [mu, logvar, eps], cpu, |g, [y, s], [mu, logvar, eps]| {
-        k::reparameterise_fwd(g, Grid::elements(n), y, s, mu, logvar, eps, n as i32);
-    });
+    run_on(
+        "reparameterise_fwd",
+        [&mut y, &mut spread],
+        [mu, logvar, eps],
+        cpu,
+        |g, [y, s], [mu, logvar, eps]| {
+            k::reparameterise_fwd(g, Grid::elements(n), y, s, mu, logvar, eps, n as i32);
+        },
+    );
     record1(y, [mu, logvar], move |dy, _| {
         let dl = map2("reparameterise_bwd", &dy, &spread, |d, s| 0.5 * d * s, k::reparameterise_bwd);
         [Some(dy), Some(dl)]
@@ -231,10 +237,15 @@ fn tangent(x: f32) -> f32 {
 pub fn cases() -> Vec<Case> {
     const BOTH: &[usize] = &[0, 1];
     const ONE: &[usize] = &[0];
-    let reparameterised = |name| Case::new("reparameterise", name, |x| vec![reparameterise(&x[0], &x[1], &x[2])]);
+    let reparameterised =
+        |name| Case::new("reparameterise", name, |x| vec![reparameterise(&x[0], &x[1], &x[2])]);
     vec![
         Case::new("add", "", |x| vec![add(&x[0], &x[1])]).input([3, 5]).input([3, 5]).bf16(BOTH),
-        Case::new("add", "large", |x| vec![add(&x[0], &x[1])]).input([40_003]).input([40_003]).bf16(BOTH).large(),
+        Case::new("add", "large", |x| vec![add(&x[0], &x[1])])
+            .input([40_003])
+            .input([40_003])
+            .bf16(BOTH)
+            .large(),
         Case::new("add_all", "three terms", |x| vec![add_all(&[&x[0], &x[1], &x[0]])])
             .input([7])
             .input([7])
@@ -248,12 +259,25 @@ pub fn cases() -> Vec<Case> {
         Case::new("scale", "", |x| vec![scale(&x[0], -1.7)]).input([11]).bf16(ONE),
         Case::new("scale", "large", |x| vec![scale(&x[0], -1.7)]).input([123, 457]).bf16(ONE).large(),
         Case::new("tanh", "", |x| vec![tanh(&x[0])]).input_in([4, 9], -2.0, 2.0).bf16(ONE),
-        Case::new("tanh", "image", |x| vec![tanh(&x[0])]).input_in([2, 64, 64, 3], -6.0, 6.0).bf16(ONE).large(),
+        Case::new("tanh", "image", |x| vec![tanh(&x[0])])
+            .input_in([2, 64, 64, 3], -6.0, 6.0)
+            .bf16(ONE)
+            .large(),
         Case::new("sigmoid", "", |x| vec![sigmoid(&x[0])]).input_in([4, 9], -3.0, 3.0).bf16(ONE),
-        Case::new("sigmoid", "large", |x| vec![sigmoid(&x[0])]).input_in([20_001], -30.0, 30.0).bf16(ONE).large(),
-        Case::new("leaky_relu", "positive", |x| vec![leaky_relu(&x[0], 0.2)]).input_in([31], 0.1, 1.0).bf16(ONE),
-        Case::new("leaky_relu", "negative", |x| vec![leaky_relu(&x[0], 0.2)]).input_in([31], -1.0, -0.1).bf16(ONE),
-        Case::new("leaky_relu", "large", |x| vec![leaky_relu(&x[0], 0.2)]).input([2, 32, 32, 64]).bf16(ONE).large(),
+        Case::new("sigmoid", "large", |x| vec![sigmoid(&x[0])])
+            .input_in([20_001], -30.0, 30.0)
+            .bf16(ONE)
+            .large(),
+        Case::new("leaky_relu", "positive", |x| vec![leaky_relu(&x[0], 0.2)])
+            .input_in([31], 0.1, 1.0)
+            .bf16(ONE),
+        Case::new("leaky_relu", "negative", |x| vec![leaky_relu(&x[0], 0.2)])
+            .input_in([31], -1.0, -0.1)
+            .bf16(ONE),
+        Case::new("leaky_relu", "large", |x| vec![leaky_relu(&x[0], 0.2)])
+            .input([2, 32, 32, 64])
+            .bf16(ONE)
+            .large(),
         Case::new("glu", "image", |x| vec![glu(&x[0])]).input([2, 3, 3, 8]).bf16(ONE),
         Case::new("glu", "row", |x| vec![glu(&x[0])]).input([3, 10]).bf16(ONE),
         Case::new("glu", "large", |x| vec![glu(&x[0])]).input([2, 16, 16, 128]).bf16(ONE).large(),
@@ -275,7 +299,10 @@ mod tests {
     /// The largest error of f over [lo, hi], as a part of the exact value.
     fn worst(lo: f64, hi: f64, f: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64) -> f64 {
         let points = (0..=400_000).map(|i| (lo + (hi - lo) * i as f64 / 400_000.0) as f32);
-        points.map(|x| (f(x) as f64 / exact(x as f64) - 1.0).abs()).filter(|e| e.is_finite()).fold(0.0, f64::max)
+        points
+            .map(|x| (f(x) as f64 / exact(x as f64) - 1.0).abs())
+            .filter(|e| e.is_finite())
+            .fold(0.0, f64::max)
     }
 
     #[test]

@@ -4,10 +4,11 @@
 //! GRU: Cho et al., EMNLP 2014, with the reset gate after the product, as PyTorch and cuDNN have it.
 
 use super::Case;
-use super::matmul::{Mat, column_sums, gemm};
+use super::matmul::{Factor, Mat, Target, column_sums, gemm, given, product};
 use super::pointwise::logistic;
 use crate::engine::device::cpu::{Buffer, for_chunks};
-use crate::engine::tensor::{Ids, Shape, Tensor, record, run};
+use crate::engine::device::cuda::{self, Gpu, Grid, In, Out, k};
+use crate::engine::tensor::{Device, Ids, Shape, Tensor, record, run_on};
 
 /// The weights of one direction: G gates of H rows each, stacked in PyTorch's order (i f g o; r z n).
 #[derive(Clone, Copy)]
@@ -46,33 +47,46 @@ pub struct Gru {
 #[track_caller]
 pub fn lstm(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<(&Tensor, &Tensor)>, reverse: bool) -> Lstm {
     let walk = Walk::new("lstm", 4, x, lengths, cell, reverse);
-    let zeros = Tensor::zeros(walk.state());
-    let (h0, c0) = state.unwrap_or((&zeros, &zeros));
-    walk.check_state("lstm", h0);
-    walk.check_state("lstm", c0);
-    let (mut outputs, mut cells) = (x.empty(walk.sequence(1)), x.empty(walk.sequence(1)));
-    let (mut gates, mut h, mut c) = (x.empty(walk.sequence(4)), x.empty(walk.state()), x.empty(walk.state()));
+    let none = zeros(x, walk.state());
+    let (h0, c0) = state.unwrap_or((&none, &none));
+    for state in state.iter().flat_map(|(h, c)| [h, c]) {
+        walk.check_state("lstm", state);
+    }
+    let (mut outputs, mut cells) = (x.empty(walk.sequence(1)), x.empty_f32(walk.sequence(1)));
+    let mut gates = x.empty_f32(walk.sequence(4));
+    let (mut h, mut c) = (x.empty(walk.state()), x.empty(walk.state()));
     let Cell { w_ih, w_hh, b_ih, b_hh } = cell;
-    run(
+    run_on(
         "lstm_fwd",
         [&mut outputs, &mut h, &mut c, &mut gates, &mut cells],
         [x, w_ih, w_hh, b_ih, b_hh, h0, c0],
         |outs, ins| lstm_fwd(&walk, outs, ins),
+        |g, [y, h, c, gates, cells], [x, w_ih, w_hh, b_ih, b_hh, h0, c0]| {
+            walk.project_on(g, gates, x, w_ih, 4);
+            let (w, ld) = walk.transposed_on(g, w_hh);
+            let ((grid, d), h0, c0) = (walk.launch(2, ld), given(h0), given(c0));
+            k::lstm_fwd(g, grid, y, h, c, gates, cells, w.view(), b_ih, b_hh, h0, c0, walk.ids.on(g), d);
+        },
     );
     let saved = [x, w_ih, w_hh, &outputs, h0, c0].map(Tensor::detach);
     let ins = [x, w_ih, w_hh, b_ih, b_hh, h0, c0];
     let [outputs, h, c] =
         record([outputs, h, c], ins, move |[dy, dh, dc], [wx, wi, wh, bi, bh, wh0, wc0]| {
             let [x, w_ih, w_hh, outputs, h0, c0] = &saved;
-            let (dy, dh, dc) =
-                (or_zeros(dy, walk.sequence(1)), or_zeros(dh, walk.state()), or_zeros(dc, walk.state()));
-            let mut sums = x.empty(walk.sequence(4));
+            let dy = dy.unwrap_or_else(|| zeros(x, walk.sequence(1)));
+            let [dh, dc] = [dh, dc].map(|d| d.unwrap_or_else(|| zeros(x, walk.state())));
+            let mut sums = x.empty_f32(walk.sequence(4));
             let (mut dh0, mut dc0) = (x.empty(walk.state()), x.empty(walk.state()));
-            run(
+            run_on(
                 "lstm_bwd",
                 [&mut sums, &mut dh0, &mut dc0],
                 [&dy, &dh, &dc, &gates, &cells, c0, w_hh],
                 |outs, ins| lstm_bwd(&walk, outs, ins),
+                |g, [sums, dh0, dc0], [dy, dh, dc, gates, cells, c0, w_hh]| {
+                    let (grid, d) = walk.launch_bwd(4, 1);
+                    let [dy, dh, dc, c0] = [dy, dh, dc, c0].map(given);
+                    k::lstm_bwd(g, grid, sums, dh0, dc0, dy, dh, dc, gates, cells, c0, w_hh, walk.ids.on(g), d);
+                },
             );
             let before = wh.then(|| walk.before(outputs, h0));
             let weights = weight_gradients([wx, wi, wh, bi, bh], &sums, &sums, x, w_ih, before.as_ref());
@@ -176,23 +190,45 @@ fn lstm_cell_bwd(
 #[track_caller]
 pub fn gru(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<&Tensor>, reverse: bool) -> Gru {
     let walk = Walk::new("gru", 3, x, lengths, cell, reverse);
-    let zeros = Tensor::zeros(walk.state());
-    let h0 = state.unwrap_or(&zeros);
-    walk.check_state("gru", h0);
+    let none = zeros(x, walk.state());
+    let h0 = state.unwrap_or(&none);
+    if let Some(state) = state {
+        walk.check_state("gru", state);
+    }
     let (mut outputs, mut h) = (x.empty(walk.sequence(1)), x.empty(walk.state()));
-    let mut gates = x.empty(walk.sequence(4));
+    let mut gates = x.empty_f32(walk.sequence(4));
     let Cell { w_ih, w_hh, b_ih, b_hh } = cell;
     let ins = [x, w_ih, w_hh, b_ih, b_hh, h0];
-    run("gru_fwd", [&mut outputs, &mut h, &mut gates], ins, |outs, ins| gru_fwd(&walk, outs, ins));
+    run_on(
+        "gru_fwd",
+        [&mut outputs, &mut h, &mut gates],
+        ins,
+        |outs, ins| gru_fwd(&walk, outs, ins),
+        |g, [y, h, gates], [x, w_ih, w_hh, b_ih, b_hh, h0]| {
+            walk.project_on(g, gates, x, w_ih, 3);
+            let (w, ld) = walk.transposed_on(g, w_hh);
+            let ((grid, d), h0) = (walk.launch(1, ld), given(h0));
+            k::gru_fwd(g, grid, y, h, gates, w.view(), b_ih, b_hh, h0, walk.ids.on(g), d);
+        },
+    );
     let saved = [x, w_ih, w_hh, &outputs, h0].map(Tensor::detach);
     let [outputs, h] = record([outputs, h], ins, move |[dy, dh], [wx, wi, wh, bi, bh, wh0]| {
         let [x, w_ih, w_hh, outputs, h0] = &saved;
-        let (dy, dh) = (or_zeros(dy, walk.sequence(1)), or_zeros(dh, walk.state()));
-        let (mut da, mut dq) = (x.empty(walk.sequence(3)), x.empty(walk.sequence(3)));
+        let dy = dy.unwrap_or_else(|| zeros(x, walk.sequence(1)));
+        let dh = dh.unwrap_or_else(|| zeros(x, walk.state()));
+        let (mut da, mut dq) = (x.empty_f32(walk.sequence(3)), x.empty_f32(walk.sequence(3)));
         let mut dh0 = x.empty(walk.state());
-        run("gru_bwd", [&mut da, &mut dq, &mut dh0], [&dy, &dh, &gates, outputs, h0, w_hh], |outs, ins| {
-            gru_bwd(&walk, outs, ins)
-        });
+        run_on(
+            "gru_bwd",
+            [&mut da, &mut dq, &mut dh0],
+            [&dy, &dh, &gates, outputs, h0, w_hh],
+            |outs, ins| gru_bwd(&walk, outs, ins),
+            |g, [da, dq, dh0], [dy, dh, gates, outputs, h0, w_hh]| {
+                let (grid, d) = walk.launch_bwd(3, 1);
+                let [dy, dh, h0] = [dy, dh, h0].map(given);
+                k::gru_bwd(g, grid, da, dq, dh0, dy, dh, gates, outputs, h0, w_hh, walk.ids.on(g), d);
+            },
+        );
         let before = wh.then(|| walk.before(outputs, h0));
         let weights = weight_gradients([wx, wi, wh, bi, bh], &da, &dq, x, w_ih, before.as_ref());
         let [dx, dw_ih, dw_hh, db_ih, db_hh] = weights;
@@ -274,6 +310,8 @@ struct Walk {
     steps: usize,
     hidden: usize,
     reverse: bool,
+    /// The lengths again, for a GPU.
+    ids: Ids,
 }
 
 impl Walk {
@@ -292,7 +330,8 @@ impl Walk {
         for bias in [cell.b_ih.shape(), cell.b_hh.shape()] {
             assert_eq!(*bias, [g], "{op}: the bias {bias:?} does not fit w_hh {w_hh:?}");
         }
-        Walk { lengths: row_lengths(op, lengths, b, steps), steps, hidden, reverse }
+        let ids = lengths.clone();
+        Walk { lengths: row_lengths(op, lengths, b, steps), steps, hidden, reverse, ids }
     }
 
     #[track_caller]
@@ -339,14 +378,23 @@ impl Walk {
     /// h before every step [B,T,H], zero beyond the length.
     fn before(&self, outputs: &Tensor, h0: &Tensor) -> Tensor {
         let mut before = outputs.empty(outputs.shape());
-        run("rnn_before", [&mut before], [outputs, h0], |[before], [outputs, h0]| {
-            before.fill(0.0);
-            for step in 0..self.longest() {
-                for (b, at) in self.running(step) {
-                    row_mut(before, at, self.hidden).copy_from_slice(self.previous(outputs, h0, b, step));
+        run_on(
+            "rnn_before",
+            [&mut before],
+            [outputs, h0],
+            |[before], [outputs, h0]| {
+                before.fill(0.0);
+                for step in 0..self.longest() {
+                    for (b, at) in self.running(step) {
+                        row_mut(before, at, self.hidden).copy_from_slice(self.previous(outputs, h0, b, step));
+                    }
                 }
-            }
-        });
+            },
+            |g, [before], [outputs, h0]| {
+                let grid = Grid::elements(before.len());
+                k::rnn_before(g, grid, before, outputs, given(h0), self.ids.on(g), self.dims(1, 0));
+            },
+        );
         before
     }
 
@@ -355,6 +403,56 @@ impl Walk {
         let (rows, width) = (self.batch() * self.steps, gates * self.hidden);
         let (x, w) = (Mat::rows(x, rows, x.len() / rows), Mat::rows(w_ih, width, w_ih.len() / width));
         gemm(out, room * self.hidden, x, w.t(), false, true);
+    }
+
+    /// [`Walk::project`] on a GPU.
+    fn project_on(&self, g: &Gpu, out: Out, x: In, w_ih: In, gates: usize) {
+        let (rows, width) = (self.batch() * self.steps, gates * self.hidden);
+        let inputs = x.len() / rows;
+        let (x, w) = (Factor::rows(x, inputs), Factor::rows(w_ih, inputs).t());
+        product(g, Target::rows(out, 4 * self.hidden), x, w, [rows, width, inputs], 1);
+    }
+
+    /// W_hhᵀ on a GPU, its rows padded to whole packs, and their length.
+    fn transposed_on(&self, g: &Gpu, w_hh: In) -> (cuda::Buffer, usize) {
+        let (rows, cols) = (w_hh.len() / self.hidden, self.hidden);
+        let ld = rows.next_multiple_of(4);
+        let mut turned = g.scratch(cols * ld);
+        let grid = Grid::new([ld.div_ceil(32), cols.div_ceil(32), 1], 256);
+        k::rnn_transpose(g, grid, turned.out(), w_hh, rows as i32, cols as i32, ld as i32);
+        (turned, ld)
+    }
+
+    fn dims(&self, rows: usize, ld: usize) -> k::RnnDims {
+        let [batch, steps, hidden, ld, rows] =
+            [self.batch(), self.steps, self.hidden, ld, rows].map(|n| n as i32);
+        k::RnnDims { batch, steps, hidden, ld, rows, reverse: i32::from(self.reverse) }
+    }
+
+    /// The grid of a walk whose steps multiply by a matrix of `rows` rows and `cols` columns, taken `packs` at once; `states`
+    /// numbers of a unit stay in shared memory. Few rows of the batch have a block each, many share one by fours, for a
+    /// multiprocessor reads the matrix no faster than for one.
+    fn grid(&self, states: usize, [rows, cols]: [usize; 2], pack: usize) -> (Grid, k::RnnDims) {
+        const THREADS: usize = 512;
+        const FEW: usize = 64;
+        const ROOM: usize = 48 << 10;
+        let groups = cols / pack;
+        let slices = (THREADS / groups).min(rows).max(1);
+        let bytes = 4 * (states * self.hidden + slices * cols);
+        let together = if self.batch() > FEW && pack == 4 && 4 * bytes <= ROOM { 4 } else { 1 };
+        let grid = Grid::new([self.batch().div_ceil(together), 1, 1], THREADS).shared(together * bytes);
+        (grid, self.dims(together, cols))
+    }
+
+    /// Forward, by W_hhᵀ with rows of `ld`.
+    fn launch(&self, states: usize, ld: usize) -> (Grid, k::RnnDims) {
+        self.grid(states, [self.hidden, ld], 4)
+    }
+
+    /// Back, by W_hh itself.
+    fn launch_bwd(&self, gates: usize, states: usize) -> (Grid, k::RnnDims) {
+        let pack = if self.hidden.is_multiple_of(4) { 4 } else { 1 };
+        self.grid(gates + states, [gates * self.hidden, self.hidden], pack)
     }
 
     /// W_hh h of one step, from W_hhᵀ: a product that goes along its rows need not be packed anew for every step.
@@ -380,7 +478,7 @@ fn weight_gradients(
     before: Option<&Tensor>,
 ) -> [Option<Tensor>; 5] {
     [
-        wx.then(|| input_gradient(da, w_ih, x.shape())),
+        wx.then(|| input_gradient(da, w_ih, x)),
         wi.then(|| product_over_steps(da, x)),
         before.filter(|_| wh).map(|before| product_over_steps(dq, before)),
         bi.then(|| column_sums(da)),
@@ -389,22 +487,34 @@ fn weight_gradients(
 }
 
 /// dx = da · W_ih
-fn input_gradient(da: &Tensor, w_ih: &Tensor, shape: Shape) -> Tensor {
+fn input_gradient(da: &Tensor, w_ih: &Tensor, x: &Tensor) -> Tensor {
     let [g, i] = w_ih.dims();
-    let mut dx = da.empty(shape);
-    run("rnn_bwd_x", [&mut dx], [da, w_ih], |[dx], [da, w]| {
-        gemm(dx, i, Mat::rows(da, da.len() / g, g), Mat::rows(w, g, i), false, true);
-    });
+    let (rows, mut dx) = (da.len() / g, x.empty(x.shape()));
+    run_on(
+        "rnn_bwd_x",
+        [&mut dx],
+        [da, w_ih],
+        |[dx], [da, w]| gemm(dx, i, Mat::rows(da, rows, g), Mat::rows(w, g, i), false, true),
+        |gpu, [dx], [da, w]| {
+            product(gpu, Target::rows(dx, i), Factor::rows(da, g), Factor::rows(w, i), [rows, i, g], 1);
+        },
+    );
     dx
 }
 
 /// Σ a ⊗ b over all steps of all rows: [B,T,M], [B,T,N] -> [M,N].
 fn product_over_steps(a: &Tensor, b: &Tensor) -> Tensor {
     let (m, n, steps) = (a.shape().last_dim(), b.shape().last_dim(), a.shape().rows());
-    let mut sum = a.empty([m, n]);
-    run("rnn_bwd_w", [&mut sum], [a, b], |[sum], [a, b]| {
-        gemm(sum, n, Mat::rows(a, steps, m).t(), Mat::rows(b, steps, n), false, true);
-    });
+    let mut sum = a.empty_f32([m, n]);
+    run_on(
+        "rnn_bwd_w",
+        [&mut sum],
+        [a, b],
+        |[sum], [a, b]| gemm(sum, n, Mat::rows(a, steps, m).t(), Mat::rows(b, steps, n), false, true),
+        |g, [sum], [a, b]| {
+            product(g, Target::rows(sum, n), Factor::rows(a, m).t(), Factor::rows(b, n), [m, n, steps], 1);
+        },
+    );
     sum
 }
 
@@ -438,8 +548,13 @@ fn transposed(w: &[f32], cols: usize) -> Buffer {
     out
 }
 
-fn or_zeros(gradient: Option<Tensor>, shape: Shape) -> Tensor {
-    gradient.unwrap_or_else(|| Tensor::zeros(shape))
+/// Zeros for an operator to read where x lives: written out on the CPU; on a GPU a tensor without elements, for a
+/// kernel takes nothing for zeros.
+pub(super) fn zeros(x: &Tensor, shape: Shape) -> Tensor {
+    match x.device() {
+        Device::Cpu => Tensor::zeros(shape),
+        Device::Cuda(_) => x.empty([0]),
+    }
 }
 
 /// By the logistic function, which vectorises; exact to one unit in the last place of 1.
@@ -482,6 +597,16 @@ pub fn cases() -> Vec<Case> {
     fn cell(x: &[Tensor]) -> Cell<'_> {
         Cell { w_ih: &x[1], w_hh: &x[2], b_ih: &x[3], b_hh: &x[4] }
     }
+    /// More rows than have a block each, of all lengths up to three.
+    const LENGTHS: [i32; 70] = {
+        let mut lengths = [1; 70];
+        let mut i = 0;
+        while i < 70 {
+            lengths[i] = 1 + (i as i32 * 7) % 3;
+            i += 1;
+        }
+        lengths
+    };
     fn run_lstm(x: &[Tensor], lengths: &[i32], reverse: bool) -> Vec<Tensor> {
         let state = x.get(5).zip(x.get(6));
         let y = lstm(&x[0], &Ids::new(lengths.to_vec(), [lengths.len()]), cell(x), state, reverse);
@@ -492,16 +617,27 @@ pub fn cases() -> Vec<Case> {
         vec![y.outputs, y.h]
     }
     vec![
-        case("lstm", "forwards", [3, 5, 4, 3], 0, |x| run_lstm(x, &[5, 1, 3], false)),
+        case("lstm", "forwards", [3, 5, 4, 3], 0, |x| run_lstm(x, &[5, 1, 3], false)).bf16(&[0]),
         case("lstm", "backwards", [3, 5, 4, 3], 0, |x| run_lstm(x, &[5, 1, 3], true)),
-        case("lstm", "from a state", [2, 3, 5, 7], 2, |x| run_lstm(x, &[1, 3], false)),
+        case("lstm", "from a state", [2, 3, 5, 7], 2, |x| run_lstm(x, &[1, 3], false)).bf16(&[0, 5, 6]),
         case("lstm", "backwards from a state", [2, 3, 5, 7], 2, |x| run_lstm(x, &[2, 3], true)),
         case("lstm", "one word", [3, 1, 4, 3], 2, |x| run_lstm(x, &[1, 1, 1], false)),
-        case("gru", "forwards", [3, 5, 4, 3], 0, |x| run_gru(x, &[5, 1, 3], false)),
+        case("lstm", "a text encoder", [5, 12, 300, 64], 0, |x| run_lstm(x, &[12, 1, 7, 3, 12], true))
+            .bf16(&[0])
+            .large(),
+        case("lstm", "many rows", [70, 3, 8, 20], 2, |x| run_lstm(x, &LENGTHS, false)).bf16(&[0, 5, 6]).large(),
+        case("lstm", "more units than threads", [2, 2, 5, 516], 0, |x| run_lstm(x, &[1, 2], false)).large(),
+        case("lstm", "an odd number of many units", [2, 2, 5, 129], 0, |x| run_lstm(x, &[1, 2], true)).large(),
+        case("gru", "forwards", [3, 5, 4, 3], 0, |x| run_gru(x, &[5, 1, 3], false)).bf16(&[0]),
         case("gru", "backwards", [3, 5, 4, 3], 0, |x| run_gru(x, &[5, 1, 3], true)),
-        case("gru", "from a state", [2, 3, 5, 7], 1, |x| run_gru(x, &[1, 3], false)),
+        case("gru", "from a state", [2, 3, 5, 7], 1, |x| run_gru(x, &[1, 3], false)).bf16(&[0, 5]),
         case("gru", "backwards from a state", [2, 3, 5, 7], 1, |x| run_gru(x, &[2, 3], true)),
         case("gru", "one word", [3, 1, 4, 3], 1, |x| run_gru(x, &[1, 1, 1], false)),
+        case("gru", "a text encoder", [5, 12, 32, 128], 0, |x| run_gru(x, &[12, 1, 7, 3, 12], false))
+            .bf16(&[0])
+            .large(),
+        case("gru", "many rows", [70, 3, 8, 20], 1, |x| run_gru(x, &LENGTHS, true)).bf16(&[0, 5]).large(),
+        case("gru", "more units than threads", [2, 2, 5, 516], 1, |x| run_gru(x, &[1, 2], true)).large(),
     ]
 }
 

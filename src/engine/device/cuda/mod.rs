@@ -9,6 +9,7 @@ mod modules;
 mod nvrtc;
 mod probe;
 pub mod report;
+mod timer;
 
 use std::ffi::c_int;
 use std::fmt;
