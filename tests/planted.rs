@@ -31,7 +31,7 @@ struct Bug {
 const PACK_READ: (&str, &str) = ("prelude.cuh", "float4 q = *reinterpret_cast<const float4*>(p);");
 const PACK_WRITTEN: (&str, &str) = ("prelude.cuh", "*reinterpret_cast<float4*>(p) = make_float4(");
 
-const BUGS: [Bug; 9] = [
+const BUGS: [Bug; 10] = [
     // An index beyond the end, written and read.
     Bug {
         file: "pointwise.cu",
@@ -73,13 +73,13 @@ const BUGS: [Bug; 9] = [
     },
     // No barrier between a block's reads and its next writes.
     Bug {
-        file: "prelude.cuh",
-        from: "    for (int w = 1; w < WARPS; w++) total = Op::join(total, shared[w]);\n    __syncthreads();",
-        to: "    for (int w = 1; w < WARPS; w++) total = Op::join(total, shared[w]);\n",
-        case: "softmax a block a row",
-        kernel: "softmax_block_fwd",
+        file: "norm.cu",
+        from: "            counts[t] = n;\n        }\n        __syncthreads();",
+        to: "            counts[t] = n;\n        }\n",
+        case: "batch_norm_train",
+        kernel: "batch_norm_moments_fwd",
         says: "shared-memory race",
-        at: ("prelude.cuh", "if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;"),
+        at: ("norm.cu", "means[i * 256 + t] = mean[i];"),
     },
     // Shared memory that one row of threads does not write.
     Bug {
@@ -111,15 +111,25 @@ const BUGS: [Bug; 9] = [
         says: "the calling lane is not in the mask it passes",
         at: ("softmax.cu", "__shfl_xor_sync(0x7fffffffu, x, step)"),
     },
-    // A barrier that one thread passes by.
+    // A barrier after some threads have left.
     Bug {
-        file: "norm.cu",
-        from: "    counts[t] = n;\n    __syncthreads();",
-        to: "    counts[t] = n;\n    if (t != 9) __syncthreads();",
-        case: "batch_norm_train",
-        kernel: "norm_moments_fwd",
-        says: "barrier",
-        at: ("norm.cu", "if (t != 9) __syncthreads();"),
+        file: "reduce.cu",
+        from: "    shared[threadIdx.x] = sum;\n",
+        to: "    if (column >= d.d) return;\n    shared[threadIdx.x] = sum;\n",
+        case: "mean_rows shared rows",
+        kernel: "reduce_middle_fwd",
+        says: "barrier completes although some threads of the block have exited",
+        at: ("reduce.cu", "__syncthreads();"),
+    },
+    // Asynchronous copies that are not waited for.
+    Bug {
+        file: "gemm.cuh",
+        from: "wait_copies<T::STAGES - 2>();",
+        to: "",
+        case: "linear row, bias",
+        kernel: "matmul_nn_64x64",
+        says: "is still in flight (missing wait_group)",
+        at: ("gemm.cuh", "float4 q = *reinterpret_cast<const float4*>(p);"),
     },
 ];
 
