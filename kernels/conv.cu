@@ -425,7 +425,9 @@ conv_pack(real* __restrict__ packed, const float* __restrict__ w, PackDims d) {
     int p = blockIdx.z / d.step[1], q = blockIdx.z % d.step[1];
     Reach down = reach(p, d.window[0], d.pad[0], d.step[0]), right = reach(q, d.window[1], d.pad[1], d.step[1]);
     int tap = blockIdx.y, channels = d.transposed ? d.outputs : d.inputs, rows = d.transposed ? d.inputs : d.outputs;
+    // A phase may have fewer taps than the rows have room for; one tap more fills them up to a multiple of 16 bytes.
     bool real_tap = tap < down.taps * right.taps;
+    bool filling = tap == (d.window[0] + d.step[0] - 1) / d.step[0] * ((d.window[1] + d.step[1] - 1) / d.step[1]);
     int r = 0, s = 0;
     if (real_tap) {
         r = down.last - tap / right.taps * d.step[0], s = right.last - tap % right.taps * d.step[1];
@@ -451,7 +453,7 @@ conv_pack(real* __restrict__ packed, const float* __restrict__ w, PackDims d) {
     int row0 = d.transposed ? i0 : o0, channel = (d.transposed ? o0 : i0) + lane;
     for (int line = threadIdx.x / 32; line < 32; line += 8) {
         int k = tap * channels + channel;
-        if (row0 + line < rows && channel < channels && k < d.row)
+        if (row0 + line < rows && (channel < channels || filling) && k < d.row)
             set(packed[blockIdx.z * d.phase + (row0 + line) * d.row + k], d.transposed ? square[lane][line] : square[line][lane]);
     }
 }

@@ -23,7 +23,8 @@ __device__ __forceinline__ float finished(float sum, const real* y, const float*
     return sum;
 }
 
-// y[p] (+)= a[p] b[p] + bias; rounded to y, or in float to z. Of several shares each goes to z[split][p][M,N].
+// y[p] (+)= a[p] b[p] + bias; rounded to y, or in float to z. With several shares of k each
+// goes to [split][p][M,N] of the same.
 template <class T, template <class, int> class A, template <class, int> class B>
 __device__ __forceinline__ void product(real* y, float* z, const real* a, const real* b, const float* bias, const MatmulDims& d) {
     if constexpr (T::MATH != TF32 || HAS_TF32) {
@@ -35,7 +36,10 @@ __device__ __forceinline__ void product(real* y, float* z, const real* a, const 
         A<T, T::BM> left(a + p * d.a_batch, d.a_row, m0, d.m, from * T::BK, d.k, d.a_packed);
         B<T, T::BN> right(b + p * d.b_batch, d.b_row, n0, d.n, from * T::BK, d.k, d.b_packed);
         const float* sums = multiply<T>(left, right, min(share, slices - from));
-        if (d.splits > 1) z += (long long)split * products * d.batch;
+        // A share's own sums.
+        long long offset = d.splits > 1 ? (long long)split * products * d.batch : 0;
+        if (y) y += offset;
+        if (z) z += offset;
         for_packs<T>(sums, [&](int row, int column, Pack<real>& v) {
             int count = min(d.n - n0 - column, Pack<real>::N);
             if (m0 + row >= d.m || count <= 0) return;

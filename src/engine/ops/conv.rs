@@ -10,15 +10,18 @@
 //!   the enlarged image never exists and 4/9 of the multiplications remain; its input gradient is a 4×4 window of
 //!   stride 2 over dy;
 //! * weight gradient: the tile over channels of dy and window elements, summed over pixels.
+//!
+//! On CUDA the same windows are operands of the tiled product of kernels/gemm.cuh; see kernels/conv.cu.
 
 use std::ops::Range;
 
 use super::Case;
-use super::matmul::{add_bias, column_sums};
+use super::matmul::{Tile, add_bias, column_sums, given, plan, slice};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::device::simd::{LANES, ROWS, Segment, Strided, tile};
 use crate::engine::tensor::tape::{record, record1};
-use crate::engine::tensor::{Kernel, Tensor, run};
+use crate::engine::tensor::{DType, Device, Kernel, Tensor, run_on};
 
 /// Stride and zero padding, vertical then horizontal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,18 @@ impl Conv {
 /// y[B,H',W',Cout] = x[B,H,W,Cin] ∗ w[Cout,R,S,Cin] + bias[Cout], with H' = (H + 2·pad − R) / stride + 1.
 #[track_caller]
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, conv: Conv) -> Tensor {
+    convolved(x, w, bias, conv, false).0
+}
+
+/// [`conv2d`] without bias, and what a normalisation over B, H' and W' wants to know of y where the device has it at
+/// hand: [tiles, 3, Cout] with the number, the mean and Σ(y − mean)² of each channel in each tile of y, off the tape.
+#[track_caller]
+pub fn conv2d_sums(x: &Tensor, w: &Tensor, conv: Conv) -> (Tensor, Option<Tensor>) {
+    convolved(x, w, None, conv, true)
+}
+
+#[track_caller]
+fn convolved(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, conv: Conv, sums: bool) -> (Tensor, Option<Tensor>) {
     let ([b, h, width, cin], [cout, r, s, wc]) = (x.dims(), w.dims());
     let Conv { stride, pad } = conv;
     assert_eq!(cin, wc, "conv2d: the channels of {:?} and of the weights {:?} differ", x.shape(), w.shape());
@@ -46,6 +61,9 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, conv: Conv) -> Tens
         w.shape(),
         x.shape()
     );
+    if let Some(bias) = bias {
+        assert_eq!(*bias.shape(), [cout], "conv2d: bias {:?} does not fit weights {:?}", bias.shape(), w.shape());
+    }
     let out = [(h + 2 * pad[0] - r) / stride[0] + 1, (width + 2 * pad[1] - s) / stride[1] + 1];
     let slide = Slide {
         batch: b,
@@ -60,34 +78,51 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, conv: Conv) -> Tens
         phase: [0, 0],
         cout,
     };
-    let mut y = x.empty([b, out[0], out[1], cout]);
-    run(slide.kernel("conv2d_fwd"), [&mut y], [x, w], |[y], [x, w]| {
-        slide_over(y, x, &[(slide, pack(slide.depth(), cout, w))]);
-    });
-    if let Some(bias) = bias {
-        assert_eq!(*bias.shape(), [cout], "conv2d: bias {:?} does not fit weights {:?}", bias.shape(), w.shape());
-        add_bias(&mut y, bias);
-    }
-    let (sx, sw) = (x.detach(), w.detach());
     let no_bias = Tensor::zeros([0]);
-    let [y] = record([y], [x, w, bias.unwrap_or(&no_bias)], move |[dy], [wx, ww, wb]| {
+    let pass = Pass::forward(&slide, pad, Weights { transposed: false, spread: false });
+    let mut y = x.empty([b, out[0], out[1], cout]);
+    let mut moments = pass.moments(&y, sums);
+    let ins = [x, w, bias.unwrap_or(&no_bias)];
+    let cpu = |[y, _]: [&mut [f32]; 2], [x, w, bias]: [&[f32]; 3]| {
+        slide_over(y, x, &[(slide, pack(slide.depth(), cout, w))]);
+        if !bias.is_empty() {
+            add_bias(y, bias);
+        }
+    };
+    run_on(slide.kernel("conv2d_fwd"), [&mut y, &mut moments], ins, cpu, |g, [y, moments], [x, w, bias]| {
+        pass.run(g, y, moments, x, w, given(bias));
+    });
+    let (sx, sw) = (x.detach(), w.detach());
+    let [y] = record([y], ins, move |[dy], [wx, ww, wb]| {
         let dy = dy.expect("the only output has a gradient");
         let dx = wx.then(|| input_gradient(&dy, &sw, &slide, pad));
         let dw = ww.then(|| {
             let mut dw = sw.empty(sw.shape());
-            run(slide.kernel("conv2d_bwd_w"), [&mut dw], [&dy, &sx], |[dw], [dy, x]| {
-                weight_gradient(dw, dy, x, &slide);
+            let cpu = |[dw]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| weight_gradient(dw, dy, x, &slide);
+            run_on(slide.kernel("conv2d_bwd_w"), [&mut dw], [&dy, &sx], cpu, |g, [dw], [dy, x]| {
+                pass.weight_gradient(g, dw, dy, x);
             });
             dw
         });
         [dx, dw, wb.then(|| column_sums(&dy))]
     });
-    y
+    (y, (moments.len() > 0).then_some(moments))
 }
 
 /// y[B,2H,2W,Cout] = nearest-2×(x[B,H,W,Cin]) ∗ w[Cout,3,3,Cin], padding 1.
 #[track_caller]
 pub fn conv2d_up2(x: &Tensor, w: &Tensor) -> Tensor {
+    enlarged(x, w, false).0
+}
+
+/// [`conv2d_up2`], and the numbers of [`conv2d_sums`].
+#[track_caller]
+pub fn conv2d_up2_sums(x: &Tensor, w: &Tensor) -> (Tensor, Option<Tensor>) {
+    enlarged(x, w, true)
+}
+
+#[track_caller]
+fn enlarged(x: &Tensor, w: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
     let ([b, h, width, cin], [cout, r, s, wc]) = (x.dims(), w.dims());
     assert_eq!(cin, wc, "conv2d_up2: the channels of {:?} and of the weights {:?} differ", x.shape(), w.shape());
     assert_eq!([r, s], [3, 3], "conv2d_up2 wants 3×3 weights, not {:?}", w.shape());
@@ -104,30 +139,39 @@ pub fn conv2d_up2(x: &Tensor, w: &Tensor) -> Tensor {
         phase,
         cout,
     });
+    let pass = Pass::enlarging(&phases[0]);
     let flops = Kernel::new("conv2d_up2_fwd", 4.0 * phases[0].flops());
     let mut y = x.empty([b, 2 * h, 2 * width, cout]);
-    run(flops, [&mut y], [x, w], |[y], [x, w]| {
+    let mut moments = pass.moments(&y, sums);
+    let cpu = |[y, _]: [&mut [f32]; 2], [x, w]: [&[f32]; 2]| {
         let windows = phases.map(|p| (p, pack(p.depth(), cout, &phase_weights(w, cin, p.phase))));
         slide_over(y, x, &windows);
+    };
+    run_on(flops, [&mut y, &mut moments], [x, w], cpu, |g, [y, moments], [x, w]| {
+        pass.run(g, y, moments, x, w, In::NONE);
     });
     let (sx, sw) = (x.detach(), w.detach());
-    record1(y, [x, w], move |dy, [wx, ww]| {
+    let y = record1(y, [x, w], move |dy, [wx, ww]| {
         let dx = wx.then(|| up2_input_gradient(&dy, &sw, sx.dims()));
         let dw = ww.then(|| {
             let mut dw = sw.empty(sw.shape());
             let kernel = Kernel::new("conv2d_up2_bwd_w", 4.0 * phases[0].flops());
-            run(kernel, [&mut dw], [&dy, &sx], |[dw], [dy, x]| {
+            let cpu = |[dw]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| {
                 dw.fill(0.0);
                 for p in &phases {
                     let mut part = Buffer::uninit(cout * p.depth());
                     weight_gradient(part.as_mut_slice(), dy, x, p);
                     fold_phase(dw, part.as_slice(), cin, p.phase);
                 }
+            };
+            run_on(kernel, [&mut dw], [&dy, &sx], cpu, |g, [dw], [dy, x]| {
+                pass.weight_gradient(g, dw, dy, x);
             });
             dw
         });
         [dx, dw]
-    })
+    });
+    (y, (moments.len() > 0).then_some(moments))
 }
 
 // ---------------------------------------------------------------- gradients as windows
@@ -136,7 +180,7 @@ pub fn conv2d_up2(x: &Tensor, w: &Tensor) -> Tensor {
 fn input_gradient(dy: &Tensor, w: &Tensor, forward: &Slide, pad: [usize; 2]) -> Tensor {
     let Slide { batch, image, cin, window: [r, s], stride, out, cout, .. } = *forward;
     let mut dx = dy.empty([batch, image[0], image[1], cin]);
-    run(forward.kernel("conv2d_bwd"), [&mut dx], [dy, w], |[dx], [dy, w]| {
+    let cpu = |[dx]: [&mut [f32]; 1], [dy, w]: [&[f32]; 2]| {
         let mut windows = Vec::new();
         for phase in (0..stride[0]).flat_map(|p| (0..stride[1]).map(move |q| [p, q])) {
             let taps = [0, 1].map(|d| reaching_taps(phase[d], stride[d], pad[d], [r, s][d]));
@@ -156,6 +200,9 @@ fn input_gradient(dy: &Tensor, w: &Tensor, forward: &Slide, pad: [usize; 2]) -> 
             windows.push((slide, pack_transposed(w, [cout, r, s, cin], &taps[0].taps, &taps[1].taps)));
         }
         slide_over(dx, dy, &windows);
+    };
+    run_on(forward.kernel("conv2d_bwd"), [&mut dx], [dy, w], cpu, |g, [dx], [dy, w]| {
+        Pass::input_gradient(forward, pad).run(g, dx, Out::NONE, dy, w, In::NONE);
     });
     dx
 }
@@ -222,7 +269,7 @@ fn up2_input_gradient(dy: &Tensor, w: &Tensor, [b, h, width, cin]: [usize; 4]) -
         cout: cin,
     };
     let mut dx = dy.empty([b, h, width, cin]);
-    run(slide.kernel("conv2d_up2_bwd"), [&mut dx], [dy, w], |[dx], [dy, w]| {
+    let cpu = |[dx]: [&mut [f32]; 1], [dy, w]: [&[f32]; 2]| {
         let mut spread = vec![0.0; cout * 16 * cin];
         for (spread, w) in spread.chunks_mut(16 * cin).zip(w.chunks(9 * cin)) {
             for (tap, spread) in spread.chunks_mut(cin).enumerate() {
@@ -235,6 +282,10 @@ fn up2_input_gradient(dy: &Tensor, w: &Tensor, [b, h, width, cin]: [usize; 4]) -
         }
         let all = [0, 1, 2, 3];
         slide_over(dx, dy, &[(slide, pack_transposed(&spread, [cout, 4, 4, cin], &all, &all))]);
+    };
+    run_on(slide.kernel("conv2d_up2_bwd"), [&mut dx], [dy, w], cpu, |g, [dx], [dy, w]| {
+        let weights = Weights { transposed: true, spread: true };
+        Pass::forward(&slide, [1, 1], weights).run(g, dx, Out::NONE, dy, w, In::NONE);
     });
     dx
 }
@@ -743,9 +794,234 @@ impl Outer<'_> {
     }
 }
 
+// ---------------------------------------------------------------- on CUDA
+
+/// What the weights that slide are made from [Cout,R,S,Cin].
+#[derive(Clone, Copy)]
+struct Weights {
+    /// Window elements are outputs, and inputs come out.
+    transposed: bool,
+    /// 4×4 taps summed from 3×3.
+    spread: bool,
+}
+
+/// One launch over all phases: the window, its weights, and the flips and phases as kernels/conv.cu counts them.
+#[derive(Clone, Copy)]
+struct Pass {
+    batch: usize,
+    cin: usize,
+    cout: usize,
+    image: [usize; 2],
+    canvas: [usize; 2],
+    /// The taps of all phases together.
+    window: [usize; 2],
+    pad: [usize; 2],
+    step: [usize; 2],
+    stride: [usize; 2],
+    weights: Weights,
+}
+
+impl Pass {
+    /// The window of a forward convolution, in its own order.
+    fn forward(slide: &Slide, pad: [usize; 2], weights: Weights) -> Pass {
+        let Slide { batch, cin, cout, image, canvas, window, stride, .. } = *slide;
+        Pass { batch, cin, cout, image, canvas, window, pad, step: [1, 1], stride, weights }
+    }
+
+    /// For each phase of x the taps that reach it, over dy.
+    fn input_gradient(forward: &Slide, pad: [usize; 2]) -> Pass {
+        let Slide { batch, cin, cout, image, out, window, stride, .. } = *forward;
+        let weights = Weights { transposed: true, spread: false };
+        let (step, stride) = (stride, [1, 1]);
+        Pass { batch, cin: cout, cout: cin, image: out, canvas: image, window, pad, step, stride, weights }
+    }
+
+    /// Nearest 2×, then 3×3: as the input gradient of a 4×4 window of stride 2.
+    fn enlarging(phase: &Slide) -> Pass {
+        let Slide { batch, cin, cout, image, canvas, .. } = *phase;
+        let weights = Weights { transposed: false, spread: true };
+        let (window, pad, step, stride) = ([4, 4], [1, 1], [2, 2], [1, 1]);
+        Pass { batch, cin, cout, image, canvas, window, pad, step, stride, weights }
+    }
+
+    /// Whether this is one window in its own order, not the phases of a flipped one.
+    fn unflipped(&self) -> bool {
+        self.weights.transposed == self.weights.spread
+    }
+
+    fn phases(&self) -> usize {
+        self.step[0] * self.step[1]
+    }
+
+    /// Outputs of the largest phase.
+    fn pixels(&self) -> usize {
+        let out = [0, 1].map(|d| self.canvas[d].div_ceil(self.step[d]));
+        self.batch * out[0] * out[1]
+    }
+
+    /// Taps of the largest phase.
+    fn taps(&self) -> usize {
+        self.window[0].div_ceil(self.step[0]) * self.window[1].div_ceil(self.step[1])
+    }
+
+    fn depth(&self) -> usize {
+        self.taps() * self.cin
+    }
+
+    fn plan(&self, g: &Gpu, dtype: DType, may_split: bool) -> (Tile, usize) {
+        let tiles = [Tile::T128x128, Tile::T128x64, Tile::T64x64, Tile::T128x32];
+        let slices = self.depth().div_ceil(slice(dtype));
+        plan(g, &tiles, [self.pixels(), self.cout], self.phases(), slices, may_split)
+    }
+
+    /// Room for the sums of y's tiles; none where they are not wanted or come from shares.
+    fn moments(&self, y: &Tensor, wanted: bool) -> Tensor {
+        match y.device() {
+            Device::Cuda(g) if wanted && self.plan(&g, y.dtype(), true).1 == 1 => {
+                let tile = self.plan(&g, y.dtype(), true).0;
+                y.empty_f32([self.phases() * self.pixels().div_ceil(tile.rows()), 3, self.cout])
+            }
+            _ => y.empty_f32([0]),
+        }
+    }
+
+    fn dims(&self, weight_row: usize, splits: usize) -> k::SlideDims {
+        let int = |x: [usize; 2]| x.map(|n| n as i32);
+        // A forward window counted from its end, as the phases of a gradient are.
+        let pad = [0, 1].map(|d| match self.unflipped() {
+            true => self.window[d] as i32 - 1 - self.pad[d] as i32,
+            false => self.pad[d] as i32,
+        });
+        let out = [0, 1].map(|d| self.canvas[d].div_ceil(self.step[d]));
+        k::SlideDims {
+            batch: self.batch as i32,
+            cin: self.cin as i32,
+            cout: self.cout as i32,
+            image: int(self.image),
+            canvas: int(self.canvas),
+            window: int(self.window),
+            pad,
+            step: int(self.step),
+            stride: int(self.stride),
+            weight_row: weight_row as i32,
+            weight_phase: (self.cout * weight_row) as i32,
+            splits: splits as i32,
+            down: divisor(out[0]),
+            across: divisor(out[1]),
+        }
+    }
+
+    /// y = bias + the windows of x by the weights; `moments` may be empty.
+    fn run(&self, g: &Gpu, y: Out, moments: Out, x: In, w: In, bias: In) {
+        let (dtype, n) = (x.dtype(), y.len());
+        assert!(n.max(x.len()) < 1 << 31, "{} elements are more than a kernel counts", n.max(x.len()));
+        if n == 0 {
+            return;
+        }
+        let pack = 16 / dtype.bytes();
+        let as_they_lie = self.unflipped() && !self.weights.transposed && dtype == DType::F32;
+        let packed = !(as_they_lie && self.depth() % pack == 0);
+        let row = self.depth().next_multiple_of(pack);
+        let mut room = g.scratch_of(dtype, if packed { self.phases() * self.cout * row } else { 0 });
+        if packed {
+            self.pack_weights(g, room.out(), w, row);
+        }
+        let (tile, splits) = self.plan(g, dtype, true);
+        let dims = self.dims(row, splits);
+        let mut parts = g.scratch(if splits > 1 { splits * n } else { 0 });
+        let (to, shares) = if splits > 1 { (Out::NONE, parts.out()) } else { (y, Out::NONE) };
+        let moments = if moments.is_empty() { Out::NONE } else { moments };
+        let grid = tile.grid([tile.count(self.pixels(), self.cout), 1, self.phases() * splits]);
+        let w = if packed { room.view() } else { w };
+        slide_kernel(tile, dtype == DType::F32 && g.tf32())(g, grid, to, shares, moments, x, w, bias, dims);
+        if splits > 1 {
+            let (n, cout, splits) = (n as i32, self.cout as i32, splits as i32);
+            k::conv_join_fwd(g, Grid::elements(y.len()), y, parts.view(), bias, n, cout, splits);
+        }
+    }
+
+    fn pack_weights(&self, g: &Gpu, to: Out, w: In, row: usize) {
+        let Weights { transposed, spread } = self.weights;
+        let (outputs, inputs) = if transposed { (self.cin, self.cout) } else { (self.cout, self.cin) };
+        let dims = self.dims(row, 1);
+        let pack = k::PackDims {
+            outputs: outputs as i32,
+            inputs: inputs as i32,
+            window: dims.window,
+            pad: dims.pad,
+            step: dims.step,
+            row: row as i32,
+            phase: dims.weight_phase,
+            transposed: transposed as i32,
+            unflipped: self.unflipped() as i32,
+            spread: spread as i32,
+        };
+        // One tap more fills the rows up.
+        let taps = self.taps() + usize::from(row > self.depth());
+        let blocks = [outputs.div_ceil(32) * inputs.div_ceil(32), taps, self.phases()];
+        k::conv_pack(g, Grid::new(blocks, 256), to, w, pack);
+    }
+
+    /// dw from dy, which lies as this pass writes, and the windows of x; phases are folded into 3×3 taps.
+    fn weight_gradient(&self, g: &Gpu, dw: Out, dy: In, x: In) {
+        assert!(dy.len().max(x.len()) < 1 << 31, "{} elements are more than a kernel counts", dy.len().max(x.len()));
+        let (dtype, depth, phases) = (x.dtype(), self.depth(), self.phases());
+        let slices = self.pixels().div_ceil(slice(dtype));
+        let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [self.cout, depth], phases, slices, true);
+        let direct = splits * phases == 1;
+        let mut parts = g.scratch(if direct { 0 } else { splits * phases * self.cout * depth });
+        let to = if direct { dw } else { parts.out() };
+        let grid = tile.grid([tile.count(self.cout, depth), 1, phases * splits]);
+        let dims = self.dims(0, splits);
+        match (tile, dtype == DType::F32 && g.tf32()) {
+            (Tile::T128x128, false) => k::conv_outer_128x128_bwd_w(g, grid, to, dy, x, dims),
+            (Tile::T128x128, true) => k::conv_outer_128x128_tf32_bwd_w(g, grid, to, dy, x, dims),
+            (_, false) => k::conv_outer_64x64_bwd_w(g, grid, to, dy, x, dims),
+            (_, true) => k::conv_outer_64x64_tf32_bwd_w(g, grid, to, dy, x, dims),
+        }
+        let grid = Grid::elements(dw.len());
+        if phases > 1 {
+            k::conv_fold_bwd_w(g, grid, dw, parts.view(), dims.cout, dims.cin, dims.splits);
+        } else if splits > 1 {
+            k::conv_join_bwd_w(g, grid, dw, parts.view(), dw.len() as i32, dims.splits);
+        }
+    }
+}
+
+type Launcher = fn(&Gpu, Grid, Out, Out, Out, In, In, In, k::SlideDims);
+
+fn slide_kernel(tile: Tile, tf32: bool) -> Launcher {
+    match (tile, tf32) {
+        (Tile::T128x128, false) => k::conv_slide_128x128,
+        (Tile::T128x128, true) => k::conv_slide_128x128_tf32,
+        (Tile::T128x64, false) => k::conv_slide_128x64,
+        (Tile::T128x64, true) => k::conv_slide_128x64_tf32,
+        (Tile::T64x64, false) => k::conv_slide_64x64,
+        (Tile::T64x64, true) => k::conv_slide_64x64_tf32,
+        (Tile::T128x32, false) => k::conv_slide_128x32,
+        (Tile::T128x32, true) => k::conv_slide_128x32_tf32,
+    }
+}
+
+/// n, and factor and shift that divide by it (gemm.cuh, `quotient`).
+fn divisor(n: usize) -> [u32; 3] {
+    if n <= 1 {
+        return [1, 0, 0];
+    }
+    let power = 31 + n.next_power_of_two().trailing_zeros();
+    [n as u32, (1u64 << power).div_ceil(n as u64) as u32, power - 32]
+}
+
 pub fn cases() -> Vec<Case> {
     let conv = |name, x: [usize; 4], w: [usize; 4], conv: Conv| {
-        Case::new("conv2d", name, move |t| vec![conv2d(&t[0], &t[1], None, conv)]).input(x).input(w)
+        Case::new("conv2d", name, move |t| vec![conv2d(&t[0], &t[1], None, conv)])
+            .input(x)
+            .input(w)
+            .bf16(&[0])
+    };
+    let up2 = |name, x: [usize; 4], cout: usize| {
+        let case = Case::new("conv2d_up2", name, |t| vec![conv2d_up2(&t[0], &t[1])]).input(x);
+        case.input([cout, 3, 3, x[3]]).bf16(&[0])
     };
     vec![
         conv("3x3", [2, 5, 7, 3], [4, 3, 3, 3], Conv::new(1, 1)),
@@ -762,9 +1038,63 @@ pub fn cases() -> Vec<Case> {
         Case::new("conv2d", "bias", |t| vec![conv2d(&t[0], &t[1], Some(&t[2]), Conv::new(1, 1))])
             .input([1, 4, 4, 2])
             .input([3, 3, 3, 2])
-            .input([3]),
-        Case::new("conv2d_up2", "", |t| vec![conv2d_up2(&t[0], &t[1])]).input([2, 4, 3, 5]).input([6, 3, 3, 5]),
+            .input([3])
+            .bf16(&[0]),
+        up2("", [2, 4, 3, 5], 6),
+        conv("3x3, 32 to 64", [2, 9, 8, 32], [64, 3, 3, 32], Conv::new(1, 1)).large(),
+        conv("3x3, 64 to 128", [1, 8, 8, 64], [128, 3, 3, 64], Conv::new(1, 1)).large(),
+        conv("3x3, 17 to 33", [2, 8, 9, 17], [33, 3, 3, 17], Conv::new(1, 1)).large(),
+        conv("3x3, 32 to 3", [2, 20, 18, 32], [3, 3, 3, 32], Conv::new(1, 1)).large(),
+        conv("3x3, many to few pixels", [1, 4, 4, 256], [48, 3, 3, 256], Conv::new(1, 1)).large(),
+        conv("4x4 stride 2, 3 to 64", [2, 32, 32, 3], [64, 4, 4, 3], Conv::new(2, 1)).large(),
+        conv("4x4 stride 2, 32 to 64", [2, 18, 16, 32], [64, 4, 4, 32], Conv::new(2, 1)).large(),
+        conv("3x3 stride 2, odd canvas", [2, 11, 13, 16], [24, 3, 3, 16], Conv::new(2, 0)).large(),
+        conv("7x7 stride 2, 3 to 32", [1, 33, 30, 3], [32, 7, 7, 3], Conv::new(2, 3)).large(),
+        conv("1x1, many tiles", [1, 150, 140, 8], [160, 1, 1, 8], Conv::new(1, 0)).large(),
+        conv("1x1, many tiles of 64", [1, 160, 150, 16], [64, 1, 1, 16], Conv::new(1, 0)).large(),
+        conv("1x1, many tiles of 32", [1, 160, 150, 16], [24, 1, 1, 16], Conv::new(1, 0)).large(),
+        conv("1x1 stride 2, 64 to 32", [2, 9, 9, 64], [32, 1, 1, 64], Conv::new(2, 0)).large(),
+        conv("1x7, 24 to 40", [1, 12, 19, 24], [40, 1, 7, 24], Conv { stride: [1, 1], pad: [0, 3] }).large(),
+        Case::new("conv2d", "bias, 16 to 40", |t| vec![conv2d(&t[0], &t[1], Some(&t[2]), Conv::new(1, 1))])
+            .input([2, 10, 9, 16])
+            .input([40, 3, 3, 16])
+            .input([40])
+            .bf16(&[0])
+            .large(),
+        up2("32 to 64", [2, 8, 7, 32], 64).large(),
+        up2("17 to 5", [1, 9, 8, 17], 5).large(),
+        up2("3 to 32", [1, 16, 16, 3], 32).large(),
+        with_sums("conv2d_sums", "", [2, 11, 9, 16], [40, 3, 3, 16], false),
+        with_sums("conv2d_sums", "odd", [1, 7, 5, 3], [5, 3, 3, 3], false),
+        with_sums("conv2d_up2_sums", "", [2, 7, 6, 16], [72, 3, 3, 16], true),
     ]
+}
+
+/// y, and its channels' means and variances: joined from what the convolution counted, or from y where it did not.
+fn with_sums(op: &'static str, name: &'static str, x: [usize; 4], w: [usize; 4], up2: bool) -> Case {
+    let case = Case::new(op, name, move |t| {
+        let (y, sums) =
+            if up2 { conv2d_up2_sums(&t[0], &t[1]) } else { conv2d_sums(&t[0], &t[1], Conv::new(1, 1)) };
+        let cout = y.shape().last_dim();
+        let (mut means, mut variances) = (vec![0.0; cout], vec![0.0; cout]);
+        let counted = sums.map_or_else(|| (y.to_vec(), 1), |s| (s.to_vec(), 3));
+        for c in 0..cout {
+            let (mut n, mut mean, mut square) = (0.0f64, 0.0f64, 0.0f64);
+            for tile in counted.0.chunks(counted.1 * cout) {
+                let part = |i: usize| tile[i * cout + c] as f64;
+                let (more, other, own) = if counted.1 == 3 { (part(0), part(1), part(2)) } else { (1.0, part(0), 0.0) };
+                let off = other - mean;
+                square += own + off * off * n * more / (n + more);
+                mean += off * more / (n + more);
+                n += more;
+            }
+            assert_eq!(n as usize * cout, y.len(), "the tiles do not cover y");
+            (means[c], variances[c]) = (mean as f32, (square / n) as f32);
+        }
+        let there = |v| crate::engine::device::with(&y.device(), || Tensor::from_vec(v, [cout]));
+        vec![y.clone(), there(means), there(variances)]
+    });
+    case.input(x).input(w).bf16(&[0]).large()
 }
 
 #[cfg(test)]

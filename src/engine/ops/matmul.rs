@@ -220,9 +220,7 @@ fn product_biased(g: &Gpu, y: Target, factors: [Factor; 2], bias: In, [m, n, k]:
     let mut kept = Vec::new();
     let a = Operand::new(g, factors[0], a_size, dtype, count, &mut kept);
     let b = Operand::new(g, factors[1], b_size, dtype, count, &mut kept);
-    let tile = Tile::of_product(g, m, n, count);
-    let slices = k.div_ceil(tile.slice(dtype));
-    let splits = splits(g, tile.count(m, n) * count, slices);
+    let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [m, n], count, k.div_ceil(slice(dtype)), true);
     // An f32 product to bf16 goes by way of the sums' buffer.
     let direct = splits == 1 && (dtype == DType::Bf16 || y.data.dtype() == DType::F32);
     let mut parts = g.scratch(if direct { 0 } else { splits * count * m * n });
@@ -369,11 +367,6 @@ impl Tile {
         m.div_ceil(self.rows()) * n.div_ceil(self.columns())
     }
 
-    /// Elements of K that a block takes at a time: 64 bytes.
-    pub(super) fn slice(self, dtype: DType) -> usize {
-        64 / dtype.bytes()
-    }
-
     /// Threads and shared memory as gemm.cuh's `Tile` has them: four stages of 64 bytes a row, or the sums, and a number
     /// a row.
     pub(super) fn grid(self, blocks: [usize; 3]) -> Grid {
@@ -382,17 +375,53 @@ impl Tile {
         Grid::new(blocks, threads).shared((4 * 64 * (m + n)).max(4 * m * (n + 8)) + 4 * m)
     }
 
-    /// Large tiles where they fill the device; before sm_80 shared memory is too small for them.
-    fn of_product(g: &Gpu, m: usize, n: usize, count: usize) -> Tile {
-        let large = Tile::T128x128;
-        let fills = 2 * large.count(m, n) * count >= g.multiprocessors();
-        if m > 64 && n > 64 && fills && g.arch() >= 80 { large } else { Tile::T64x64 }
+    /// How much of the device's speed it reaches where there is enough to do, roughly.
+    fn efficiency(self) -> f64 {
+        match self {
+            Tile::T128x128 => 1.0,
+            Tile::T128x64 => 0.85,
+            Tile::T64x64 => 0.65,
+            Tile::T128x32 => 0.6,
+        }
     }
 }
 
+/// Elements of K that a block takes at a time: 64 bytes.
+pub(super) fn slice(dtype: DType) -> usize {
+    64 / dtype.bytes()
+}
+
+/// The tile, and the shares of the sum over K, that should be fastest for so many products of m rows, n columns and
+/// `slices` slices of K.
+pub(super) fn plan(
+    g: &Gpu,
+    tiles: &[Tile],
+    [m, n]: [usize; 2],
+    products: usize,
+    slices: usize,
+    may_split: bool,
+) -> (Tile, usize) {
+    let processors = g.multiprocessors();
+    let cost = |tile: Tile| {
+        let blocks = tile.count(m, n) * products;
+        let splits = if may_split { splits(processors, blocks, slices) } else { 1 };
+        // Filling the ring and writing the sums takes about as long as so many slices.
+        let work = (tile.rows() * tile.columns() * (slices.div_ceil(splits) + 6)) as f64 / tile.efficiency();
+        let waves = (blocks * splits).div_ceil(processors) as f64;
+        // Sums of shares are written and read once more.
+        let joined = if splits == 1 { 0.0 } else { (12 * splits * m * n * products / processors) as f64 };
+        (waves * work + joined, splits)
+    };
+    // Before sm_80 shared memory is too small for the largest.
+    let fitting = tiles.iter().copied().filter(|t| g.arch() >= 80 || *t != Tile::T128x128);
+    let costs = fitting.map(|tile| (cost(tile), tile));
+    let best = costs.min_by(|a, b| a.0.0.total_cmp(&b.0.0)).expect("a tile that fits every device");
+    (best.1, best.0.1)
+}
+
 /// Shares of the sum over K that fill the device, of at least eight slices each.
-pub(super) fn splits(g: &Gpu, tiles: usize, slices: usize) -> usize {
-    let wanted = if tiles >= g.multiprocessors() { 1 } else { (2 * g.multiprocessors()).div_ceil(tiles) };
+fn splits(processors: usize, blocks: usize, slices: usize) -> usize {
+    let wanted = if blocks >= processors { 1 } else { (2 * processors).div_ceil(blocks) };
     let share = slices.div_ceil(wanted.min(slices / 8).clamp(1, 256)).max(1);
     slices.div_ceil(share).max(1)
 }
