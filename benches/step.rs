@@ -1,15 +1,20 @@
 //! The full-size GAN step and the generator alone, on formula weights, for tools/compare.
 //!
-//!     cargo bench --bench step -- step|infer [--repeats N] [--outputs FILE.safetensors]
+//!     cargo bench --bench step -- step|infer [--repeats N] [--outputs FILE.safetensors] [--device NAME]
+//!         [--precision f32|tf32|bf16] [--batch N] [--widths GF,DF] [--turns]
 //!
-//! Prints one line of JSON: seconds of each repeat after a warm-up, the losses of each step, peak memory in MB.
-//! The step is three discriminator updates and the generator's, at batch 4, without text, captions or matching.
+//! Prints one line of JSON: seconds of each repeat after a warm-up, the losses of each step, peak memory in MB. On a GPU
+//! the repeats are asked for in one go and their mean is one number. With --turns, a line is printed when all is warm,
+//! and every line of standard input then asks for one more turn of so many repeats; the report follows at its end.
+//! The step is three discriminator updates and the generator's, without text, captions or matching.
 
 use std::collections::HashMap;
+use std::io::BufRead;
 use std::time::Instant;
 
+use mirrorgan_engine::engine::device::{self, Device, Precision};
 use mirrorgan_engine::engine::nn::{Adam, AdamConfig, Mode, Source, Store};
-use mirrorgan_engine::engine::tensor::{Ids, Tensor, no_grad};
+use mirrorgan_engine::engine::tensor::{Ids, Tensor, no_grad, set_precision};
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
 use mirrorgan_engine::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
 use mirrorgan_engine::mirrorgan::losses::{discriminator_loss, generator_loss};
@@ -25,19 +30,55 @@ const WORDS: usize = 18;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let option = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
-    let repeats = option("--repeats").map_or(3, |n| n.parse().expect("--repeats wants a number"));
-    let report = match args.first().map(String::as_str) {
-        Some("step") => step(repeats),
-        Some("infer") => infer(repeats),
+    let number = |name: &str, other: usize| {
+        option(name).map_or(other, |n| n.parse().unwrap_or_else(|_| panic!("{name} wants a number, not {n}")))
+    };
+    let infers = match args.first().map(String::as_str) {
+        Some("step") => false,
+        Some("infer") => true,
         // `cargo bench` without arguments runs every bench; this one has nothing to add then.
         _ => return,
     };
+    let (device, _) = device::open(option("--device").map_or("cpu", |d| d)).unwrap_or_else(|e| panic!("{e}"));
+    device::set(&device);
+    let precision = match option("--precision").map(String::as_str) {
+        None | Some("f32") => Precision::F32,
+        Some("tf32") => Precision::Tf32,
+        Some("bf16") => Precision::Bf16,
+        Some(other) => panic!("--precision {other}: write f32, tf32 or bf16"),
+    };
+    set_precision(precision).unwrap_or_else(|e| panic!("{e}"));
+    let widths = option("--widths").map_or((32, 64), |w| {
+        let pair = w.split_once(',').and_then(|(g, d)| Some((g.parse().ok()?, d.parse().ok()?)));
+        pair.unwrap_or_else(|| panic!("--widths wants GF,DF, not {w}"))
+    });
+    let asked = Asked {
+        device,
+        batch: number("--batch", if infers { 1 } else { 4 }),
+        repeats: number("--repeats", 3),
+        turns: args.iter().any(|a| a == "--turns"),
+        widths,
+    };
+    let report = if infers { infer(&asked) } else { step(&asked) };
     if let Some(file) = option("--outputs") {
         write(file, &report.image);
     }
-    let json =
-        serde_json::json!({ "seconds": report.seconds, "losses": report.losses, "peak_mb": peak_mb() });
-    println!("{json}");
+    let peak = match &asked.device {
+        Device::Cpu => peak_mb(),
+        Device::Cuda(gpu) => gpu.usage().peak as f64 / f64::from(1 << 20),
+    };
+    println!(
+        "{}",
+        serde_json::json!({ "seconds": report.seconds, "losses": report.losses, "peak_mb": peak })
+    );
+}
+
+struct Asked {
+    device: Device,
+    batch: usize,
+    repeats: usize,
+    turns: bool,
+    widths: (usize, usize),
 }
 
 struct Report {
@@ -46,9 +87,47 @@ struct Report {
     image: Tensor,
 }
 
-fn generator() -> (Generator, Store) {
+impl Asked {
+    /// Times the repeats, once or whenever a line comes in.
+    fn time(&self, mut run: impl FnMut()) -> Vec<f64> {
+        let mut turn = || -> Vec<f64> {
+            match &self.device {
+                Device::Cuda(gpu) => {
+                    let all = gpu.time(|| (0..self.repeats).for_each(|_| run()));
+                    vec![all / self.repeats as f64]
+                }
+                Device::Cpu => {
+                    let mut one = || {
+                        let start = Instant::now();
+                        run();
+                        start.elapsed().as_secs_f64()
+                    };
+                    (0..self.repeats).map(|_| one()).collect()
+                }
+            }
+        };
+        if !self.turns {
+            return turn();
+        }
+        println!("{{\"ready\": true}}");
+        let mut all = Vec::new();
+        for _line in std::io::stdin().lock().lines() {
+            let seconds = turn();
+            println!("{}", serde_json::json!({ "seconds": seconds }));
+            all.extend(seconds);
+        }
+        all
+    }
+
+    /// Runs before anything is timed.
+    fn warm_up(&self, on_the_cpu: usize) -> usize {
+        if self.device == Device::Cpu { on_the_cpu } else { self.repeats.min(10) }
+    }
+}
+
+fn generator(width: usize) -> (Generator, Store) {
     let config = GeneratorConfig {
-        width: 32,
+        width,
         noise: 100,
         condition: 100,
         stages: 3,
@@ -60,8 +139,8 @@ fn generator() -> (Generator, Store) {
     Store::build(by_formula("netG"), |scope| Generator::new(scope, FEATURES, &config)).unwrap()
 }
 
-fn discriminator(i: usize) -> (Discriminator, Store) {
-    let config = DiscriminatorConfig { width: 64, unconditional: true };
+fn discriminator(i: usize, width: usize) -> (Discriminator, Store) {
+    let config = DiscriminatorConfig { width, unconditional: true };
     let prefix = format!("netD{i}");
     Store::build(by_formula(&prefix), |scope| Discriminator::new(scope, 64 << i, FEATURES, &config)).unwrap()
 }
@@ -100,7 +179,7 @@ fn inputs(batch: usize) -> Inputs {
             words: Tensor::from_vec(words, [batch, WORDS, FEATURES]),
             sentence: Tensor::from_vec(formula::tensor("sentence", &[batch, FEATURES]), [batch, FEATURES]),
         },
-        lengths: Ids::new([18, 11, 7, 5][..batch].to_vec(), [batch]),
+        lengths: Ids::new((0..batch).map(|i| [18, 11, 7, 5][i % 4]).collect(), [batch]),
         z: noise("z"),
         eps: noise("eps"),
     }
@@ -110,53 +189,59 @@ fn paint(generator: &Generator, inputs: &Inputs, mode: Mode) -> Generated {
     generator.forward(&inputs.z, &inputs.meaning, &inputs.lengths, &inputs.eps, mode)
 }
 
-fn step(repeats: usize) -> Report {
-    const BATCH: usize = 4;
-    let (g, g_store) = generator();
-    let (ds, d_stores): (Vec<_>, Vec<_>) = (0..3).map(discriminator).unzip();
+fn step(asked: &Asked) -> Report {
+    let (batch, (gf, df)) = (asked.batch, asked.widths);
+    let (g, g_store) = generator(gf);
+    let (ds, d_stores): (Vec<_>, Vec<_>) = (0..3).map(|i| discriminator(i, df)).unzip();
     let adam = |store: &Store| {
         Adam::new(store.params(), AdamConfig { learning_rate: 2e-4, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 })
     };
     let mut adam_g = adam(&g_store);
     let mut adam_d: Vec<Adam> = d_stores.iter().map(adam).collect();
-    let real: Vec<Tensor> = (0..3).map(|i| picture(&format!("real{i}"), BATCH, 64 << i)).collect();
-    let inputs = inputs(BATCH);
-    let mut report = Report { seconds: Vec::new(), losses: Vec::new(), image: Tensor::zeros([1]) };
-    for k in 0..=repeats {
-        let start = Instant::now();
+    let real: Vec<Tensor> = (0..3).map(|i| picture(&format!("real{i}"), batch, 64 << i)).collect();
+    let inputs = inputs(batch);
+    // Losses are read at the end: a step does not wait for them.
+    let mut losses: Vec<Vec<(String, Tensor)>> = Vec::new();
+    let mut image = None;
+    let mut run = || {
         let made = paint(&g, &inputs, Mode::Train);
-        let mut losses = HashMap::new();
+        let mut told = Vec::new();
         for (i, d) in ds.iter().enumerate() {
             let loss = discriminator_loss(d, &real[i], &made.images[i].detach(), &inputs.meaning.sentence);
             adam_d[i].minimise(&loss);
-            losses.insert(format!("d{i}"), loss.item());
+            told.push((format!("d{i}"), loss.detach()));
         }
         let terms = generator_loss(&ds, &made, &inputs.meaning.sentence);
         adam_g.minimise(&terms.total());
-        losses.extend(terms.values());
-        if k == 0 {
-            report.image = made.images[2].detach();
-        } else {
-            report.seconds.push(start.elapsed().as_secs_f64());
+        if losses.len() < 3 {
+            told.extend(terms.values().into_iter().map(|(name, value)| (name, on_the_cpu(value))));
+            losses.push(told);
         }
-        report.losses.push(losses);
+        image.get_or_insert_with(|| made.images[2].detach());
+    };
+    (0..asked.warm_up(1)).for_each(|_| run());
+    let seconds = asked.time(&mut run);
+    let read =
+        |told: Vec<(String, Tensor)>| told.into_iter().map(|(name, loss)| (name, loss.item())).collect();
+    Report {
+        seconds,
+        losses: losses.into_iter().map(read).collect(),
+        image: image.expect("there was at least one step"),
     }
-    report
 }
 
-fn infer(repeats: usize) -> Report {
-    let (g, _) = generator();
-    let inputs = inputs(1);
-    let mut report = Report { seconds: Vec::new(), losses: Vec::new(), image: Tensor::zeros([1]) };
-    for k in 0..repeats + 2 {
-        let start = Instant::now();
-        let made = no_grad(|| paint(&g, &inputs, Mode::Eval));
-        if k >= 2 {
-            report.seconds.push(start.elapsed().as_secs_f64());
-        }
-        report.image = made.images[2].clone();
-    }
-    report
+fn on_the_cpu(value: f32) -> Tensor {
+    device::with(&Device::Cpu, || Tensor::scalar(value))
+}
+
+fn infer(asked: &Asked) -> Report {
+    let (g, _) = generator(asked.widths.0);
+    let inputs = inputs(asked.batch);
+    let mut image = None;
+    let mut run = || image = no_grad(|| paint(&g, &inputs, Mode::Eval)).images.pop();
+    (0..asked.warm_up(2)).for_each(|_| run());
+    let seconds = asked.time(&mut run);
+    Report { seconds, losses: Vec::new(), image: image.expect("there was at least one picture") }
 }
 
 fn write(file: &str, image: &Tensor) {

@@ -132,3 +132,85 @@ __device__ __forceinline__ uint4 philox(uint4 c, uint2 key) {
 
 // 24 bits as a number in [0, 1).
 __device__ __forceinline__ float unit(unsigned bits) { return (float)(bits >> 8) * (1.0f / 16777216.0f); }
+
+// ---------------------------------------------------------------- one number or a pack
+
+// The N numbers at p, in float: N is 1, or what a pack of T holds.
+template <int N, class T>
+__device__ __forceinline__ void fetch(float (&v)[N], const T* p) {
+    static_assert(N == 1 || N == Pack<T>::N, "one number or a pack");
+    if constexpr (N == 1) {
+        v[0] = to_float(*p);
+    } else {
+        Pack<T> q = load_pack(p);
+#pragma unroll
+        for (int i = 0; i < N; i++) v[i] = q.v[i];
+    }
+}
+
+template <int N, class T>
+__device__ __forceinline__ void put(T* p, const float (&v)[N]) {
+    static_assert(N == 1 || N == Pack<T>::N, "one number or a pack");
+    if constexpr (N == 1) {
+        set(*p, v[0]);
+    } else {
+        Pack<T> q;
+#pragma unroll
+        for (int i = 0; i < N; i++) q.v[i] = v[i];
+        store_pack(p, q);
+    }
+}
+
+// Calls f(i, value of x[i]) for what this thread takes of x [n], in packs; x begins on a 16-byte boundary.
+template <class T, class F>
+__device__ __forceinline__ void each_of(const T* x, int n, F f) {
+    constexpr int N = Pack<T>::N;
+    for (int at = thread_index() * N; at < n; at += thread_count() * N) {
+        if (at + N <= n) {
+            Pack<T> p = load_pack(x + at);
+#pragma unroll
+            for (int i = 0; i < N; i++) f(at + i, p.v[i]);
+        } else {
+            for (int i = at; i < n; i++) f(i, to_float(x[i]));
+        }
+    }
+}
+
+// y[i] = f(x[i]) for what this thread takes of x and y [n], in packs.
+template <class T, class F>
+__device__ __forceinline__ void map_each(T* y, const T* x, int n, F f) {
+    constexpr int N = Pack<T>::N;
+    for (int at = thread_index() * N; at < n; at += thread_count() * N) {
+        if (at + N <= n) {
+            Pack<T> p = load_pack(x + at);
+#pragma unroll
+            for (int i = 0; i < N; i++) p.v[i] = f(p.v[i]);
+            store_pack(y + at, p);
+        } else {
+            for (int i = at; i < n; i++) set(y[i], f(to_float(x[i])));
+        }
+    }
+}
+
+// ---------------------------------------------------------------- sums in f64, in one order
+
+// Σ x over a block of THREADS (a multiple of 32); every thread gets it. `shared` holds THREADS / 32 numbers and may
+// be used again at once.
+template <int THREADS>
+__device__ __forceinline__ double block_sum(double x, double* shared) {
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    double total = shared[0];
+#pragma unroll
+    for (int w = 1; w < THREADS / 32; w++) total += shared[w];
+    __syncthreads();
+    return total;
+}
+
+// Numbers of f64 kept in a scratch buffer of twice as many floats.
+__device__ __forceinline__ double* doubles(float* scratch) { return reinterpret_cast<double*>(scratch); }
+__device__ __forceinline__ const double* doubles(const float* scratch) {
+    return reinterpret_cast<const double*>(scratch);
+}

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::engine::tensor::Precision;
 use crate::error::{Error, Result};
 use crate::mirrorgan::backbone::{BackboneConfig, SmallConfig};
 use crate::mirrorgan::damsm::Gammas;
@@ -119,6 +120,9 @@ pub struct Gan {
 #[serde(deny_unknown_fields)]
 pub struct Train {
     pub seed: u64,
+    /// Runs from before there was a choice computed in f32.
+    #[serde(default)]
+    pub precision: Precision,
     pub batch: usize,
     pub epochs: u64,
     pub steps: u64,

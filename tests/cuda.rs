@@ -17,7 +17,10 @@ fn values_go_there_and_come_back() {
         let x = Tensor::from_vec(ramp(n), [n]).to(device);
         assert_eq!(x.device(), *device);
         assert_eq!(x.to_vec(), ramp(n));
-        assert_eq!(x.cast(DType::Bf16).cast(DType::F32).to_vec(), x.to(&Device::Cpu).cast(DType::Bf16).to_vec());
+        assert_eq!(
+            x.cast(DType::Bf16).cast(DType::F32).to_vec(),
+            x.to(&Device::Cpu).cast(DType::Bf16).to_vec()
+        );
     }
     with(device, || assert_eq!(Tensor::full([3, 4], 2.5).to_vec(), [2.5; 12]));
 }
@@ -36,7 +39,9 @@ fn gradients_that_meet_are_added() {
     let Some(device) = device::cuda() else { return };
     with(device, || {
         let x = Tensor::scalar(3.0).leaf();
-        let twice = mirrorgan_engine::engine::tensor::tape::record1(x.detach(), [&x, &x], |dy, _| [Some(dy.clone()), Some(dy)]);
+        let twice = mirrorgan_engine::engine::tensor::tape::record1(x.detach(), [&x, &x], |dy, _| {
+            [Some(dy.clone()), Some(dy)]
+        });
         assert_eq!(backward(&twice, &[&x]).get(&x).unwrap().to_vec(), [2.0]);
     });
 }
@@ -54,7 +59,9 @@ fn memory_that_is_given_back_is_given_out_again() {
 #[test]
 fn memory_that_is_not_there_is_an_error_that_says_who_asked() {
     let Some(Device::Cuda(gpu)) = device::cuda() else { return };
-    let error = caught(|| mirrorgan_engine::engine::tensor::range("the test", || gpu.scratch(1 << 44))).err().unwrap();
+    let error = caught(|| mirrorgan_engine::engine::tensor::range("the test", || gpu.scratch(1 << 44)))
+        .err()
+        .unwrap();
     assert!(matches!(error, Error::OutOfMemory { .. }));
     let text = error.to_string();
     assert!(text.contains("the test asked for 67108864.0 MiB") && text.contains("cuda:0"), "{text}");

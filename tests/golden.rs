@@ -3,10 +3,12 @@
 
 #![allow(clippy::excessive_precision)]
 
+mod device;
 mod formula;
 
 use std::collections::BTreeMap;
 
+use mirrorgan_engine::engine::device::with;
 use mirrorgan_engine::engine::nn::{
     Adam, AdamConfig, Archive, Array, CellKind, Mode, Param, Source, Store, Values,
 };
@@ -30,6 +32,42 @@ const GRADIENT: f64 = 1e-3;
 /// f64 of the golden does. PyTorch's own f32 gradients before that layer are off by 3.2e-3.
 const GRADIENT_AT_A_KINK: f64 = 5e-3;
 
+/// Every golden on the CPU, and under `cuda::` on the device under test.
+macro_rules! goldens {
+    ($($name:ident)*) => {
+        mod cpu {
+            $(#[test]
+            fn $name() {
+                super::$name();
+            })*
+        }
+
+        mod cuda {
+            $(#[test]
+            fn $name() {
+                if let Some(device) = super::device::cuda() {
+                    super::with(device, super::$name);
+                }
+            })*
+        }
+    };
+}
+
+goldens! {
+    text_encoder_lstm
+    text_encoder_gru
+    generator_mirror_small
+    generator_attn_small
+    generator_dcgan_small
+    generator_mirror_cub
+    discriminators_small
+    discriminators_cub
+    damsm_losses
+    stream_decoder
+    gan_step_mirror
+    gan_step_attn
+}
+
 // ------------------------------------------------------------------------------------------------- the golden file
 
 /// A golden file, and the largest error found in each kind of tensor.
@@ -43,7 +81,10 @@ struct Golden {
 
 impl Golden {
     fn open(name: &'static str) -> Golden {
-        let path = format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+        // The tests also run on machines where they were not built: tools/gpu takes the files along.
+        let tests = std::env::var("ENGINE_TESTS");
+        let tests = tests.unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests").to_string());
+        let path = format!("{tests}/golden/{name}.safetensors");
         Golden { name, archive: Archive::read(path).unwrap(), worst: BTreeMap::new(), at_a_kink: &[] }
     }
 
@@ -109,7 +150,7 @@ impl Golden {
     fn statistics(&mut self, prefix: &str, store: &Store, tolerance: f64) {
         for param in store.entries().iter().filter(|p| p.name().contains(".running_")) {
             let name = format!("stats.{prefix}/{}", param.name());
-            self.close("statistics", &name, param.tensor().as_slice(), tolerance, 0.0);
+            self.close("statistics", &name, &param.tensor().to_vec(), tolerance, 0.0);
         }
     }
 
@@ -236,18 +277,16 @@ fn text_encoder(name: &'static str, cell: CellKind) {
     let grads = gradients(&loss, &targets(&store, &[]));
     golden.same_ids("in.captions", captions(5450).as_slice());
     golden.same_ids("in.lengths", lengths(4).as_slice());
-    golden.forward("words", words.as_slice(), 1e-5);
-    golden.forward("sentence", said.sentence.as_slice(), 1e-5);
+    golden.forward("words", &words.to_vec(), 1e-5);
+    golden.forward("sentence", &said.sentence.to_vec(), 1e-5);
     golden.gradients("text_encoder", &store, &grads);
     golden.finish();
 }
 
-#[test]
 fn text_encoder_lstm() {
     text_encoder("text_encoder_lstm", CellKind::Lstm);
 }
 
-#[test]
 fn text_encoder_gru() {
     text_encoder("text_encoder_gru", CellKind::Gru);
 }
@@ -300,16 +339,16 @@ fn generator(
         formula::captions(100, &LENGTHS, WORDS).iter().map(|&id| i32::from(id == 0)).collect();
     golden.same_ids("mask", &pads[..batch * WORDS]);
     for (i, x) in images.iter().enumerate() {
-        golden.forward(&format!("image{i}"), x.as_slice(), tolerance);
+        golden.forward(&format!("image{i}"), &x.to_vec(), tolerance);
     }
     for (i, map) in made.attention.iter().enumerate() {
-        golden.forward(&format!("attention{i}"), channels_first(map).as_slice(), tolerance);
+        golden.forward(&format!("attention{i}"), &channels_first(map).to_vec(), tolerance);
     }
-    golden.forward("mu", made.mu.as_slice(), tolerance);
-    golden.forward("logvar", made.logvar.as_slice(), tolerance);
-    golden.forward("loss", loss.as_slice(), tolerance);
-    golden.gradient("grad.in.words", swapped(grads.get(&said.words).unwrap()).as_slice());
-    golden.gradient("grad.in.sentence", grads.get(&said.sentence).unwrap().as_slice());
+    golden.forward("mu", &made.mu.to_vec(), tolerance);
+    golden.forward("logvar", &made.logvar.to_vec(), tolerance);
+    golden.forward("loss", &loss.to_vec(), tolerance);
+    golden.gradient("grad.in.words", &swapped(grads.get(&said.words).unwrap()).to_vec());
+    golden.gradient("grad.in.sentence", &grads.get(&said.sentence).unwrap().to_vec());
     golden.gradients("netG", &store, &grads);
     if mode == Mode::Train {
         golden.statistics("netG", &store, tolerance);
@@ -317,25 +356,21 @@ fn generator(
     golden.finish();
 }
 
-#[test]
 fn generator_mirror_small() {
     generator("generator_mirror_small_train", Kind::Mirror, 8, 32, 4, Mode::Train, 1e-5);
     generator("generator_mirror_small_eval", Kind::Mirror, 8, 32, 4, Mode::Eval, 1e-5);
 }
 
-#[test]
 fn generator_attn_small() {
     generator("generator_attn_small_train", Kind::Attn, 8, 32, 4, Mode::Train, 1e-5);
     generator("generator_attn_small_eval", Kind::Attn, 8, 32, 4, Mode::Eval, 1e-5);
 }
 
-#[test]
 fn generator_dcgan_small() {
     generator("generator_dcgan_small_train", Kind::Dcgan, 8, 32, 4, Mode::Train, 1e-5);
     generator("generator_dcgan_small_eval", Kind::Dcgan, 8, 32, 4, Mode::Eval, 1e-5);
 }
 
-#[test]
 fn generator_mirror_cub() {
     generator("generator_mirror_cub_train", Kind::Mirror, 32, 256, 2, Mode::Train, 1e-4);
     generator("generator_mirror_cub_eval", Kind::Mirror, 32, 256, 2, Mode::Eval, 1e-4);
@@ -357,26 +392,24 @@ fn discriminator(mut golden: Golden, stage: usize, width: usize, features: usize
 
     let loss = discriminator_loss(&d, &real, &fake, &sentence);
     let grads = gradients(&loss, &targets(&store, &[]));
-    golden.forward("loss_d", loss.as_slice(), 1e-5);
+    golden.forward("loss_d", &loss.to_vec(), 1e-5);
     golden.gradients(STAGES[stage], &store, &grads);
     golden.statistics(STAGES[stage], &store, 1e-5);
 
     let fake = fake.leaf();
     let loss = adversarial_loss(&d, &fake, &sentence);
     let grads = backward(&loss, &[&fake]);
-    golden.forward("loss_g", loss.as_slice(), 1e-5);
-    golden.gradient("grad.in.fake", channels_first(grads.get(&fake).unwrap()).as_slice());
+    golden.forward("loss_g", &loss.to_vec(), 1e-5);
+    golden.gradient("grad.in.fake", &channels_first(grads.get(&fake).unwrap()).to_vec());
     golden.finish();
 }
 
-#[test]
 fn discriminators_small() {
     discriminator(Golden::open("discriminator0_small"), 0, 8, 32, 4);
     discriminator(Golden::open("discriminator1_small"), 1, 8, 32, 4);
     discriminator(Golden::open("discriminator2_small"), 2, 8, 32, 4);
 }
 
-#[test]
 fn discriminators_cub() {
     discriminator(Golden::open("discriminator0_cub"), 0, 64, 256, 2);
     discriminator(Golden::open("discriminator1_cub"), 1, 64, 256, 2);
@@ -390,7 +423,6 @@ fn discriminators_cub() {
 const GAMMAS: Gammas = Gammas { gamma1: 4.0, gamma2: 5.0, gamma3: 10.0 };
 const CLASSES: [i32; 4] = [0, 1, 1, 2];
 
-#[test]
 fn damsm_losses() {
     use mirrorgan_engine::engine::ops::matching::{cosine_scores, word_scores};
     let mut golden = Golden::open("damsm_loss");
@@ -402,36 +434,35 @@ fn damsm_losses() {
     golden.same_ids("in.lengths", lengths(4).as_slice());
     golden.same_ids("in.classes", &CLASSES);
     let scores = word_scores(&said.words, &lengths(4), &seen.regions, GAMMAS.gamma1, GAMMAS.gamma2);
-    golden.forward("word_scores", scores.as_slice(), 1e-5);
-    golden.forward("sentence_scores", cosine_scores(&seen.code, &said.sentence).as_slice(), 1e-5);
+    golden.forward("word_scores", &scores.to_vec(), 1e-5);
+    golden.forward("sentence_scores", &cosine_scores(&seen.code, &said.sentence).to_vec(), 1e-5);
 
     let terms = damsm_loss(&seen, &said, &lengths(4), Some(&classes), GAMMAS);
     for (name, term) in terms.iter() {
-        golden.forward(name, term.as_slice(), 1e-5);
+        golden.forward(name, &term.to_vec(), 1e-5);
     }
     let grads = backward(&terms.total(), &[&said.words, &said.sentence, &seen.regions, &seen.code]);
     let grad = |x: &Tensor| grads.get(x).unwrap().clone();
-    golden.gradient("grad.in.regions", swapped(&grad(&seen.regions)).as_slice());
-    golden.gradient("grad.in.words", swapped(&grad(&said.words)).as_slice());
-    golden.gradient("grad.in.code", grad(&seen.code).as_slice());
-    golden.gradient("grad.in.sentence", grad(&said.sentence).as_slice());
+    golden.gradient("grad.in.regions", &swapped(&grad(&seen.regions)).to_vec());
+    golden.gradient("grad.in.words", &swapped(&grad(&said.words)).to_vec());
+    golden.gradient("grad.in.code", &grad(&seen.code).to_vec());
+    golden.gradient("grad.in.sentence", &grad(&said.sentence).to_vec());
     golden.finish();
 }
 
 // ----------------------------------------------------------------------------------------------------------- STREAM
 
-#[test]
 fn stream_decoder() {
     let mut golden = Golden::open("stream");
     let (decoder, store) = network("caption_rnn", |scope| CaptionDecoder::new(scope, 5450, 256, 512));
     let (ids, feature) = (captions(5450), input("feature4", [4, 256]).leaf());
     golden.same_ids("in.captions", ids.as_slice());
     golden.same_ids("in.lengths", lengths(4).as_slice());
-    golden.forward("logits", decoder.logits(&feature, &ids).as_slice(), 1e-5);
+    golden.forward("logits", &decoder.logits(&feature, &ids).to_vec(), 1e-5);
     let loss = decoder.loss(&feature, &ids, &lengths(4));
-    golden.forward("loss", loss.as_slice(), 1e-5);
+    golden.forward("loss", &loss.to_vec(), 1e-5);
     let grads = gradients(&loss, &targets(&store, &[&feature]));
-    golden.gradient("grad.in.feature4", grads.get(&feature).unwrap().as_slice());
+    golden.gradient("grad.in.feature4", &grads.get(&feature).unwrap().to_vec());
     golden.gradients("caption_rnn", &store, &grads);
     golden.same_ids("greedy", &decoder.greedy(&feature, 20, None).concat());
     // These go through ResNet-152.
@@ -555,7 +586,6 @@ fn grid(image: &Tensor) -> Tensor {
     adaptive_avg_pool(image, [8, 8])
 }
 
-#[test]
 fn gan_step_mirror() {
     let (decoder, store) = network("caption_rnn", |scope| CaptionDecoder::new(scope, 100, 32, 64));
     store.freeze();
@@ -566,7 +596,6 @@ fn gan_step_mirror() {
     });
 }
 
-#[test]
 fn gan_step_attn() {
     let weight = Tensor::from_vec(formula::fill("standin", "region.weight", &[32, 3]), [32, 3]);
     let (said, classes) = (meaning(4, 32), Ids::new(CLASSES.to_vec(), [4]));

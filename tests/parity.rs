@@ -1,11 +1,13 @@
 //! Every operator's cases on CUDA against the CPU: outputs and gradients.
+//!
+//! `ENGINE_CASE=text` keeps the cases with the text in "operator name", `ENGINE_SMALL=1` those that are not large.
 
 mod device;
 mod probes;
 
 use mirrorgan_engine::engine::device::with;
 use mirrorgan_engine::engine::ops::{Case, families};
-use mirrorgan_engine::engine::tensor::{DType, Device, Tensor};
+use mirrorgan_engine::engine::tensor::{DType, Device, Precision, Tensor, set_precision};
 use probes::{SEED, analytic};
 
 /// Relative error allowed, by how numbers are stored and multiplied.
@@ -71,9 +73,11 @@ fn family(name: &str) {
     let Some(device) = device::cuda() else { return };
     let Device::Cuda(gpu) = device else { panic!("ENGINE_TEST_DEVICE names no CUDA device") };
     let cases = families().into_iter().find(|(family, _)| *family == name).expect("a family of that name").1;
-    let only = std::env::var("ENGINE_CASE").unwrap_or_default();
+    let (only, small) =
+        (std::env::var("ENGINE_CASE").unwrap_or_default(), std::env::var_os("ENGINE_SMALL").is_some());
+    let chosen = |c: &&Case| format!("{} {}", c.op, c.name).contains(&only) && !(small && c.large);
     let (mut worst, mut faults) = ([0.0f64; 3], Vec::new());
-    for case in cases.iter().filter(|c| format!("{} {}", c.op, c.name).contains(&only)) {
+    for case in cases.iter().filter(chosen) {
         let values = with(&Device::Cpu, || case.values(SEED));
         let expected = analytic(case, &values);
         let on_device = |values: &[Tensor]| with(device, || analytic(case, &moved(values, device)));
@@ -85,9 +89,10 @@ fn family(name: &str) {
         };
         record(0, "f32", &on_device(&values), &expected, F32);
         if gpu.tensor_cores() && ["conv", "matmul"].contains(&name) {
-            gpu.set_tf32(true);
+            let precise = |precision| with(device, || set_precision(precision).unwrap());
+            precise(Precision::Tf32);
             let found = on_device(&values);
-            gpu.set_tf32(false);
+            precise(Precision::F32);
             record(1, "tf32", &found, &expected, TF32);
         }
         if !case.bf16.is_empty() {
@@ -99,12 +104,11 @@ fn family(name: &str) {
     assert!(faults.is_empty(), "{} results are off:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// One test a family. They share the device, whose TF32 switch is one for all, so each waits for the other.
+/// One test a family.
 macro_rules! families {
     ($($name:ident)*) => {
         $(#[test]
         fn $name() {
-            let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             family(stringify!($name));
         })*
 
@@ -115,7 +119,5 @@ macro_rules! families {
         }
     };
 }
-
-static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 families! { attention conv embed loss matching matmul norm optim pointwise pool random reduce resample rnn shape softmax }

@@ -1,5 +1,7 @@
 //! Training as a whole, on a few birds with narrow networks: every stage, going on, and what stops it.
 
+mod device;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use mirrorgan_engine::config::Config;
 use mirrorgan_engine::data::{Dataset, cub, demo};
+use mirrorgan_engine::engine::device::with;
 use mirrorgan_engine::error::{Error, Result};
 use mirrorgan_engine::train::{self, Job, Kind, Leave, Outcome, Progress};
 
@@ -39,7 +42,11 @@ const TINY: [&str; 24] = [
 
 static BIRDS: LazyLock<Dataset> = LazyLock::new(|| {
     // Pictures are read as they are needed, so the folder stays.
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("birds");
+    // Where the tests were not built, as under tools/gpu, cargo's folder is not there.
+    let folder = match std::env::var_os("ENGINE_TESTS") {
+        Some(_) => std::env::temp_dir().join("mirrorgan-engine-birds"),
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).join("birds"),
+    };
     let _ = std::fs::remove_dir_all(&folder);
     demo::write(&folder, 40, 1).unwrap();
     cub::open(&folder).unwrap()
@@ -243,4 +250,80 @@ fn a_model_without_a_captioner_trains_none() {
     let (outcome, watcher) = train_to(run.path(), attngan, false, None);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
     assert!(watcher.losses.iter().all(|l| l.kind != Kind::Stream));
+}
+
+/// The losses of a training on the CPU and on the device, and the largest relative distance of each step's.
+fn distances(settings: &[&str], on_device: &[&str], batch: &[&str]) -> Option<Vec<(Kind, f32)>> {
+    let device = device::cuda()?;
+    let [here, there] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let config = |more: &[&str]| {
+        let settings: Vec<String> = settings.iter().chain(batch).chain(more).map(|s| s.to_string()).collect();
+        Config::load("demo", &settings).unwrap()
+    };
+    let (outcome, expected) = train_to(here.path(), config(&[]), false, None);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    let (outcome, found) = with(device, || train_to(there.path(), config(on_device), false, None));
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    assert_eq!(weights(here.path()).len(), weights(there.path()).len());
+    let pairs = found.losses.iter().zip(&expected.losses);
+    let of_step = |(found, expected): (&Losses, &Losses)| {
+        let terms = found.terms.iter().zip(&expected.terms);
+        let far = terms.map(|((name, f), (other, e))| {
+            assert_eq!(name, other);
+            println!("{} {name}: {f} {e}", found.kind.name());
+            (f - e).abs() / e.abs().max(0.1)
+        });
+        (found.kind, far.fold(0.0, f32::max))
+    };
+    assert_eq!(found.losses.len(), expected.losses.len());
+    Some(pairs.map(of_step).collect())
+}
+
+/// Each step of a stage may be farther off than the one before: Adam's first steps are little more than the signs of
+/// gradients, so that rounding grows.
+fn within(found: Option<Vec<(Kind, f32)>>, limits: &[f32]) {
+    let mut step = (None, 0);
+    for (kind, far) in found.into_iter().flatten() {
+        step = if step.0 == Some(kind) { (Some(kind), step.1 + 1) } else { (Some(kind), 0) };
+        let limit = limits[step.1.min(limits.len() - 1)];
+        assert!(far <= limit, "{} step {}: a loss is off by {far:.1e}", kind.name(), step.1 + 1);
+    }
+}
+
+#[test]
+fn cuda_loses_what_the_cpu_loses() {
+    within(distances(&TINY, &[], &[]), &[2e-5, 2e-3, 5e-3, 1e-2]);
+}
+
+/// The networks of the demo at their own size, two steps of each stage.
+#[test]
+fn cuda_trains_the_demo_as_the_cpu_does() {
+    let few =
+        ["damsm.steps=2", "stream.steps=2", "train.steps=2", "eval.candidates=3", "train.sample_rows=2"];
+    let small = ["damsm.batch=4", "stream.batch=4", "train.batch=4", "train.sample_every=2"];
+    within(distances(&few, &[], &small), &[2e-5, 2e-3]);
+}
+
+#[test]
+fn coarser_numbers_train_nearly_the_same() {
+    within(distances(&TINY, &["train.precision=tf32"], &[]), &[5e-3, 5e-2, 1e-1, 2e-1]);
+    within(distances(&TINY, &["train.precision=bf16"], &[]), &[5e-2, 1e-1, 2e-1, 4e-1]);
+}
+
+#[test]
+fn one_seed_gives_one_answer_on_cuda() {
+    let Some(device) = device::cuda() else { return };
+    let [a, b] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for run in [&a, &b] {
+        with(device, || train_to(run.path(), config(&[]), false, None)).0.unwrap();
+    }
+    assert!(weights(a.path()) == weights(b.path()));
+}
+
+#[test]
+fn the_cpu_refuses_what_it_cannot_compute() {
+    let run = tempfile::tempdir().unwrap();
+    let message =
+        train_to(run.path(), config(&["train.precision=bf16"]), false, None).0.unwrap_err().to_string();
+    assert!(message.contains("train.precision") && message.contains("--device cuda:N"), "{message}");
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Run, Threads, say};
+use super::{Machine, Run, say};
 use crate::data::image::{Cut, prepare};
 use crate::engine::Tensor;
 use crate::error::{Error, Result};
@@ -16,11 +16,11 @@ pub struct Args {
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
     #[command(flatten)]
-    threads: Threads,
+    machine: Machine,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    args.threads.set()?;
+    args.machine.set()?;
     let run = RunFolder::open(&args.run.folder)?;
     let (config, vocabulary) = (run.config()?, run.vocabulary()?);
     let checkpoint = Checkpoints::of(run.root(), Kind::Stream.name())

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{Run, Threads, say};
+use super::{Machine, Run, say};
 use crate::data::{Picture, save_png};
 use crate::engine::Tensor;
 use crate::engine::nn::{Archive, Array, Values};
@@ -36,11 +36,15 @@ pub struct Args {
     #[arg(long, value_name = "FILE.safetensors")]
     dump: Option<PathBuf>,
     #[command(flatten)]
-    threads: Threads,
+    machine: Machine,
+    /// How activations are stored: bf16 is for CUDA
+    #[arg(long, default_value = "f32")]
+    precision: super::PrecisionName,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    args.threads.set()?;
+    args.machine.set()?;
+    crate::engine::tensor::set_precision(args.precision.into())?;
     let run = RunFolder::open(&args.run.folder)?;
     let painter = Painter::open(&run)?;
     let wishes = args.wishes(&painter)?;
@@ -149,7 +153,7 @@ impl Dump {
         let parts: Vec<Tensor> = self.0.iter().map(|(_, painting)| part(painting)).collect();
         let mut shape = parts[0].shape().to_vec();
         shape[0] = parts.len();
-        Array::f32(&shape, parts.iter().flat_map(|p| p.as_slice()).copied().collect())
+        Array::f32(&shape, parts.iter().flat_map(Tensor::to_vec).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Only here are things printed, and only here is anyhow.
 
+pub mod bench;
 mod caption;
 mod data;
 mod infer;
@@ -13,6 +14,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::engine::device;
+use crate::engine::tensor::Precision;
+use crate::error::caught;
 
 #[derive(Parser)]
 #[command(
@@ -35,6 +40,8 @@ enum Command {
     Caption(caption::Args),
     /// Say what this binary is and what it runs on
     Info(info::Args),
+    /// Time operators and the networks' layers on this machine
+    Bench(bench::Args),
     /// Make or check a data set
     #[command(subcommand)]
     Data(data::Command),
@@ -48,6 +55,33 @@ struct Threads {
     threads: usize,
 }
 
+/// What computes.
+#[derive(clap::Args)]
+struct Machine {
+    /// Where to compute: cpu, cuda:N, or auto, which takes the first GPU that works and else the CPU
+    #[arg(long, default_value = "auto", value_name = "NAME")]
+    device: String,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum PrecisionName {
+    F32,
+    Tf32,
+    Bf16,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Precision {
+        match name {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Tf32 => Precision::Tf32,
+            PrecisionName::Bf16 => Precision::Bf16,
+        }
+    }
+}
+
 /// A run folder, as `train --out` left it.
 #[derive(clap::Args)]
 struct Run {
@@ -57,14 +91,16 @@ struct Run {
 }
 
 pub fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let result = caught(|| match command {
         Command::Train(args) => train::run(args),
         Command::Infer(args) => infer::run(args),
         Command::Caption(args) => caption::run(args),
         Command::Info(args) => info::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Data(command) => data::run(command),
-    };
-    match result {
+    });
+    match result.unwrap_or_else(|error| Err(error.into())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if nobody_listens(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -97,6 +133,19 @@ fn told(error: &anyhow::Error) -> String {
 
 impl Threads {
     fn set(&self) -> anyhow::Result<()> {
-        Ok(crate::engine::device::cpu::set_threads(self.threads)?)
+        Ok(device::cpu::set_threads(self.threads)?)
+    }
+}
+
+impl Machine {
+    /// From now on this thread computes there; where `auto` takes the CPU, it says why.
+    fn set(&self) -> anyhow::Result<()> {
+        self.threads.set()?;
+        let (device, why) = device::open(&self.device)?;
+        if let Some(why) = why {
+            eprintln!("note: computing on the CPU: {}", why.lines().next().unwrap_or_default());
+        }
+        device::set(&device);
+        Ok(())
     }
 }

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use super::progress::Display;
-use super::{Threads, say};
+use super::{Machine, say};
 use crate::config::Config;
 use crate::data::{Dataset, cub, demo};
-use crate::engine::device::cpu;
+use crate::engine::device;
 use crate::error::Result;
 use crate::train::{self, Job, Kind, Leave, Outcome};
 
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long)]
     resume: bool,
     #[command(flatten)]
-    threads: Threads,
+    machine: Machine,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -67,7 +67,7 @@ enum StageName {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    args.threads.set()?;
+    args.machine.set()?;
     let begin = Instant::now();
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(args.dataset.name()));
     let config = args.config(&out)?;
@@ -142,10 +142,10 @@ impl Name {
 fn header() -> String {
     let command: Vec<String> = std::env::args().collect();
     format!(
-        "# engine {} (revision {})\n# on the CPU, {} threads\n# {}\n",
+        "# engine {} (revision {})\n# on {}\n# {}\n",
         env!("CARGO_PKG_VERSION"),
         env!("ENGINE_REVISION"),
-        cpu::threads(),
+        device::current(),
         command.join(" ")
     )
 }

@@ -11,7 +11,8 @@ const PAPER: u8 = 255;
 /// Image `index` of [B,S,S,3] in [-1, 1].
 pub fn picture(images: &Tensor, index: usize) -> Picture {
     let [_, height, width, channels] = images.dims();
-    let values = &images.as_slice()[index * height * width * channels..][..height * width * channels];
+    let values = images.to_vec();
+    let values = &values[index * height * width * channels..][..height * width * channels];
     let byte = |&v: &f32| ((v + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
     Picture { width, height, pixels: values.iter().map(byte).collect() }
 }
@@ -65,7 +66,8 @@ struct Map {
 
 fn word_map(maps: &Tensor, index: usize, word: usize) -> Map {
     let [_, height, width, words] = maps.dims();
-    let places = maps.as_slice()[index * height * width * words..][..height * width * words].chunks(words);
+    let places = maps.to_vec();
+    let places = places[index * height * width * words..][..height * width * words].chunks(words);
     let shares: Vec<f32> = places.map(|place| place[word]).collect();
     let most = shares.iter().copied().fold(1e-6, f32::max);
     Map { height, width, shares: shares.into_iter().map(|share| share / most).collect() }

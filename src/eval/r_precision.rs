@@ -45,7 +45,7 @@ pub fn measure(
 }
 
 fn rows(t: &Tensor) -> Vec<Vec<f32>> {
-    t.as_slice().chunks(t.shape().last_dim()).map(<[f32]>::to_vec).collect()
+    t.to_vec().chunks(t.shape().last_dim()).map(<[f32]>::to_vec).collect()
 }
 
 /// The share of pictures whose own caption is nearer than `candidates - 1` of other classes, drawn by chance.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::nn::{Conv2d, Initialiser, Linear, Mode, Policy, Scope};
 use crate::engine::ops::matching::{cosine_scores, matching_loss, word_scores};
-use crate::engine::tensor::{Ids, Tensor};
+use crate::engine::tensor::{DType, Ids, Tensor};
 
 use super::backbone::{Backbone, BackboneConfig};
 use super::losses::Terms;
@@ -42,11 +42,11 @@ impl ImageEncoder {
     /// Images [B,S,S,3] in [-1, 1].
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Described {
         let seen = self.backbone.forward(images, mode);
-        let regions = self.regions.forward(&seen.map);
+        let regions = self.regions.forward(&seen.map).cast(DType::F32);
         let [batch, height, width, features] = regions.dims();
         Described {
             regions: regions.reshape([batch, height * width, features]),
-            code: self.code.forward(&seen.pooled),
+            code: self.code.forward(&seen.pooled).cast(DType::F32),
         }
     }
 }

@@ -59,7 +59,7 @@ impl Discriminator {
 
     /// Image [B,S,S,3] -> features [B,4,4,C].
     pub fn features(&self, image: &Tensor, mode: Mode) -> Tensor {
-        let x = leaky_relu(&self.first.forward(image), SLOPE);
+        let x = leaky_relu(&self.first.forward(&image.stored()), SLOPE);
         self.blocks.iter().fold(x, |x, block| block.forward(&x, mode))
     }
 
@@ -112,7 +112,7 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        self.norm.forward(&self.conv.forward(x), mode, Activation::LeakyRelu(SLOPE), None)
+        self.norm.after(&self.conv, x, mode, Activation::LeakyRelu(SLOPE), None)
     }
 }
 
@@ -147,7 +147,7 @@ impl Judge {
     }
 
     fn forward(&self, x: &Tensor, sentence: &Tensor, mode: Mode) -> Tensor {
-        let joined = concat(&[x, &tile(sentence, MAP, MAP)], 3);
+        let joined = concat(&[x, &tile(&sentence.cast(x.dtype()), MAP, MAP)], 3);
         self.logit.forward(&self.joint.forward(&joined, mode))
     }
 }

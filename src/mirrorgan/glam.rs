@@ -60,7 +60,8 @@ impl AttentionStage {
         lengths: &Ids,
         mode: Mode,
     ) -> (Tensor, Tensor) {
-        let (context, attention) = word_attention(h, &meaning.words, &as_matrix(&self.words), lengths);
+        let words = meaning.words.cast(h.dtype());
+        let (context, attention) = word_attention(h, &words, &as_matrix(&self.words), lengths);
         let mut x = match &self.sentence {
             Some(sentence) => sentence.join(h, &context, condition),
             None => concat(&[h, &context], 3),
@@ -75,7 +76,8 @@ impl AttentionStage {
 impl SentenceAttention {
     /// [h | word context | sentence context], mixed.
     fn join(&self, h: &Tensor, words: &Tensor, condition: &Tensor) -> Tensor {
-        let sentence = sentence_attention(h, &self.project.forward(condition), &as_matrix(&self.weigh));
+        let projected = self.project.forward(condition).cast(h.dtype());
+        let sentence = sentence_attention(h, &projected, &as_matrix(&self.weigh));
         self.mix.forward(&concat(&[h, words, &sentence], 3))
     }
 }
@@ -102,7 +104,7 @@ impl UpBlock {
     }
 
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        self.norm.forward(&self.conv.forward(x), mode, Activation::Glu, None)
+        self.norm.after(&self.conv, x, mode, Activation::Glu, None)
     }
 }
 
@@ -124,8 +126,8 @@ impl ResidualBlock {
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         let (conv, norm) = &self.widen;
-        let y = norm.forward(&conv.forward(x), mode, Activation::Glu, None);
+        let y = norm.after(conv, x, mode, Activation::Glu, None);
         let (conv, norm) = &self.back;
-        norm.forward(&conv.forward(&y), mode, Activation::None, Some(x))
+        norm.after(conv, &y, mode, Activation::None, Some(x))
     }
 }

@@ -8,7 +8,7 @@ use crate::engine::ops::loss::cross_entropy;
 use crate::engine::ops::norm::{Activation, batch_norm_eval};
 use crate::engine::ops::resample::bilinear;
 use crate::engine::ops::shape::{concat, slice};
-use crate::engine::tensor::{Ids, Tensor, no_grad};
+use crate::engine::tensor::{DType, Ids, Tensor, no_grad};
 
 use super::backbone::{Backbone, BackboneConfig};
 
@@ -110,7 +110,7 @@ impl CaptionEncoder {
             x = imagenet_normalised(&x);
         }
         let pooled = self.backbone.forward(&x, mode).pooled;
-        self.norm.forward(&self.linear.forward(&pooled), mode, Activation::None, None)
+        self.norm.forward(&self.linear.forward(&pooled), mode, Activation::None, None).cast(DType::F32)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{damsm, stream as captioner};
 use crate::config::Config;
 use crate::data::Picture;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
-use crate::engine::tensor::no_grad;
+use crate::engine::tensor::{no_grad, range};
 use crate::engine::{Ids, Tensor};
 use crate::error::{Error, Result};
 use crate::eval::{grid, r_precision};
@@ -121,30 +121,32 @@ impl<'a> Gan<'a> {
 impl Stage for Gan<'_> {
     fn step(&mut self, at: At, batch: &Inputs) -> Vec<(String, f32)> {
         // 1  text → embeddings (STEM is frozen)
-        let meaning = self.text.forward(&batch.captions, &batch.lengths, None);
+        let meaning = range("text", || self.text.forward(&batch.captions, &batch.lengths, None));
 
         // 2  noise → a picture of every size
         let (z, eps) = self.noise(at.step, batch.count());
-        let made = self.generator.forward(&z, &meaning, &batch.lengths, &eps, Mode::Train);
+        let paint = || self.generator.forward(&z, &meaning, &batch.lengths, &eps, Mode::Train);
+        let made = range("generator", paint);
 
         // 3  each discriminator learns to tell real from made, and to tell whose caption it is
-        let mut told = Vec::new();
+        let mut told = Terms::default();
         let pairs = batch.images.iter().zip(&made.images);
         for (i, ((d, adam), (real, fake))) in
             self.discriminators.iter().zip(&mut self.discriminator_adams).zip(pairs).enumerate()
         {
-            let loss = discriminator_loss(d, real, &fake.detach(), &meaning.sentence);
-            adam.minimise(&loss);
-            told.push((format!("d{i}"), loss.item()));
+            range(format!("discriminator {i}"), || {
+                let loss = discriminator_loss(d, real, &fake.detach(), &meaning.sentence);
+                adam.minimise(&loss);
+                told.push(format!("d{i}"), loss.detach());
+            });
         }
 
         // 4  the generator learns to fool them, to be re-described as its caption (STREAM), to match it (DAMSM)
         let mut terms = generator_loss(&self.discriminators, &made, &meaning.sentence);
         self.judged(&made, &meaning, batch, &mut terms);
-        self.generator_adam.minimise(&terms.total());
+        range("generator learns", || self.generator_adam.minimise(&terms.total()));
 
-        told.extend(terms.values());
-        told
+        [told.values(), terms.values()].concat()
     }
 
     fn save(&mut self, folder: &Path) -> Result<()> {

@@ -33,7 +33,8 @@ use self::stage::{At, Context, Figure, Stage};
 use crate::atomic;
 use crate::config::Config;
 use crate::data::{Dataset, Loader, save_png};
-use crate::error::{Error, Result};
+use crate::engine::tensor::{live_bytes, range, set_precision};
+use crate::error::{Error, Result, caught};
 
 /// What to train, on what, and where to leave it.
 pub struct Job {
@@ -87,6 +88,7 @@ pub fn wanted(config: &Config) -> Vec<Kind> {
 
 pub fn train(job: Job, progress: &mut dyn Progress) -> Result<Outcome> {
     check(&job)?;
+    set_precision(job.config.train.precision)?;
     let run = RunFolder::prepare(&job.out, &job.config, &job.dataset.vocabulary, &job.header)?;
     let session =
         Session { run: &run, deadline: job.time_limit.map(|limit| Instant::now() + limit), job: &job };
@@ -211,7 +213,11 @@ impl Session<'_> {
                 progress.note(&format!("skipped {}: {}", skip.file.display(), skip.why));
             }
             let (at, inputs) = (At { step, epoch: batch.epoch }, Inputs::new(batch, &sizes));
-            let terms = stage.step(at, &inputs);
+            let held = live_bytes();
+            let terms = range(format!("{} step {}", span.kind.name(), step + 1), || {
+                caught(|| stage.step(at, &inputs))
+            })
+            .map_err(|error| what_might_fit(error, held, span.kind, inputs.count()))?;
             let (done, last) = (step + 1, step + 1 == span.to);
             require_finite(done, &terms, saved.as_deref())?;
             progress.step(done, at.epoch, inputs.count(), &terms);
@@ -278,6 +284,21 @@ impl Session<'_> {
         let json = serde_json::json!({ "step": span.to, figure: value }).to_string();
         atomic::write(path, json.as_bytes())
     }
+}
+
+/// Adds to an error of memory the batch that might fit, from what the tensors of this one held beyond the `held`
+/// bytes of weights and moments when there was no more.
+fn what_might_fit(mut error: Error, held: usize, kind: Kind, batch: usize) -> Error {
+    if let Error::OutOfMemory { asked, live, total, advice, .. } = &mut error {
+        let each = (*live + *asked).saturating_sub(held) / batch;
+        let fits = total.saturating_sub(held) / each.max(1);
+        let key = kind.batch_key();
+        *advice = Some(match fits.min(batch - 1) {
+            0 | 1 => "even the smallest batch does not fit: take narrower networks, or the CPU".to_string(),
+            fits => format!("a batch of {batch} does not fit, at most {fits} might: --set {key}={fits}"),
+        });
+    }
+    error
 }
 
 fn require_finite(step: u64, terms: &[(String, f32)], saved: Option<&Path>) -> Result<()> {

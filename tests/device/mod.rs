@@ -11,6 +11,41 @@ fn nvrtc() -> Option<PathBuf> {
     std::env::var_os("NVRTC_DIR").map(PathBuf::from).into_iter().chain([own]).find(|p| p.is_dir())
 }
 
+/// A folder that stands first on the loader's path, so that a program finds the emulated driver, and NVRTC where wanted.
+#[allow(dead_code)]
+pub struct Emulated {
+    folder: tempfile::TempDir,
+}
+
+#[allow(dead_code)]
+impl Emulated {
+    /// None where there is no NVRTC, as in [`cuda`].
+    pub fn new(with_nvrtc: bool) -> Option<Emulated> {
+        let Some(nvrtc) = nvrtc() else {
+            assert!(!std::env::var("CI").is_ok_and(|v| v == "true"), "no NVRTC: run tools/nvrtc first");
+            eprintln!("SKIPPED: no NVRTC in .tools/nvrtc and none named by NVRTC_DIR: run tools/nvrtc");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let link =
+            |from: &Path, name: &str| std::os::unix::fs::symlink(from, folder.path().join(name)).unwrap();
+        link(&cudaemu::library(), "libcuda.so");
+        if with_nvrtc {
+            for entry in std::fs::read_dir(nvrtc).unwrap().flatten() {
+                link(&entry.path(), &entry.file_name().to_string_lossy());
+            }
+        }
+        Some(Emulated { folder })
+    }
+
+    /// Lets a program find this driver alone.
+    pub fn run(&self, program: &mut std::process::Command) -> std::process::Output {
+        program.env("LD_LIBRARY_PATH", self.folder.path()).env("CUDAEMU_QUIET", "1");
+        program.output().unwrap()
+    }
+}
+
+#[allow(dead_code)]
 /// None where there is no NVRTC: then the test is left out, which CI does not allow.
 pub fn cuda() -> Option<&'static Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();

@@ -90,6 +90,11 @@ impl FreeList {
     }
 }
 
+/// Bytes of tensors alive now.
+pub fn live_bytes() -> usize {
+    LIVE.load(Ordering::Relaxed)
+}
+
 impl Buffer {
     /// `len` elements whose contents are unspecified.
     pub fn uninit(len: usize) -> Buffer {

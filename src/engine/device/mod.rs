@@ -6,8 +6,10 @@ mod gemm;
 pub mod range;
 pub mod simd;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use cuda::Gpu;
@@ -36,8 +38,54 @@ pub enum Device {
     Cuda(Gpu),
 }
 
+/// How activations are stored and matrix products are computed; sums, statistics, weights and losses are f32 in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Stored as f32; matrix products round their factors to TF32.
+    Tf32,
+    /// Stored as bf16.
+    Bf16,
+}
+
 thread_local! {
     static CURRENT: RefCell<Device> = const { RefCell::new(Device::Cpu) };
+    static PRECISION: Cell<Precision> = const { Cell::new(Precision::F32) };
+}
+
+/// How this thread computes.
+pub fn precision() -> Precision {
+    PRECISION.get()
+}
+
+impl Precision {
+    /// How activations are stored.
+    pub fn storage(self) -> DType {
+        if self == Precision::Bf16 { DType::Bf16 } else { DType::F32 }
+    }
+}
+
+/// From now on this thread computes so on the current device.
+///
+/// # Errors
+/// `Config` where the device has no such arithmetic.
+pub fn set_precision(precision: Precision) -> Result<()> {
+    match current() {
+        Device::Cpu if precision != Precision::F32 => {
+            let why = "the CPU computes in f32 alone; tf32 and bf16 are for --device cuda:N";
+            return Err(Error::config("train.precision", why));
+        }
+        Device::Cpu => {}
+        Device::Cuda(gpu) if precision == Precision::Tf32 && !gpu.tensor_cores() => {
+            let why = format!("{gpu:?} has no TF32; sm_80 and newer have");
+            return Err(Error::config("train.precision", why));
+        }
+        Device::Cuda(_) => {}
+    }
+    PRECISION.set(precision);
+    Ok(())
 }
 
 /// The device on which this thread makes new tensors: the CPU, unless [`with`] or [`set`] said another.
@@ -80,6 +128,14 @@ pub fn open(name: &str) -> Result<(Device, Option<String>)> {
     match ordinal {
         Some(ordinal) => Ok((Device::Cuda(Gpu::open(ordinal)?), None)),
         None => Err(Error::Device(format!("'{name}' is no device; write auto, cpu or cuda:N"))),
+    }
+}
+
+/// Bytes that tensors hold on the current device.
+pub fn live_bytes() -> usize {
+    match current() {
+        Device::Cpu => cpu::live_bytes(),
+        Device::Cuda(gpu) => gpu.usage().live,
     }
 }
 

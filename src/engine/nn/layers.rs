@@ -57,6 +57,33 @@ impl Conv2d {
     }
 }
 
+/// What a batch norm may stand behind: asked for, a GPU leaves with its result the sums that the norm needs, and so
+/// spares it a pass.
+pub trait Convolution {
+    /// The result, and the sums of its channels where they are wanted and at hand.
+    fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>);
+}
+
+impl Convolution for Conv2d {
+    #[track_caller]
+    fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
+        match (sums, &self.bias) {
+            (true, None) => conv::conv2d_sums(x, &self.weight.tensor(), self.geometry),
+            _ => (self.forward(x), None),
+        }
+    }
+}
+
+impl Convolution for UpConv {
+    #[track_caller]
+    fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
+        match sums {
+            true => conv::conv2d_up2_sums(x, &self.weight.tensor()),
+            false => (self.forward(x), None),
+        }
+    }
+}
+
 /// Nearest neighbour to twice the size, then 3×3: [B,H,W,Cin] -> [B,2H,2W,Cout].
 pub struct UpConv {
     weight: Param,
@@ -149,9 +176,35 @@ impl BatchNorm {
         BatchNorm { epsilon, ..self }
     }
 
+    /// act(norm(conv(x)) + residual)
+    #[track_caller]
+    pub fn after(
+        &self,
+        conv: &impl Convolution,
+        x: &Tensor,
+        mode: Mode,
+        act: Activation,
+        residual: Option<&Tensor>,
+    ) -> Tensor {
+        let (y, sums) = conv.convolve(x, mode == Mode::Train);
+        self.normalise(&y, sums.as_ref(), mode, act, residual)
+    }
+
     /// act(norm(x) + residual)
     #[track_caller]
     pub fn forward(&self, x: &Tensor, mode: Mode, act: Activation, residual: Option<&Tensor>) -> Tensor {
+        self.normalise(x, None, mode, act, residual)
+    }
+
+    #[track_caller]
+    fn normalise(
+        &self,
+        x: &Tensor,
+        sums: Option<&Tensor>,
+        mode: Mode,
+        act: Activation,
+        residual: Option<&Tensor>,
+    ) -> Tensor {
         let (scale, shift) = (self.scale.tensor(), self.shift.tensor());
         match mode {
             Mode::Eval => {
@@ -159,7 +212,7 @@ impl BatchNorm {
                 norm::batch_norm_eval(x, &scale, &shift, &mean, &variance, act, residual, self.epsilon)
             }
             Mode::Train => {
-                let batch = norm::batch_norm_train(x, &scale, &shift, act, residual, self.epsilon);
+                let batch = norm::batch_norm_train_from(x, sums, &scale, &shift, act, residual, self.epsilon);
                 no_grad(|| self.remember(&batch.mean, &batch.variance, x.shape().rows()));
                 batch.y
             }
@@ -168,14 +221,11 @@ impl BatchNorm {
 
     fn remember(&self, mean: &Tensor, variance: &Tensor, rows: usize) {
         let unbiased = rows as f32 / rows.saturating_sub(1).max(1) as f32;
-        self.mean.update(|running| blend(running, mean, self.momentum, 1.0));
-        self.variance.update(|running| blend(running, variance, self.momentum, unbiased));
-        self.batches.update(|count| count.as_mut_slice()[0] += 1.0);
+        let batch = [mean, variance];
+        self.mean.update(|m| {
+            self.variance.update(|v| {
+                self.batches.update(|n| norm::batch_norm_track([m, v, n], batch, self.momentum, unbiased));
+            });
+        });
     }
-}
-
-/// running = (1 - share) running + share factor new
-fn blend(running: &mut Tensor, new: &Tensor, share: f32, factor: f32) {
-    let pairs = running.as_mut_slice().iter_mut().zip(new.as_slice());
-    pairs.for_each(|(r, &n)| *r = (1.0 - share) * *r + share * factor * n);
 }

@@ -4,8 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::Param;
 use super::weights::{Archive, Array};
-use crate::engine::ops::optim::{AdamStep, adam, ema, squared_norm};
-use crate::engine::ops::pointwise::scale;
+use crate::engine::ops::optim::{self, AdamStep, adam, squared_norm};
 use crate::engine::tensor::{Grads, Tensor, backward, no_grad};
 use crate::error::{Error, Result};
 
@@ -107,8 +106,8 @@ impl Adam {
 
     /// The norm of all gradients together.
     pub fn norm(&self, grads: &Grads) -> f32 {
-        let squares = self.slots.iter().filter_map(|s| grads.get(&s.param.tensor())).map(squared_norm);
-        squares.sum::<f64>().sqrt() as f32
+        let found: Vec<&Tensor> = self.slots.iter().filter_map(|s| grads.get(&s.param.tensor())).collect();
+        squared_norm(&found).sqrt() as f32
     }
 
     fn step_by(&mut self, grads: &mut Grads, factor: f32) {
@@ -116,19 +115,18 @@ impl Adam {
         assert!(!swapped, "the averages stand in the network: swap them back before a step");
         self.steps += 1;
         let AdamConfig { learning_rate: lr, beta1, beta2, epsilon: eps } = self.config;
-        let step = AdamStep { lr, beta1, beta2, eps, step: self.steps };
-        let decay = self.averaging.as_ref().map(|a| a.decay);
-        no_grad(|| {
-            for Slot { param, m, v, average } in &mut self.slots {
-                if let Some(g) = grads.take(&param.tensor()) {
-                    let g = if factor < 1.0 { scale(&g, factor) } else { g };
-                    param.update(|p| adam(p, &g, m, v, &step));
-                }
-                if let (Some(average), Some(decay)) = (average, decay) {
-                    ema(average, &param.tensor(), decay);
-                }
-            }
-        });
+        let decay = self.averaging.as_ref().map_or(0.0, |a| a.decay);
+        let at = AdamStep { lr, beta1, beta2, eps, step: self.steps, factor, decay };
+        let gradients: Vec<_> = self.slots.iter().map(|s| grads.take(&s.param.tensor())).collect();
+        let mut places: Vec<_> = Vec::with_capacity(self.slots.len());
+        let mut rest = Vec::with_capacity(self.slots.len());
+        for Slot { param, m, v, average } in &mut self.slots {
+            places.push(param.write());
+            rest.push((m, v, average.as_mut()));
+        }
+        let slots = places.iter_mut().zip(&gradients).zip(rest);
+        let slots = slots.map(|((p, g), (m, v, average))| optim::Slot { p, g: g.as_ref(), m, v, average });
+        no_grad(|| adam(slots.collect(), &at));
     }
 
     /// Exchanges the weights and their averages, for sampling; a second call exchanges them back.

@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
 
 use super::init::{Initialiser, Policy};
 use super::weights::{Archive, Array, Values};
@@ -61,6 +61,11 @@ impl Param {
         f(&mut self.0.value.write().unwrap())
     }
 
+    /// The value, for whoever changes several at once.
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Tensor> {
+        self.0.value.write().unwrap()
+    }
+
     fn freeze(&self) {
         self.0.trainable.store(false, Ordering::Relaxed);
         self.update(|value| *value = value.detach());
@@ -83,7 +88,7 @@ impl Param {
             Layout::Count => Array::count(tensor.item() as u64),
             Layout::Filter => {
                 let [o, r, s, i] = tensor.dims();
-                Array::f32(&[o, i, r, s], swap_last_two(tensor.as_slice(), r * s, i))
+                Array::f32(&[o, i, r, s], swap_last_two(&tensor.to_vec(), r * s, i))
             }
         }
     }

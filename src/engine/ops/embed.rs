@@ -1,9 +1,11 @@
 //! Rows of a table by number.
 
 use super::Case;
+use super::shape::a_thread_a_piece;
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Shape, Tensor, run};
+use crate::engine::tensor::{Ids, Shape, Tensor, run_on};
 
 /// y[.., :] = table[ids[..], :]: table [V,D], ids [..] -> y [..,D].
 #[track_caller]
@@ -15,17 +17,25 @@ pub fn embedding(table: &Tensor, ids: &Ids) -> Tensor {
     let rows = rows_per_chunk(d);
     let shape = Shape::new(&[&ids.shape()[..], &[d]].concat());
     let mut y = table.empty(shape);
-    run("embedding_fwd", [&mut y], [table], |[y], [table]| {
+    let dims = k::EmbedDims { v: v as i32, n: ids.len() as i32, d: d as i32 };
+    let cpu = |[y]: [&mut [f32]; 1], [table]: [&[f32]; 1]| {
         for_chunks(y, rows * d, |i, y| {
             for (y, &id) in y.chunks_mut(d).zip(&ids.as_slice()[i * rows..]) {
                 y.copy_from_slice(&table[id as usize * d..][..d]);
             }
         });
+    };
+    run_on("embedding_fwd", [&mut y], [table], cpu, |g, [y], [table]| {
+        k::embed_gather_fwd(g, a_thread_a_piece(y.read(), d), y, table, ids.on(g), dims);
     });
     let ids = ids.clone();
     record1(y, [table], move |dy, _| {
         let mut dtable = dy.empty([v, d]);
-        run("embedding_bwd", [&mut dtable], [&dy], |[dtable], [dy]| scatter(dtable, dy, ids.as_slice(), d));
+        let cpu = |[dtable]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| scatter(dtable, dy, ids.as_slice(), d);
+        let cuda = |g: &Gpu, [dtable]: [Out; 1], [dy]: [In; 1]| {
+            k::embed_scatter_bwd(g, Grid::elements(32 * v * d.div_ceil(128)), dtable, dy, ids.on(g), dims);
+        };
+        run_on("embedding_bwd", [&mut dtable], [&dy], cpu, cuda);
         [Some(dtable)]
     })
 }
@@ -49,9 +59,15 @@ fn scatter(dtable: &mut [f32], dy: &[f32], ids: &[i32], d: usize) {
 pub fn cases() -> Vec<Case> {
     let ids = |ids: &[i32], shape: &[usize]| Ids::new(ids.to_vec(), shape);
     let (words, classes) = (ids(&[0, 4, 4, 2, 0, 1], &[2, 3]), ids(&[3, 3, 1], &[3]));
+    let drawn = |n: usize, rows: usize| Ids::new((0..n).map(|i| (i * i % 89 % rows) as i32).collect(), [n]);
+    let (text, odd) = (drawn(360, 545).reshape([20, 18]), drawn(71, 97));
     vec![
         Case::new("embedding", "words", move |x| vec![embedding(&x[0], &words)]).input([6, 4]),
         Case::new("embedding", "classes", move |x| vec![embedding(&x[0], &classes)]).input([5, 3]),
+        Case::new("embedding", "many words", move |x| vec![embedding(&x[0], &text)])
+            .input([545, 300])
+            .large(),
+        Case::new("embedding", "odd width", move |x| vec![embedding(&x[0], &odd)]).input([97, 133]).large(),
     ]
 }
 

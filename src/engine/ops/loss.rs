@@ -2,11 +2,12 @@
 
 use super::Case;
 use super::pointwise::{exp, logistic};
-use super::reduce::{parallel_total, total};
+use super::reduce::{add_up, parallel_total, sum_blocks, total};
 use super::softmax::largest;
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Tensor, run, same_shape};
+use crate::engine::tensor::{Ids, Tensor, run_on, same_shape};
 
 /// y = mean of ln Σ e^x - x[target] over the rows with a target >= 0: logits [N,V], targets [N] -> a scalar.
 /// Without any such row it is 0.
@@ -18,26 +19,42 @@ pub fn cross_entropy(logits: &Tensor, targets: &Ids) -> Tensor {
     if let Some(target) = targets.as_slice().iter().find(|&&t| t >= v as i32) {
         panic!("cross_entropy: {target} is no column of the logits {shape:?} (targets {of:?})");
     }
-    let counted = targets.as_slice().iter().filter(|&&t| t >= 0).count().max(1) as f64;
-    let (mut y, mut log_sums) = (logits.empty([]), logits.empty([n]));
-    run("cross_entropy_fwd", [&mut y, &mut log_sums], [logits], |[y, log_sums], [x]| {
+    let counted = targets.as_slice().iter().filter(|&&t| t >= 0).count().max(1);
+    let dims = k::CrossEntropyDims { n: n as i32, v: v as i32, counted: counted as i32 };
+    let (mut y, mut log_sums) = (logits.empty_f32([]), logits.empty_f32([n]));
+    let cpu = |[y, log_sums]: [&mut [f32]; 2], [x]: [&[f32]; 1]| {
         log_sums.copy_from_slice(&map(n, |i| log_sum_exp(&x[i * v..(i + 1) * v])));
         let rows = targets.as_slice().iter().zip(log_sums.iter()).zip(x.chunks(v));
         let losses = rows.filter(|((t, _), _)| **t >= 0).map(|((&t, &l), x)| (l - x[t as usize]) as f64);
-        y[0] = (losses.sum::<f64>() / counted) as f32;
+        y[0] = (losses.sum::<f64>() / counted as f64) as f32;
+    };
+    run_on("cross_entropy_fwd", [&mut y, &mut log_sums], [logits], cpu, |g, [y, log_sums], [x]| {
+        let mut partial = g.scratch(2 * n);
+        let grid = Grid::new([n, 1, 1], 256);
+        k::loss_cross_entropy_fwd(g, grid, partial.out(), log_sums, x, targets.on(g), dims);
+        add_up(g, y, partial.view(), 1.0, counted);
     });
     let (saved, targets) = (logits.detach(), targets.clone());
     record1(y, [logits], move |dy, _| {
-        let (mut dx, factor) = (saved.empty([n, v]), (dy.item() as f64 / counted) as f32);
-        run("cross_entropy_bwd", [&mut dx], [&saved, &log_sums], |[dx], [x, log_sums]| {
-            let rows = rows_per_chunk(v);
+        let mut dx = saved.empty([n, v]);
+        let cpu = |[dx]: [&mut [f32]; 1], [dy, x, log_sums]: [&[f32]; 3]| {
+            let (rows, factor) = (rows_per_chunk(v), (dy[0] as f64 / counted as f64) as f32);
             for_chunks(dx, rows * v, |i, dx| {
                 let rest = targets.as_slice().iter().zip(log_sums).zip(x.chunks(v)).skip(i * rows);
                 for (dx, ((&target, &log_sum), x)) in dx.chunks_mut(v).zip(rest) {
                     cross_entropy_row_gradient(dx, x, target, log_sum, factor);
                 }
             });
-        });
+        };
+        run_on(
+            "cross_entropy_bwd",
+            [&mut dx],
+            [&dy, &saved, &log_sums],
+            cpu,
+            |g, [dx], [dy, x, log_sums]| {
+                k::loss_cross_entropy_bwd(g, Grid::elements(n * v), dx, dy, x, log_sums, targets.on(g), dims);
+            },
+        );
         [Some(dx)]
     })
 }
@@ -58,15 +75,23 @@ fn cross_entropy_row_gradient(dx: &mut [f32], x: &[f32], target: i32, log_sum: f
 
 /// y = mean of max(x,0) - x · target + ln(1 + e^-|x|), the binary cross-entropy of σ(x): logits [..] -> a scalar.
 pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
-    let (mut y, n) = (logits.empty([]), logits.len() as f64);
-    run("bce_with_logits_fwd", [&mut y], [logits], |[y], [x]| {
+    let (mut y, n) = (logits.empty_f32([]), logits.len());
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         let loss = |x: f32| x.max(0.0) - x * target + exp(-x.abs()).ln_1p();
-        y[0] = (parallel_total(x, loss) / n) as f32;
+        y[0] = (parallel_total(x, loss) / n as f64) as f32;
+    };
+    run_on("bce_with_logits_fwd", [&mut y], [logits], cpu, |g, [y], [x]| {
+        let (grid, mut partial) = sum_blocks(g, n);
+        k::loss_bce_fwd(g, grid, partial.out(), x, n as i32, target);
+        add_up(g, y, partial.view(), 1.0, n);
     });
     let saved = logits.detach();
     record1(y, [logits], move |dy, _| {
-        let factor = (dy.item() as f64 / n) as f32;
-        [Some(each("bce_with_logits_bwd", &saved, |x| factor * (logistic(x) - target)))]
+        let cuda = |g: &Gpu, [dx]: [Out; 1], [x, dy]: [In; 2]| {
+            k::loss_bce_bwd(g, Grid::packs(n), dx, dy, x, n as i32, target);
+        };
+        let cpu = |x: f32, factor: f32| factor * (logistic(x) - target);
+        [Some(each("bce_with_logits_bwd", &saved, &dy, cpu, cuda))]
     })
 }
 
@@ -74,39 +99,94 @@ pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
 #[track_caller]
 pub fn kl(mu: &Tensor, logvar: &Tensor) -> Tensor {
     same_shape("kl", mu, logvar);
-    let (mut y, n) = (mu.empty([]), mu.len() as f64);
-    run("kl_fwd", [&mut y], [mu, logvar], |[y], [mu, logvar]| {
+    let (mut y, n) = (mu.empty_f32([]), mu.len());
+    let cpu = |[y]: [&mut [f32]; 1], [mu, logvar]: [&[f32]; 2]| {
         let spread = parallel_total(logvar, |l| 1.0 + l - exp(l));
-        y[0] = (-0.5 * (spread - parallel_total(mu, |m| m * m)) / n) as f32;
+        y[0] = (-0.5 * (spread - parallel_total(mu, |m| m * m)) / n as f64) as f32;
+    };
+    run_on("kl_fwd", [&mut y], [mu, logvar], cpu, |g, [y], [mu, logvar]| {
+        let (grid, mut partial) = sum_blocks(g, n);
+        k::loss_kl_fwd(g, grid, partial.out(), mu, logvar, n as i32);
+        add_up(g, y, partial.view(), -0.5, n);
     });
     let saved = [mu.detach(), logvar.detach()];
     record1(y, [mu, logvar], move |dy, [want_mu, want_logvar]| {
         let [mu, logvar] = &saved;
-        let factor = (dy.item() as f64 / n) as f32;
-        let dmu = want_mu.then(|| each("kl_bwd", mu, |m| factor * m));
-        let dlogvar = want_logvar.then(|| each("kl_bwd", logvar, |l| 0.5 * factor * (exp(l) - 1.0)));
+        let grid = Grid::packs(n);
+        let dmu = want_mu.then(|| {
+            each(
+                "kl_bwd",
+                mu,
+                &dy,
+                |m, factor| factor * m,
+                |g, [dmu], [mu, dy]| {
+                    k::loss_kl_mu_bwd(g, grid, dmu, dy, mu, n as i32);
+                },
+            )
+        });
+        let dlogvar = want_logvar.then(|| {
+            let cpu = |l: f32, factor: f32| 0.5 * factor * (exp(l) - 1.0);
+            each("kl_bwd", logvar, &dy, cpu, |g, [dlogvar], [logvar, dy]| {
+                k::loss_kl_logvar_bwd(g, grid, dlogvar, dy, logvar, n as i32);
+            })
+        });
         [dmu, dlogvar]
     })
 }
 
-/// y[i] = f(x[i])
-fn each(name: &'static str, x: &Tensor, f: impl Fn(f32) -> f32 + Sync + Send) -> Tensor {
+/// dx[i] = f(x[i], dy / n): the gradient of a mean of n terms, one an element of x.
+fn each(
+    name: &'static str,
+    x: &Tensor,
+    dy: &Tensor,
+    f: impl Fn(f32, f32) -> f32 + Sync + Send,
+    cuda: impl FnOnce(&Gpu, [Out; 1], [In; 2]),
+) -> Tensor {
     const CHUNK: usize = 16 * 1024;
-    let mut y = x.empty(x.shape());
-    run(name, [&mut y], [x], |[y], [x]| {
-        for_chunks(y, CHUNK, |i, y| y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, &x)| *y = f(x)));
-    });
-    y
+    let mut dx = x.empty(x.shape());
+    let cpu = |[dx]: [&mut [f32]; 1], [x, dy]: [&[f32]; 2]| {
+        let factor = (dy[0] as f64 / x.len() as f64) as f32;
+        let one = |(dx, &x): (&mut f32, &f32)| *dx = f(x, factor);
+        for_chunks(dx, CHUNK, |i, dx| dx.iter_mut().zip(&x[i * CHUNK..]).for_each(one));
+    };
+    run_on(name, [&mut dx], [x, dy], cpu, cuda);
+    dx
 }
 
 pub fn cases() -> Vec<Case> {
     let classes = Ids::new(vec![2, -1, 0, 6, 3], [5]);
+    let drawn = |n: i32, v: i32| {
+        Ids::new((0..n).map(|i| if i % 7 == 3 { -1 } else { i * 113 % v }).collect(), [n as usize])
+    };
+    let (text, few) = (drawn(54, 1450), drawn(17, 2112));
     vec![
         Case::new("cross_entropy", "one row left out", move |x| vec![cross_entropy(&x[0], &classes)])
-            .input_in([5, 7], -3.0, 3.0),
-        Case::new("bce_with_logits", "real", |x| vec![bce_with_logits(&x[0], 1.0)]).input_in([3, 5], -3.0, 3.0),
-        Case::new("bce_with_logits", "fake", |x| vec![bce_with_logits(&x[0], 0.0)]).input_in([9], -3.0, 3.0),
-        Case::new("kl", "", |x| vec![kl(&x[0], &x[1])]).input([4, 5]).input([4, 5]),
+            .input_in([5, 7], -3.0, 3.0)
+            .bf16(&[0]),
+        Case::new("cross_entropy", "many words", move |x| vec![cross_entropy(&x[0], &text)])
+            .input_in([54, 1450], -3.0, 3.0)
+            .large()
+            .bf16(&[0]),
+        Case::new("cross_entropy", "whole packs", move |x| vec![cross_entropy(&x[0], &few)])
+            .input_in([17, 2112], -3.0, 3.0)
+            .large()
+            .bf16(&[0]),
+        Case::new("bce_with_logits", "real", |x| vec![bce_with_logits(&x[0], 1.0)])
+            .input_in([3, 5], -3.0, 3.0)
+            .bf16(&[0]),
+        Case::new("bce_with_logits", "fake", |x| vec![bce_with_logits(&x[0], 0.0)])
+            .input_in([9], -3.0, 3.0)
+            .bf16(&[0]),
+        Case::new("bce_with_logits", "several blocks", |x| vec![bce_with_logits(&x[0], 1.0)])
+            .input_in([33, 307], -3.0, 3.0)
+            .large()
+            .bf16(&[0]),
+        Case::new("kl", "", |x| vec![kl(&x[0], &x[1])]).input([4, 5]).input([4, 5]).bf16(&[0, 1]),
+        Case::new("kl", "several blocks", |x| vec![kl(&x[0], &x[1])])
+            .input([101, 103])
+            .input([101, 103])
+            .large()
+            .bf16(&[0, 1]),
     ]
 }
 
@@ -128,7 +208,8 @@ mod tests {
     fn over_many_chunks_the_gradient_is_softmax_less_the_target() {
         let (n, v) = (500, 301);
         let x = crate::engine::tensor::Rng::new(4, 0).normal([n, v]).leaf();
-        let targets = Ids::new((0..n as i32).map(|i| if i % 5 == 0 { -1 } else { i * 7 % 301 }).collect(), [n]);
+        let targets =
+            Ids::new((0..n as i32).map(|i| if i % 5 == 0 { -1 } else { i * 7 % 301 }).collect(), [n]);
         let grads = crate::engine::tensor::backward(&cross_entropy(&x, &targets), &[&x]);
         let p = crate::engine::ops::softmax::softmax(&x.detach());
         for (i, g) in grads.get(&x).unwrap().as_slice().iter().enumerate() {

@@ -3,8 +3,9 @@
 use super::Case;
 use super::pointwise::logistic;
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record_many;
-use crate::engine::tensor::{Tensor, run, same_shape};
+use crate::engine::tensor::{DType, Tensor, run_on, same_shape};
 
 /// What follows the normalisation; `Glu` halves the channels: a · σ(b) of [a | b].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,13 +35,56 @@ pub fn batch_norm_train(
     residual: Option<&Tensor>,
     eps: f32,
 ) -> BatchNorm {
+    batch_norm_train_from(x, None, gamma, beta, act, residual, eps)
+}
+
+/// [`batch_norm_train`] where whoever wrote x also summed it: `sums` [tiles,3,C] holds n, mean and Σ (x - mean)² of
+/// each tile of rows, by channel.
+#[track_caller]
+#[allow(clippy::too_many_arguments)] // the formula has that many letters
+pub fn batch_norm_train_from(
+    x: &Tensor,
+    sums: Option<&Tensor>,
+    gamma: &Tensor,
+    beta: &Tensor,
+    act: Activation,
+    residual: Option<&Tensor>,
+    eps: f32,
+) -> BatchNorm {
     let c = x.shape().last_dim();
-    let (mut mean, mut variance) = (x.empty([c]), x.empty([c]));
-    run("batch_norm_moments", [&mut mean, &mut variance], [x], |[mean, variance], [x]| {
-        moments(x, mean, variance);
-    });
-    let norm = Norm::new(x, gamma, beta, [&mean, &variance], eps);
-    let y = norm.recorded(act, residual, Moments::OfTheBatch);
+    check_channels(x, [gamma, beta]);
+    let [mut mean, mut variance, mut inv_std, mut scale, mut shift] = [(); 5].map(|()| x.empty_f32([c]));
+    let outs = [&mut mean, &mut variance, &mut inv_std, &mut scale, &mut shift];
+    let (rows, dtype) = (x.shape().rows(), x.dtype());
+    if let Some(sums) = sums {
+        let [tiles, three, channels] = sums.dims();
+        assert!(
+            three == 3 && channels == c,
+            "batch_norm: sums of {:?} are not those of {:?}",
+            sums.shape(),
+            x.shape()
+        );
+        let cpu = |[mean, variance, rest @ ..]: [&mut [f32]; 5], [sums, gamma, beta]: [&[f32]; 3]| {
+            joined(sums, mean, variance);
+            affine(rest, gamma, beta, mean, variance, eps);
+        };
+        run_on("batch_norm_join", outs, [sums, gamma, beta], cpu, |g, outs, [sums, gamma, beta]| {
+            finalise(g, outs, sums, tiles, gamma, beta, eps);
+        });
+    } else {
+        let cpu = |[mean, variance, rest @ ..]: [&mut [f32]; 5], [x, gamma, beta]: [&[f32]; 3]| {
+            moments(x, mean, variance);
+            affine(rest, gamma, beta, mean, variance, eps);
+        };
+        run_on("batch_norm_moments", outs, [x, gamma, beta], cpu, |g, outs, [x, gamma, beta]| {
+            let lay = Layout::new(rows, c, pack(dtype, c), c);
+            let mut sums = g.scratch(lay.tiles * 3 * c);
+            k::batch_norm_moments_fwd(g, lay.sum_grid(), sums.out(), x, lay.dims(1.0));
+            finalise(g, outs, sums.view(), lay.tiles, gamma, beta, eps);
+        });
+    }
+    let norm = Norm { x: x.clone(), mean: mean.clone(), inv_std, scale, shift };
+    let y = norm.recorded(gamma, beta, act, residual, Moments::OfTheBatch);
     BatchNorm { y, mean, variance }
 }
 
@@ -57,7 +101,53 @@ pub fn batch_norm_eval(
     residual: Option<&Tensor>,
     eps: f32,
 ) -> Tensor {
-    Norm::new(x, gamma, beta, [mean, variance], eps).recorded(act, residual, Moments::Given)
+    check_channels(x, [gamma, beta, mean, variance]);
+    let [mut inv_std, mut scale, mut shift] = [(); 3].map(|()| variance.empty(variance.shape()));
+    run_on(
+        "batch_norm_affine",
+        [&mut inv_std, &mut scale, &mut shift],
+        [gamma, beta, mean, variance],
+        |outs, [gamma, beta, mean, variance]| affine(outs, gamma, beta, mean, variance, eps),
+        |g, [inv_std, scale, shift], [gamma, beta, mean, variance]| {
+            let (grid, c) = (Grid::elements(mean.len()), mean.len() as i32);
+            k::batch_norm_affine_fwd(g, grid, inv_std, scale, shift, gamma, beta, mean, variance, c, eps);
+        },
+    );
+    let norm = Norm { x: x.clone(), mean: mean.detach(), inv_std, scale, shift };
+    norm.recorded(gamma, beta, act, residual, Moments::Given)
+}
+
+/// Mixes a batch into the running statistics [mean, variance, batches seen], in place:
+/// mean = (1 - share) mean + share m, variance = (1 - share) variance + share · unbiased · v, batches += 1.
+#[track_caller]
+pub fn batch_norm_track(running: [&mut Tensor; 3], batch: [&Tensor; 2], share: f32, unbiased: f32) {
+    same_shape("batch_norm_track", running[0], batch[0]);
+    same_shape("batch_norm_track", running[1], batch[1]);
+    same_shape("batch_norm_track", running[0], running[1]);
+    let blend = |running: &mut [f32], new: &[f32], factor: f32| {
+        running.iter_mut().zip(new).for_each(|(r, &n)| *r = (1.0 - share) * *r + share * factor * n);
+    };
+    let cpu = |[mean, variance, batches]: [&mut [f32]; 3], [m, v]: [&[f32]; 2]| {
+        blend(mean, m, 1.0);
+        blend(variance, v, unbiased);
+        batches[0] += 1.0;
+    };
+    run_on("batch_norm_track", running, batch, cpu, |g, [mean, variance, batches], [m, v]| {
+        let c = m.len();
+        k::batch_norm_track(g, Grid::elements(c), mean, variance, batches, m, v, c as i32, share, unbiased);
+    });
+}
+
+#[track_caller]
+fn check_channels<const N: usize>(x: &Tensor, by_channel: [&Tensor; N]) {
+    let shape = x.shape();
+    for by_channel in by_channel.map(Tensor::shape) {
+        assert_eq!(
+            *by_channel,
+            [shape.last_dim()],
+            "batch_norm: {shape:?} has not the channels of {by_channel:?}"
+        );
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -119,32 +209,142 @@ fn moments(x: &[f32], mean: &mut [f32], variance: &mut [f32]) {
     }
 }
 
-/// The inputs, and what a channel is multiplied by and what is added to it.
+/// The moments of all tiles of `sums` [tiles,3,C], by Chan's formula.
+fn joined(sums: &[f32], mean: &mut [f32], variance: &mut [f32]) {
+    let c = mean.len();
+    for j in 0..c {
+        let (mut n, mut m, mut s) = (0.0f64, 0.0, 0.0);
+        for tile in sums.chunks_exact(3 * c) {
+            let [count, tile_mean, squares] = [tile[j], tile[c + j], tile[2 * c + j]].map(f64::from);
+            if count > 0.0 {
+                let (delta, sum) = (tile_mean - m, n + count);
+                m += delta * count / sum;
+                s += squares + delta * delta * n * count / sum;
+                n = sum;
+            }
+        }
+        (mean[j], variance[j]) = (m as f32, (s / n) as f32);
+    }
+}
+
+/// What x is multiplied by and what is added to it, and 1 / std on the way.
+fn affine(
+    [inv_std, scale, shift]: [&mut [f32]; 3],
+    gamma: &[f32],
+    beta: &[f32],
+    mean: &[f32],
+    variance: &[f32],
+    eps: f32,
+) {
+    for j in 0..mean.len() {
+        inv_std[j] = (1.0 / (variance[j] as f64 + eps as f64).sqrt()) as f32;
+        scale[j] = gamma[j] * inv_std[j];
+        shift[j] = beta[j] - mean[j] * scale[j];
+    }
+}
+
+/// Tiles that one launch can join at once in good time; of more, groups are joined first.
+const TILES: usize = 1024;
+
+/// From sums [tiles,3,C] to mean, variance, inv_std, scale and shift.
+fn finalise(
+    g: &Gpu,
+    [mean, variance, inv_std, scale, shift]: [Out; 5],
+    sums: In,
+    tiles: usize,
+    gamma: In,
+    beta: In,
+    eps: f32,
+) {
+    let c = gamma.len();
+    let dims = |tiles: usize| k::TileDims { tiles: tiles as i32, c: c as i32, eps };
+    let last = |sums: In, tiles: usize| {
+        let grid = Grid::new([c.div_ceil(8), 1, 1], 256);
+        let d = dims(tiles);
+        k::batch_norm_finalise_fwd(g, grid, mean, variance, inv_std, scale, shift, sums, gamma, beta, d);
+    };
+    if tiles <= TILES {
+        return last(sums, tiles);
+    }
+    let groups = TILES / 8;
+    let mut fewer = g.scratch(groups * 3 * c);
+    k::batch_norm_join_fwd(g, Grid::new([c.div_ceil(8), groups, 1], 256), fewer.out(), sums, dims(tiles));
+    last(fewer.view(), groups);
+}
+
+/// Channels that a thread takes at once: a pack of 16 bytes, or one where they do not divide into packs.
+fn pack(dtype: DType, channels: usize) -> usize {
+    let pack = 16 / dtype.bytes();
+    if channels.is_multiple_of(pack) { pack } else { 1 }
+}
+
+/// How a kernel's blocks of 256 threads lie over rows and channels.
+struct Layout {
+    rows: usize,
+    c: usize,
+    width: usize,
+    /// Pieces of `width` channels side by side in a block.
+    columns: usize,
+    /// Blocks side by side.
+    across: usize,
+    /// Rows that a block has at a time.
+    lanes: usize,
+    /// Rows that a block sums, and blocks that it takes so; the same on every device.
+    depth: usize,
+    tiles: usize,
+}
+
+impl Layout {
+    /// Over `channels` of the c: all, or the first half of them.
+    fn new(rows: usize, c: usize, width: usize, channels: usize) -> Layout {
+        const PIECES: usize = 32;
+        const BLOCKS: usize = 528;
+        let pieces = channels / width;
+        let across = pieces.div_ceil(PIECES);
+        let columns = pieces.div_ceil(across.max(1)).max(1);
+        let lanes = 256 / columns;
+        let blocks = (BLOCKS / across.max(1)).clamp(1, rows.div_ceil(8 * lanes).max(1));
+        let depth = rows.div_ceil(blocks).next_multiple_of(lanes).max(1);
+        Layout { rows, c, width, columns, across, lanes, depth, tiles: rows.div_ceil(depth) }
+    }
+
+    /// A block for each sum.
+    fn sum_grid(&self) -> Grid {
+        Grid::new([self.tiles, self.across, 1], 256)
+    }
+
+    /// Some rows for each thread, and enough blocks to fill the device.
+    fn grid(&self, g: &Gpu) -> Grid {
+        let blocks = (8 * g.multiprocessors()).div_ceil(self.across.max(1));
+        Grid::new([self.rows.div_ceil(4 * self.lanes).min(blocks), self.across, 1], 256)
+    }
+
+    fn dims(&self, slope: f32) -> k::NormDims {
+        let [rows, c, columns, width, depth] =
+            [self.rows, self.c, self.columns, self.width, self.depth].map(|n| n as i32);
+        k::NormDims { rows, c, columns, width, depth, slope }
+    }
+}
+
+/// x, and by channel what it takes to normalise it: y = scale · x + shift before residual and activation.
 struct Norm {
     x: Tensor,
-    gamma: Tensor,
-    beta: Tensor,
     mean: Tensor,
     inv_std: Tensor,
+    scale: Tensor,
+    shift: Tensor,
 }
 
 impl Norm {
     #[track_caller]
-    fn new(x: &Tensor, gamma: &Tensor, beta: &Tensor, [mean, variance]: [&Tensor; 2], eps: f32) -> Norm {
-        for by_channel in [gamma, beta, mean, variance] {
-            let (shape, by_channel) = (x.shape(), by_channel.shape());
-            assert_eq!(*by_channel, [shape.last_dim()], "batch_norm: {shape:?} has not the channels of {by_channel:?}");
-        }
-        let mut inv_std = variance.empty(variance.shape());
-        run("batch_norm_inv_std", [&mut inv_std], [variance], |[inv_std], [variance]| {
-            let pairs = inv_std.iter_mut().zip(variance);
-            pairs.for_each(|(i, &v)| *i = (1.0 / (v as f64 + eps as f64).sqrt()) as f32);
-        });
-        Norm { x: x.clone(), gamma: gamma.clone(), beta: beta.clone(), mean: mean.detach(), inv_std }
-    }
-
-    #[track_caller]
-    fn recorded(self, act: Activation, residual: Option<&Tensor>, moments: Moments) -> Tensor {
+    fn recorded(
+        self,
+        gamma: &Tensor,
+        beta: &Tensor,
+        act: Activation,
+        residual: Option<&Tensor>,
+        moments: Moments,
+    ) -> Tensor {
         let shape = self.x.shape();
         if let Some(residual) = residual {
             same_shape("batch_norm with a residual", &self.x, residual);
@@ -153,11 +353,11 @@ impl Norm {
         let halves = act != Activation::Glu || shape.last_dim().is_multiple_of(2);
         assert!(halves, "batch_norm: Glu splits the channels in two; {shape:?} is odd");
         let y = self.forward(act, residual);
-        let mut ins = vec![self.x.clone(), self.gamma.clone(), self.beta.clone()];
+        let mut ins = vec![self.x.clone(), gamma.clone(), beta.clone()];
         ins.extend(residual.cloned());
         // Without an activation the gradient does not ask what the residual was.
         let residual = residual.filter(|_| act != Activation::None).map(Tensor::detach);
-        let saved = Norm { x: self.x.detach(), gamma: self.gamma.detach(), beta: self.beta.detach(), ..self };
+        let saved = Norm { x: self.x.detach(), ..self };
         record_many(vec![y], &ins.iter().collect::<Vec<_>>(), move |dys, wanted| {
             let Some(dy) = &dys[0] else { return vec![None; wanted.len()] };
             saved.backward(dy, Gate { act, residual }, moments, wanted)
@@ -165,21 +365,20 @@ impl Norm {
         .swap_remove(0)
     }
 
-    /// y = scale · x + shift, as far as a channel is concerned.
-    fn affine(&self) -> Affine {
-        let channels = self.gamma.as_slice().iter().zip(self.inv_std.as_slice());
-        let scale: Vec<f32> = channels.map(|(g, i)| g * i).collect();
-        let rest = self.beta.as_slice().iter().zip(self.mean.as_slice());
-        let shift = scale.iter().zip(rest).map(|(s, (b, m))| b - m * s).collect();
-        Affine { scale, shift }
+    /// How kernels lie over x: over the pairs of channels that a gate joins, or over all channels.
+    fn layout(&self, act: Activation, width: impl Fn(usize) -> usize) -> Layout {
+        let (rows, c) = (self.x.shape().rows(), self.x.shape().last_dim());
+        let channels = if act == Activation::Glu { c / 2 } else { c };
+        Layout::new(rows, c, width(channels), channels)
     }
 
     fn forward(&self, act: Activation, residual: Option<&Tensor>) -> Tensor {
         let (x, c) = (&self.x, self.x.shape().last_dim());
-        let (affine, rows) = (self.affine(), chunk_rows(c));
+        let (rows, dtype) = (chunk_rows(c), x.dtype());
         let c_out = if act == Activation::Glu { c / 2 } else { c };
         let mut y = x.empty(x.shape().with_last(c_out));
-        run("batch_norm_fwd", [&mut y], [x, residual.unwrap_or(x)], |[y], [x, r]| {
+        let cpu = |[y]: [&mut [f32]; 1], [x, r, scale, shift]: [&[f32]; 4]| {
+            let affine = Affine { scale, shift };
             for_chunks(y, rows * c_out, |i, y| {
                 let mut z = vec![0.0; c];
                 for (row, y) in (i * rows..).zip(y.chunks_exact_mut(c_out)) {
@@ -193,36 +392,50 @@ impl Norm {
                     }
                 }
             });
+        };
+        let ins = [x, residual.unwrap_or(x), &self.scale, &self.shift];
+        run_on("batch_norm_fwd", [&mut y], ins, cpu, |g, [y], [x, r, scale, shift]| {
+            let lay = self.layout(act, |channels| pack(dtype, channels));
+            let (grid, d) = (lay.grid(g), lay.dims(act.slope().unwrap_or(1.0)));
+            if act == Activation::Glu {
+                k::batch_norm_glu_fwd(g, grid, y, x, scale, shift, d);
+            } else {
+                k::batch_norm_fwd(g, grid, y, x, residual.map_or(In::NONE, |_| r), scale, shift, d);
+            }
         });
         y
     }
 
-    fn backward(
-        &self,
-        dy: &Tensor,
-        gate: Gate,
-        moments: Moments,
-        wanted: &[bool],
-    ) -> Vec<Option<Tensor>> {
+    /// What the kernels of the way back take at once: behind a gate four channels, for want of registers.
+    fn layout_back(&self, act: Activation) -> Layout {
+        let dtype = if act == Activation::Glu { DType::F32 } else { self.x.dtype() };
+        self.layout(act, |channels| pack(dtype, channels))
+    }
+
+    fn backward(&self, dy: &Tensor, gate: Gate, moments: Moments, wanted: &[bool]) -> Vec<Option<Tensor>> {
         let constant = moments == Moments::Given;
-        let sums = (wanted[1] || wanted[2] || !constant).then(|| self.sums(dy, &gate));
-        let dx = wanted[0].then(|| self.input_gradient(dy, &gate, sums.as_ref().filter(|_| !constant)));
+        let sums = (wanted[1] || wanted[2] || wanted[0] && !constant).then(|| self.sums(dy, &gate));
+        // Without an activation the gradient before it is dy.
+        let residual = wanted.get(3) == Some(&true) && gate.residual.is_some();
+        let [dx, dr] = self.apply(dy, &gate, sums.as_ref().filter(|_| !constant), [wanted[0], residual]);
         let mut grads = vec![dx, None, None];
         if let Some([dgamma, dbeta]) = sums {
             grads[1..].clone_from_slice(&[wanted[1].then_some(dgamma), wanted[2].then_some(dbeta)]);
         }
-        grads.extend(wanted.get(3).map(|&wanted| wanted.then(|| self.residual_gradient(dy, &gate))));
+        let plain = || Some(dy.clone()).filter(|_| gate.residual.is_none());
+        grads.extend(wanted.get(3).map(|&wanted| dr.or_else(plain).filter(|_| wanted)));
         grads
     }
 
     /// dγ = Σ dz · x̂ and dβ = Σ dz over rows, with z what the activation sees and x̂ = (x - mean) / std.
     fn sums(&self, dy: &Tensor, gate: &Gate) -> [Tensor; 2] {
         let (x, c) = (&self.x, self.x.shape().last_dim());
-        let (affine, step, rows) = (self.affine(), chunk_rows(c), x.shape().rows());
-        let (mut dgamma, mut dbeta) = (x.empty([c]), x.empty([c]));
-        let ins = [dy, x, gate.residual.as_ref().unwrap_or(x), &self.mean, &self.inv_std];
-        run("batch_norm_bwd_w", [&mut dgamma, &mut dbeta], ins, |[dgamma, dbeta], [dy, x, r, mean, inv_std]| {
-            let c_out = dy.len() / rows;
+        let (step, rows) = (chunk_rows(c), x.shape().rows());
+        let (mut dgamma, mut dbeta) = (x.empty_f32([c]), x.empty_f32([c]));
+        let residual = gate.residual.as_ref();
+        let ins = [dy, x, residual.unwrap_or(x), &self.mean, &self.inv_std, &self.scale, &self.shift];
+        let cpu = |[dgamma, dbeta]: [&mut [f32]; 2], [dy, x, r, mean, inv_std, scale, shift]: [&[f32]; 7]| {
+            let (affine, c_out) = (Affine { scale, shift }, dy.len() / rows);
             let chunks = map(rows.div_ceil(step), |i| {
                 let z = std::cell::RefCell::new(vec![0.0; c]);
                 sum_rows(i * step..rows.min((i + 1) * step), 2 * c, |row, sums| {
@@ -235,63 +448,108 @@ impl Norm {
                 dgamma[j] = (chunks.iter().map(|s| s[j]).sum::<f64>() * inv_std[j] as f64) as f32;
                 dbeta[j] = chunks.iter().map(|s| s[c + j]).sum::<f64>() as f32;
             }
-        });
+        };
+        let cuda = |g: &Gpu, [dgamma, dbeta]: [Out; 2], [dy, x, r, mean, inv_std, scale, shift]: [In; 7]| {
+            let lay = self.layout_back(gate.act);
+            let mut sums = g.scratch(lay.tiles * 2 * c);
+            let (grid, d) = (lay.sum_grid(), lay.dims(gate.act.slope().unwrap_or(1.0)));
+            if gate.act == Activation::Glu {
+                k::batch_norm_glu_bwd_w(g, grid, sums.out(), dy, x, mean, scale, shift, d);
+            } else {
+                let r = residual.map_or(In::NONE, |_| r);
+                k::batch_norm_bwd_w(g, grid, sums.out(), dy, x, r, mean, scale, shift, d);
+            }
+            let (grid, d) = (
+                Grid::new([c.div_ceil(8), 1, 1], 256),
+                k::TileDims { tiles: lay.tiles as i32, c: c as i32, eps: 0.0 },
+            );
+            k::batch_norm_finalise_bwd_w(g, grid, dgamma, dbeta, sums.view(), inv_std, d);
+        };
+        run_on("batch_norm_bwd_w", [&mut dgamma, &mut dbeta], ins, cpu, cuda);
         [dgamma, dbeta]
     }
 
-    /// dx = γ / std · (dz - (dβ + x̂ · dγ) / N); constant moments leave out what is subtracted.
-    fn input_gradient(&self, dy: &Tensor, gate: &Gate, sums: Option<&[Tensor; 2]>) -> Tensor {
+    /// dx = γ / std · (dz - (dβ + x̂ · dγ) / N), where constant moments leave out what is subtracted; and the
+    /// residual's gradient, which is dz.
+    fn apply(
+        &self,
+        dy: &Tensor,
+        gate: &Gate,
+        sums: Option<&[Tensor; 2]>,
+        wanted: [bool; 2],
+    ) -> [Option<Tensor>; 2] {
+        if wanted == [false, false] {
+            return [None, None];
+        }
         let (x, c) = (&self.x, self.x.shape().last_dim());
-        let (affine, step, rows) = (self.affine(), chunk_rows(c), x.shape().rows());
-        let n = rows as f32;
-        let mean_of = |sum: &Tensor| -> Vec<f32> { sum.as_slice().iter().map(|s| s / n).collect() };
-        let [slope, offset] = match sums {
-            Some([dgamma, dbeta]) => {
-                let slope = mean_of(dgamma).iter().zip(self.inv_std.as_slice()).map(|(d, i)| d * i).collect();
-                [slope, mean_of(dbeta)]
-            }
-            None => [vec![0.0; c], vec![0.0; c]],
-        };
-        let mut dx = x.empty(x.shape());
-        let ins = [dy, x, gate.residual.as_ref().unwrap_or(x), &self.mean];
-        run("batch_norm_bwd", [&mut dx], ins, |[dx], [dy, x, r, mean]| {
-            let c_out = dy.len() / rows;
+        let (step, rows) = (chunk_rows(c), x.shape().rows());
+        // What is not wanted is empty, and nothing is written to it.
+        let [mut dx, mut dr] = wanted.map(|wanted| if wanted { x.empty(x.shape()) } else { x.empty([0]) });
+        let residual = gate.residual.as_ref();
+        let [dgamma, dbeta] = sums.map_or([&self.mean; 2], |[dgamma, dbeta]| [dgamma, dbeta]);
+        let ins = [
+            dy,
+            x,
+            residual.unwrap_or(x),
+            &self.mean,
+            &self.inv_std,
+            &self.scale,
+            &self.shift,
+            dgamma,
+            dbeta,
+        ];
+        let cpu = |[dx, dr]: [&mut [f32]; 2], ins: [&[f32]; 9]| {
+            let [dy, x, r, mean, inv_std, scale, shift, dgamma, dbeta] = ins;
+            let (affine, c_out, n) = (Affine { scale, shift }, dy.len() / rows, rows as f32);
+            let [slope, offset]: [Vec<f32>; 2] = match sums {
+                Some(_) => [
+                    dgamma.iter().zip(inv_std).map(|(d, i)| d / n * i).collect(),
+                    dbeta.iter().map(|d| d / n).collect(),
+                ],
+                None => [vec![0.0; c], vec![0.0; c]],
+            };
             for_chunks(dx, step * c, |i, dx| {
                 let mut z = vec![0.0; c];
                 for (row, dx) in (i * step..).zip(dx.chunks_exact_mut(c)) {
                     let x = nth(x, row, c);
                     let dz = gate.dz(&mut z, nth(dy, row, c_out), x, nth(r, row, c), &affine);
-                    centre(dx, dz, x, mean, [&affine.scale, &slope, &offset]);
+                    centre(dx, dz, x, mean, [scale, &slope, &offset]);
                 }
             });
-        });
-        dx
-    }
-
-    fn residual_gradient(&self, dy: &Tensor, gate: &Gate) -> Tensor {
-        let Some(residual) = &gate.residual else { return dy.clone() };
-        let (affine, c) = (self.affine(), self.x.shape().last_dim());
-        let (step, mut dr) = (chunk_rows(c), dy.empty(dy.shape()));
-        run("batch_norm_bwd_residual", [&mut dr], [dy, &self.x, residual], |[dr], [dy, x, r]| {
             for_chunks(dr, step * c, |i, dr| {
                 for (row, dr) in (i * step..).zip(dr.chunks_exact_mut(c)) {
                     gate.dz(dr, nth(dy, row, c), nth(x, row, c), nth(r, row, c), &affine);
                 }
             });
-        });
-        dr
+        };
+        let cuda = |g: &Gpu, [dx, dr]: [Out; 2], ins: [In; 9]| {
+            let [dy, x, r, mean, inv_std, scale, shift, dgamma, dbeta] = ins;
+            let [dx, dr] =
+                [(dx, wanted[0]), (dr, wanted[1])].map(|(d, wanted)| if wanted { d } else { Out::NONE });
+            let [dgamma, dbeta] = if sums.is_some() { [dgamma, dbeta] } else { [In::NONE; 2] };
+            let lay = self.layout_back(gate.act);
+            let (grid, d) = (lay.grid(g), lay.dims(gate.act.slope().unwrap_or(1.0)));
+            if gate.act == Activation::Glu {
+                k::batch_norm_glu_bwd(g, grid, dx, dy, x, mean, inv_std, scale, shift, dgamma, dbeta, d);
+            } else {
+                let r = residual.map_or(In::NONE, |_| r);
+                k::batch_norm_bwd(g, grid, dx, dr, dy, x, r, mean, inv_std, scale, shift, dgamma, dbeta, d);
+            }
+        };
+        run_on("batch_norm_bwd", [&mut dx, &mut dr], ins, cpu, cuda);
+        [wanted[0].then_some(dx), wanted[1].then_some(dr)]
     }
 }
 
-struct Affine {
-    scale: Vec<f32>,
-    shift: Vec<f32>,
+struct Affine<'a> {
+    scale: &'a [f32],
+    shift: &'a [f32],
 }
 
-impl Affine {
+impl Affine<'_> {
     /// z = scale · x + shift + r
     fn apply(&self, z: &mut [f32], x: &[f32], r: Option<&[f32]>) {
-        let rest = x.iter().zip(self.scale.iter().zip(&self.shift));
+        let rest = x.iter().zip(self.scale.iter().zip(self.shift));
         z.iter_mut().zip(rest).for_each(|(z, (x, (scale, shift)))| *z = x * scale + shift);
         if let Some(r) = r {
             z.iter_mut().zip(r).for_each(|(z, r)| *z += r);
@@ -330,7 +588,14 @@ struct Gate {
 
 impl Gate {
     /// The gradient of one row before the activation, in `z` unless it is `dy` itself.
-    fn dz<'a>(&self, z: &'a mut [f32], dy: &'a [f32], x: &[f32], r: &[f32], affine: &Affine) -> &'a [f32] {
+    fn dz<'a>(
+        &self,
+        z: &'a mut [f32],
+        dy: &'a [f32],
+        x: &[f32],
+        r: &[f32],
+        affine: &Affine<'_>,
+    ) -> &'a [f32] {
         if self.act == Activation::None {
             return dy;
         }
@@ -365,25 +630,77 @@ fn centre(dx: &mut [f32], dz: &[f32], x: &[f32], mean: &[f32], [scale, slope, of
     });
 }
 
+/// Sums [tiles,3,C] of tiles of `depth` rows, as a convolution hands them on.
+fn sums_of(x: &Tensor, depth: usize) -> Tensor {
+    let (values, c) = (x.to_vec(), x.shape().last_dim());
+    let tiles = values.chunks(depth * c).flat_map(|tile| {
+        let n = (tile.len() / c) as f64;
+        let channel = |j: usize| tile.iter().skip(j).step_by(c).map(|&x| f64::from(x));
+        let mean: Vec<f64> = (0..c).map(|j| channel(j).sum::<f64>() / n).collect();
+        let squares = (0..c).map(|j| channel(j).map(|x| (x - mean[j]).powi(2)).sum::<f64>());
+        let all: Vec<f64> = vec![n; c].into_iter().chain(mean.iter().copied()).chain(squares).collect();
+        all.into_iter().map(|x| x as f32)
+    });
+    let sums: Vec<f32> = tiles.collect();
+    let shape = [sums.len() / (3 * c), 3, c];
+    Tensor::from_vec(sums, shape)
+}
+
 pub fn cases() -> Vec<Case> {
     const EPS: f32 = 1e-5;
+    const X: &[usize] = &[0];
+    let stored = |case: Case, residual: Option<(&'static [usize], &[usize])>| match residual {
+        Some((bf16, shape)) => case.input(shape).bf16(bf16),
+        None => case.bf16(X),
+    };
+    // The moments are off the tape, so finite differences must not see them.
+    let results = |batch: BatchNorm, large: bool| {
+        if large { vec![batch.y, batch.mean, batch.variance] } else { vec![batch.y] }
+    };
+    let sized = |case: Case, large: bool| if large { case.large() } else { case };
     let train = |name, act: Activation, shape: &[usize], residual: bool| {
-        let run = move |x: &[Tensor]| vec![batch_norm_train(&x[0], &x[1], &x[2], act, x.get(3), EPS).y];
+        let large = shape.iter().product::<usize>() > 1000;
+        let run =
+            move |x: &[Tensor]| results(batch_norm_train(&x[0], &x[1], &x[2], act, x.get(3), EPS), large);
         let c = *shape.last().unwrap();
         let case = Case::new("batch_norm_train", name, run).input(shape).input_in([c], 0.5, 1.5).input([c]);
-        if residual { case.input(shape) } else { case }
+        sized(stored(case, residual.then_some((&[0, 3], shape))), large)
+    };
+    let from = |name, act: Activation, shape: &[usize], depth: usize| {
+        let large = shape.iter().product::<usize>() > 1000;
+        let run = move |x: &[Tensor]| {
+            let sums = sums_of(&x[0], depth);
+            results(batch_norm_train_from(&x[0], Some(&sums), &x[1], &x[2], act, None, EPS), large)
+        };
+        let c = *shape.last().unwrap();
+        let case =
+            Case::new("batch_norm_train_from", name, run).input(shape).input_in([c], 0.5, 1.5).input([c]);
+        sized(case.bf16(X), large)
     };
     let eval = |name, act: Activation, shape: &[usize], residual: bool| {
-        let run = move |x: &[Tensor]| {
-            vec![batch_norm_eval(&x[0], &x[1], &x[2], &x[3], &x[4], act, x.get(5), EPS)]
-        };
+        let run =
+            move |x: &[Tensor]| vec![batch_norm_eval(&x[0], &x[1], &x[2], &x[3], &x[4], act, x.get(5), EPS)];
         let c = *shape.last().unwrap();
         let case = Case::new("batch_norm_eval", name, run).input(shape).input_in([c], 0.5, 1.5).input([c]);
         let case = case.constant([c], -0.5, 0.5).constant([c], 0.5, 1.5);
-        if residual { case.input(shape) } else { case }
+        stored(case, residual.then_some((&[0, 5], shape)))
+    };
+    let track = |x: &[Tensor]| {
+        let [mut mean, mut variance, mut batches] = [&x[0], &x[1], &x[4]].map(Tensor::detach);
+        batch_norm_track([&mut mean, &mut variance, &mut batches], [&x[2], &x[3]], 0.1, 1.25);
+        vec![mean, variance, batches]
+    };
+    let moments_alone = |x: &[Tensor]| {
+        let batch = batch_norm_train(&x[0], &x[1], &x[1], Activation::None, None, EPS);
+        vec![batch.mean, batch.variance]
     };
     let leaky = Activation::LeakyRelu(0.2);
     vec![
+        Case::new("batch_norm_train", "moments far from zero", moments_alone)
+            .constant([20_003, 4], 999.0, 1001.0)
+            .constant([4], 0.5, 1.5)
+            .bf16(X)
+            .large(),
         train("plain", Activation::None, &[2, 3, 4, 5], false),
         train("residual", Activation::None, &[2, 3, 4, 5], true),
         train("relu", Activation::Relu, &[2, 3, 3, 4], false),
@@ -391,10 +708,29 @@ pub fn cases() -> Vec<Case> {
         train("relu of a residual", Activation::Relu, &[2, 3, 3, 4], true),
         train("glu", Activation::Glu, &[2, 3, 3, 8], false),
         train("glu of rows", Activation::Glu, &[6, 10], false),
+        train("3 channels", leaky, &[2, 41, 43, 3], false),
+        train("17 channels", Activation::Relu, &[3, 29, 31, 17], true),
+        train("32 channels", Activation::None, &[2, 32, 32, 32], true),
+        train("64 channels", leaky, &[2, 45, 45, 64], false),
+        train("128 channels gated", Activation::Glu, &[2, 24, 24, 128], false),
+        train("34 channels gated", Activation::Glu, &[2, 31, 33, 34], false),
+        train("24 channels gated", Activation::Glu, &[2, 31, 33, 24], false),
+        train("1024 channels", Activation::Relu, &[4, 4, 4, 1024], false),
+        train("16384 gated rows", Activation::Glu, &[20, 16384], false),
+        from("plain", leaky, &[2, 3, 3, 4], 5),
+        from("many tiles", Activation::Glu, &[1, 67, 61, 8], 3),
         eval("plain", Activation::None, &[2, 3, 4, 5], false),
         eval("residual", Activation::None, &[2, 3, 4, 5], true),
         eval("leaky relu of a residual", leaky, &[2, 3, 3, 4], true),
         eval("glu", Activation::Glu, &[2, 3, 3, 8], false),
+        eval("large", Activation::Relu, &[2, 37, 37, 64], true).large(),
+        eval("large glu", Activation::Glu, &[2, 37, 37, 64], false).large(),
+        Case::new("batch_norm_track", "", track)
+            .constant([300], -1.0, 1.0)
+            .constant([300], 0.0, 1.0)
+            .constant([300], -1.0, 1.0)
+            .constant([300], 0.0, 1.0)
+            .constant([], 7.0, 8.0),
     ]
 }
 
@@ -460,14 +796,16 @@ mod tests {
         ] {
             let shape = [2, 53, 37, 24];
             let draw = |stream| Rng::new(9, stream).normal(shape);
-            let mut ins = vec![draw(0).leaf(), Rng::new(9, 1).normal([24]).leaf(), Rng::new(9, 2).normal([24]).leaf()];
+            let mut ins =
+                vec![draw(0).leaf(), Rng::new(9, 1).normal([24]).leaf(), Rng::new(9, 2).normal([24]).leaf()];
             ins.extend(residual.then(|| draw(3).leaf()));
             let y = batch_norm_train(&ins[0], &ins[1], &ins[2], act, ins.get(3), 1e-5).y;
             let dy = Rng::new(9, 4).normal(y.shape());
             let expected = textbook(&ins, act, dy.as_slice());
             let loss = crate::engine::ops::reduce::sum(&crate::engine::ops::pointwise::mul(&y, &dy));
             let mut grads = crate::engine::tensor::backward(&loss, &ins.iter().collect::<Vec<_>>());
-            let found = [y, grads.take(&ins[0]).unwrap(), grads.take(&ins[1]).unwrap(), grads.take(&ins[2]).unwrap()];
+            let found =
+                [y, grads.take(&ins[0]).unwrap(), grads.take(&ins[1]).unwrap(), grads.take(&ins[2]).unwrap()];
             for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
                 let size = expected.iter().fold(1.0, |a: f64, b| a.max(b.abs()));
                 let errors = found.as_slice().iter().zip(expected).map(|(f, e)| (*f as f64 - e).abs());

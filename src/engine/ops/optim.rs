@@ -5,9 +5,12 @@ use rayon::prelude::*;
 use super::Case;
 use super::reduce::parallel_total;
 use crate::engine::device::cpu::for_chunks;
-use crate::engine::tensor::{Tensor, run, same_shape};
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
+use crate::engine::tensor::{Tensor, run_many, same_shape};
 
 const CHUNK: usize = 16 * 1024;
+/// Elements that a block of the kernels takes (`CHUNK` there).
+const BLOCK: usize = 8192;
 
 /// Adam's constants; `step` counts from 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,69 +20,183 @@ pub struct AdamStep {
     pub beta2: f64,
     pub eps: f64,
     pub step: u64,
+    /// What gradients are multiplied by first.
+    pub factor: f32,
+    /// The share of the old average in the new.
+    pub decay: f64,
 }
 
-/// One step of Adam, as PyTorch computes it:
-/// m += (1 - β₁)(g - m),  v = β₂ v + (1 - β₂) g²,  p -= lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps).
-#[track_caller]
-pub fn adam(p: &mut Tensor, g: &Tensor, m: &mut Tensor, v: &mut Tensor, at: &AdamStep) {
-    for other in [g, m, v] {
-        same_shape("adam", p, other);
+/// A parameter p, its gradient g, the gradient's running moments m and v, and the parameter's average: one shape.
+pub struct Slot<'a> {
+    pub p: &'a mut Tensor,
+    pub g: Option<&'a Tensor>,
+    pub m: &'a mut Tensor,
+    pub v: &'a mut Tensor,
+    pub average: Option<&'a mut Tensor>,
+}
+
+/// [`AdamStep`] as the formula wants it.
+#[derive(Clone, Copy)]
+struct Rates {
+    factor: f32,
+    new1: f32,
+    keep2: f32,
+    new2: f32,
+    rate: f32,
+    root: f32,
+    eps: f32,
+    keep: f32,
+    fresh: f32,
+}
+
+impl Rates {
+    fn new(at: &AdamStep) -> Rates {
+        let bias = |beta: f64| 1.0 - beta.powf(at.step as f64);
+        Rates {
+            factor: at.factor,
+            new1: (1.0 - at.beta1) as f32,
+            keep2: at.beta2 as f32,
+            new2: (1.0 - at.beta2) as f32,
+            rate: (at.lr / bias(at.beta1)) as f32,
+            root: bias(at.beta2).sqrt() as f32,
+            eps: at.eps as f32,
+            keep: at.decay as f32,
+            fresh: (1.0 - at.decay) as f32,
+        }
     }
-    let bias = |beta: f64| 1.0 - beta.powf(at.step as f64);
-    let (rate, root) = ((at.lr / bias(at.beta1)) as f32, bias(at.beta2).sqrt() as f32);
-    let (new1, new2) = ((1.0 - at.beta1) as f32, (1.0 - at.beta2) as f32);
-    let (keep2, eps) = (at.beta2 as f32, at.eps as f32);
-    run("adam", [p, m, v], [g], |[p, m, v], [g]| {
+
+    fn step(&self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let Rates { factor, new1, keep2, new2, rate, root, eps, .. } = *self;
         let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
         p.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).zip(moments).for_each(|((p, g), (m, v))| {
             for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+                let g = factor * g;
                 *m += new1 * (g - *m);
                 *v = keep2 * *v + new2 * g * g;
                 *p -= rate * (*m / (v.sqrt() / root + eps));
             }
         });
-    });
-}
+    }
 
-/// avg = decay · avg + (1 - decay) · p
-#[track_caller]
-pub fn ema(avg: &mut Tensor, p: &Tensor, decay: f64) {
-    same_shape("ema", avg, p);
-    let (keep, new) = (decay as f32, (1.0 - decay) as f32);
-    run("ema", [avg], [p], |[avg], [p]| {
-        for_chunks(avg, CHUNK, |i, avg| {
-            avg.iter_mut().zip(&p[i * CHUNK..]).for_each(|(avg, p)| *avg = keep * *avg + new * p);
+    fn mix(&self, average: &mut [f32], p: &[f32]) {
+        for_chunks(average, CHUNK, |i, average| {
+            let pairs = average.iter_mut().zip(&p[i * CHUNK..]);
+            pairs.for_each(|(average, p)| *average = self.keep * *average + self.fresh * p);
         });
-    });
+    }
+
+    fn dims(&self, slots: usize) -> k::AdamDims {
+        let Rates { factor, new1, keep2, new2, rate, root, eps, keep, fresh } = *self;
+        k::AdamDims { slots: slots as i32, factor, new1, keep2, new2, rate, root, eps, keep, fresh }
+    }
 }
 
-/// Σ x²
-pub fn squared_norm(x: &Tensor) -> f64 {
-    parallel_total(x.as_slice(), |x| x * x)
+/// One step of Adam for all slots, as PyTorch computes it, and of their averages; with g times the factor:
+/// m += (1 - β₁)(g - m),  v = β₂ v + (1 - β₂) g²,  p -= lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps),
+/// average = decay · average + (1 - decay) · p. Without a gradient only the average moves.
+#[track_caller]
+pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
+    let rates = Rates::new(at);
+    // Which of a slot's tensors are there: a gradient, an average.
+    let mut there = Vec::with_capacity(slots.len());
+    let (mut outs, mut ins) = (Vec::with_capacity(4 * slots.len()), Vec::with_capacity(slots.len()));
+    for Slot { p, g, m, v, average } in slots {
+        for other in g.into_iter().chain([&*m, &*v]).chain(average.as_deref()) {
+            same_shape("adam", p, other);
+        }
+        there.push((g.is_some(), average.is_some()));
+        outs.extend([p, m, v].into_iter().chain(average));
+        ins.extend(g);
+    }
+    let cpu = |outs: Vec<&mut [f32]>, ins: Vec<&[f32]>| {
+        let (mut outs, mut ins) = (outs.into_iter(), ins.into_iter());
+        let mut next = || outs.next().expect("a tensor for each that is there");
+        for &(has_gradient, has_average) in &there {
+            let (p, m, v) = (next(), next(), next());
+            if let Some(g) = has_gradient.then(|| ins.next()).flatten() {
+                rates.step(p, g, m, v);
+            }
+            if has_average {
+                rates.mix(next(), p);
+            }
+        }
+    };
+    let cuda = |g: &Gpu, outs: Vec<Out>, ins: Vec<In>| {
+        let (mut outs, mut ins, mut first) = (outs.into_iter(), ins.into_iter(), 0);
+        let mut next = || outs.next().expect("a tensor for each that is there");
+        let mut rows = Vec::with_capacity(there.len());
+        for &(has_gradient, has_average) in &there {
+            let (p, m, v) = (next(), next(), next());
+            let g = has_gradient.then(|| ins.next()).flatten().unwrap_or(In::NONE);
+            let average = if has_average { next() } else { Out::NONE };
+            let [p_, m, v, average] = [p, m, v, average].map(|t| t.address());
+            let row = k::AdamSlot { p: p_, g: g.address(), m, v, average, len: p.len() as i32, first };
+            first += p.len().div_ceil(BLOCK) as i32;
+            rows.extend((p.len() > 0).then_some(row));
+        }
+        k::adam(g, Grid::new([first as usize, 1, 1], 256), &g.upload(&rows), rates.dims(rows.len()));
+    };
+    run_many("adam", outs, &ins, cpu, cuda);
+}
+
+/// Σ x² over all of `xs`.
+#[track_caller]
+pub fn squared_norm(xs: &[&Tensor]) -> f64 {
+    let Some(first) = xs.first() else { return 0.0 };
+    let (mut parts, mut total) = (first.empty_f32([2]), None);
+    let cpu = |_: Vec<&mut [f32]>, xs: Vec<&[f32]>| {
+        total = Some(xs.iter().map(|x| parallel_total(x, |x| x * x)).sum());
+    };
+    run_many("squared_norm", vec![&mut parts], xs, cpu, |g, outs, xs| {
+        let (mut rows, mut chunks) = (Vec::with_capacity(xs.len()), 0);
+        for x in xs.iter().filter(|x| !x.is_empty()) {
+            rows.push(k::NormSlot { x: x.address(), len: x.len() as i32, first: chunks });
+            chunks += x.len().div_ceil(BLOCK) as i32;
+        }
+        let mut sums = g.scratch(2 * chunks as usize);
+        let grid = Grid::new([chunks as usize, 1, 1], 256);
+        k::squared_norm_parts(g, grid, sums.out(), &g.upload(&rows), rows.len() as i32);
+        k::squared_norm_total(g, Grid::new([1, 1, 1], 256), outs[0], sums.view(), chunks);
+    });
+    total.unwrap_or_else(|| parts.to_vec().iter().map(|&x| f64::from(x)).sum())
 }
 
 pub fn cases() -> Vec<Case> {
-    let at = AdamStep { lr: 2e-4, beta1: 0.5, beta2: 0.999, eps: 1e-8, step: 3 };
-    let step = move |x: &[Tensor]| {
+    const AT: AdamStep =
+        AdamStep { lr: 2e-4, beta1: 0.5, beta2: 0.999, eps: 1e-8, step: 3, factor: 1.0, decay: 0.999 };
+    let step = |x: &[Tensor]| {
         let [mut p, mut m, mut v] = [&x[0], &x[2], &x[3]].map(Tensor::detach);
-        adam(&mut p, &x[1], &mut m, &mut v, &at);
+        adam(vec![Slot { p: &mut p, g: Some(&x[1]), m: &mut m, v: &mut v, average: None }], &AT);
         vec![p, m, v]
     };
-    let average = |x: &[Tensor]| {
-        let mut avg = x[0].detach();
-        ema(&mut avg, &x[1], 0.999);
-        vec![avg]
+    // p, g, m, v and an average of each size; the second has no gradient, the third no average.
+    let sizes = [1, 3, 1000, 70_001, 8192];
+    let many = |x: &[Tensor]| {
+        let mut x: Vec<Tensor> = x.iter().map(Tensor::detach).collect();
+        let slots = x.chunks_mut(5).enumerate().map(|(i, five)| {
+            let [p, g, m, v, average] = five else { unreachable!() };
+            let g = (i != 1).then_some(&*g);
+            Slot { p, g, m, v, average: (i != 2).then_some(average) }
+        });
+        adam(slots.collect(), &AdamStep { lr: 0.1, factor: 0.3, decay: 0.9, ..AT });
+        x
     };
+    let many = sizes.iter().fold(Case::new("adam", "many", many), |case, &n| {
+        let three = case.constant([n], -1.0, 1.0).constant([n], -1.0, 1.0).constant([n], -1.0, 1.0);
+        three.constant([n], 0.0, 1.0).constant([n], -1.0, 1.0)
+    });
+    let norm = |x: &[Tensor]| vec![Tensor::scalar(squared_norm(&x.iter().collect::<Vec<_>>()) as f32)];
+    let norms =
+        sizes.iter().fold(Case::new("squared_norm", "many", norm), |case, &n| case.constant([n], -1.0, 1.0));
     vec![
         Case::new("adam", "", step)
             .constant([5, 7], -1.0, 1.0)
             .constant([5, 7], -1.0, 1.0)
             .constant([5, 7], -1.0, 1.0)
             .constant([5, 7], 0.0, 1.0),
-        Case::new("ema", "", average).constant([5, 7], -1.0, 1.0).constant([5, 7], -1.0, 1.0),
-        Case::new("squared_norm", "", |x| vec![Tensor::scalar(squared_norm(&x[0]) as f32)])
-            .constant([5, 7], -1.0, 1.0),
+        many.large(),
+        Case::new("squared_norm", "", norm).constant([5, 7], -1.0, 1.0),
+        norms.large(),
     ]
 }
 
@@ -90,12 +207,13 @@ mod tests {
 
     #[test]
     fn adam_follows_its_formula() {
-        let at = AdamStep { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, step: 0 };
+        let at = AdamStep { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, step: 0, factor: 1.0, decay: 0.0 };
         let start = Rng::new(1, 0).normal([40_000]);
         let (mut p, mut m, mut v) = (start.clone(), Tensor::zeros([40_000]), Tensor::zeros([40_000]));
         let grads: Vec<_> = (1..=5).map(|stream| Rng::new(1, stream).normal([40_000])).collect();
         for (step, g) in (1..).zip(&grads) {
-            adam(&mut p, g, &mut m, &mut v, &AdamStep { step, ..at });
+            let slot = Slot { p: &mut p, g: Some(g), m: &mut m, v: &mut v, average: None };
+            adam(vec![slot], &AdamStep { step, ..at });
         }
         for i in (0..40_000).step_by(997) {
             let (mut x, mut m, mut v) = (start.as_slice()[i] as f64, 0.0, 0.0);
@@ -112,9 +230,11 @@ mod tests {
 
     #[test]
     fn an_average_and_a_norm() {
-        let (mut avg, p) = (Tensor::full([3], 2.0), Tensor::full([3], 4.0));
-        ema(&mut avg, &p, 0.75);
-        assert_eq!(avg.to_vec(), [2.5; 3]);
-        assert_eq!(squared_norm(&p), 48.0);
+        let [mut average, mut p] = [2.0, 4.0].map(|x| Tensor::full([3], x));
+        let [mut m, mut v] = [0.0; 2].map(|x| Tensor::full([3], x));
+        let at = AdamStep { lr: 1.0, beta1: 0.9, beta2: 0.9, eps: 1e-8, step: 1, factor: 1.0, decay: 0.75 };
+        adam(vec![Slot { p: &mut p, g: None, m: &mut m, v: &mut v, average: Some(&mut average) }], &at);
+        assert_eq!((average.to_vec(), p.to_vec()), (vec![2.5; 3], vec![4.0; 3]));
+        assert_eq!(squared_norm(&[&p, &average]), 48.0 + 18.75);
     }
 }

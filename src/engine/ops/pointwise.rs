@@ -2,29 +2,52 @@
 
 use super::Case;
 use crate::engine::device::cpu::for_chunks;
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::{record_many, record1};
-use crate::engine::tensor::{Tensor, run, same_shape};
+use crate::engine::tensor::{Tensor, run_on, same_shape};
 
 const CHUNK: usize = 16 * 1024;
 
 /// y[i] = f(x[i])
-fn map1(name: &'static str, x: &Tensor, f: impl Fn(f32) -> f32 + Sync + Send) -> Tensor {
+#[track_caller]
+fn map1(
+    name: &'static str,
+    x: &Tensor,
+    f: impl Fn(f32) -> f32 + Sync + Send,
+    cuda: impl FnOnce(&Gpu, Grid, Out, In, i32),
+) -> Tensor {
     let mut y = x.empty(x.shape());
-    run(name, [&mut y], [x], |[y], [x]| {
-        for_chunks(y, CHUNK, |i, y| y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, &x)| *y = f(x)));
-    });
+    let n = x.len();
+    run_on(
+        name,
+        [&mut y],
+        [x],
+        |[y], [x]| {
+            for_chunks(y, CHUNK, |i, y| y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, &x)| *y = f(x)))
+        },
+        |g, [y], [x]| cuda(g, Grid::packs(n), y, x, n as i32),
+    );
     y
 }
 
 /// y[i] = f(a[i], b[i])
-fn map2(name: &'static str, a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 + Sync + Send) -> Tensor {
+#[track_caller]
+fn map2(
+    name: &'static str,
+    a: &Tensor,
+    b: &Tensor,
+    f: impl Fn(f32, f32) -> f32 + Sync + Send,
+    cuda: impl FnOnce(&Gpu, Grid, Out, In, In, i32),
+) -> Tensor {
     let mut y = a.empty(a.shape());
-    run(name, [&mut y], [a, b], |[y], [a, b]| {
+    let n = a.len();
+    let cpu = |[y]: [&mut [f32]; 1], [a, b]: [&[f32]; 2]| {
         for_chunks(y, CHUNK, |i, y| {
             let rest = a[i * CHUNK..].iter().zip(&b[i * CHUNK..]);
             y.iter_mut().zip(rest).for_each(|(y, (&a, &b))| *y = f(a, b));
         });
-    });
+    };
+    run_on(name, [&mut y], [a, b], cpu, |g, [y], [a, b]| cuda(g, Grid::packs(n), y, a, b, n as i32));
     y
 }
 
@@ -32,7 +55,7 @@ fn map2(name: &'static str, a: &Tensor, b: &Tensor, f: impl Fn(f32, f32) -> f32 
 #[track_caller]
 pub fn add(a: &Tensor, b: &Tensor) -> Tensor {
     same_shape("add", a, b);
-    let y = map2("add_fwd", a, b, |a, b| a + b);
+    let y = map2("add_fwd", a, b, |a, b| a + b, k::add_fwd);
     record1(y, [a, b], |dy, _| [Some(dy.clone()), Some(dy)])
 }
 
@@ -43,7 +66,7 @@ pub fn add_all(terms: &[&Tensor]) -> Tensor {
     let mut y = first.detach();
     for term in rest {
         same_shape("add_all", first, term);
-        y = map2("add_fwd", &y, &term.detach(), |a, b| a + b);
+        y = map2("add_fwd", &y, &term.detach(), |a, b| a + b, k::add_fwd);
     }
     let n = terms.len();
     record_many(vec![y], terms, move |mut dys, _| vec![dys.swap_remove(0); n]).swap_remove(0)
@@ -53,40 +76,55 @@ pub fn add_all(terms: &[&Tensor]) -> Tensor {
 #[track_caller]
 pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
     same_shape("mul", a, b);
-    let y = map2("mul_fwd", a, b, |a, b| a * b);
+    let y = map2("mul_fwd", a, b, |a, b| a * b, k::mul_fwd);
     let (sa, sb) = (a.detach(), b.detach());
     record1(y, [a, b], move |dy, [wa, wb]| {
-        let product = |x: &Tensor| map2("mul_bwd", &dy, x, |d, x| d * x);
+        let product = |x: &Tensor| map2("mul_bwd", &dy, x, |d, x| d * x, k::mul_fwd);
         [wa.then(|| product(&sb)), wb.then(|| product(&sa))]
     })
 }
 
 /// y = factor · x
 pub fn scale(x: &Tensor, factor: f32) -> Tensor {
-    let y = map1("scale_fwd", x, |x| factor * x);
-    record1(y, [x], move |dy, _| [Some(map1("scale_bwd", &dy, |d| factor * d))])
+    let times = move |name, x: &Tensor| {
+        map1(name, x, |x| factor * x, |g, grid, y, x, n| k::scale_fwd(g, grid, y, x, factor, n))
+    };
+    record1(times("scale_fwd", x), [x], move |dy, _| [Some(times("scale_bwd", &dy))])
 }
 
 /// y = tanh(x)
 pub fn tanh(x: &Tensor) -> Tensor {
-    let y = map1("tanh_fwd", x, tangent);
+    let y = map1("tanh_fwd", x, tangent, k::tanh_fwd);
     let saved = y.detach();
-    record1(y, [x], move |dy, _| [Some(map2("tanh_bwd", &dy, &saved, |d, y| d * (1.0 - y * y)))])
+    record1(y, [x], move |dy, _| [Some(map2("tanh_bwd", &dy, &saved, |d, y| d * (1.0 - y * y), k::tanh_bwd))])
 }
 
 /// y = σ(x) = 1 / (1 + e^-x)
 pub fn sigmoid(x: &Tensor) -> Tensor {
-    let y = map1("sigmoid_fwd", x, logistic);
+    let y = map1("sigmoid_fwd", x, logistic, k::sigmoid_fwd);
     let saved = y.detach();
-    record1(y, [x], move |dy, _| [Some(map2("sigmoid_bwd", &dy, &saved, |d, y| d * y * (1.0 - y)))])
+    record1(y, [x], move |dy, _| {
+        [Some(map2("sigmoid_bwd", &dy, &saved, |d, y| d * y * (1.0 - y), k::sigmoid_bwd))]
+    })
 }
 
 /// y = max(x, slope · x); slope 0 is ReLU.
 pub fn leaky_relu(x: &Tensor, slope: f32) -> Tensor {
-    let y = map1("leaky_relu_fwd", x, |x| if x > 0.0 { x } else { slope * x });
+    let y = map1(
+        "leaky_relu_fwd",
+        x,
+        |x| if x > 0.0 { x } else { slope * x },
+        |g, grid, y, x, n| k::leaky_relu_fwd(g, grid, y, x, slope, n),
+    );
     let saved = x.detach();
     record1(y, [x], move |dy, _| {
-        [Some(map2("leaky_relu_bwd", &dy, &saved, |d, x| if x > 0.0 { d } else { slope * d }))]
+        [Some(map2(
+            "leaky_relu_bwd",
+            &dy,
+            &saved,
+            |d, x| if x > 0.0 { d } else { slope * d },
+            |g, grid, dx, dy, x, n| k::leaky_relu_bwd(g, grid, dx, dy, x, slope, n),
+        ))]
     })
 }
 
@@ -96,19 +134,22 @@ pub fn glu(x: &Tensor) -> Tensor {
     let wide = x.shape().last_dim();
     assert!(wide.is_multiple_of(2), "glu splits the last dimension in two; {:?} is odd", x.shape());
     let (c, rows) = (wide / 2, (CHUNK / wide).max(1));
+    let (all, half) = (x.shape().rows() as i32, c as i32);
     let mut y = x.empty(x.shape().with_last(c));
-    run("glu_fwd", [&mut y], [x], |[y], [x]| {
+    let grid = Grid::packs(y.len());
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, rows * c, |i, y| {
             for (y, x) in y.chunks_mut(c).zip(x[i * rows * wide..].chunks(wide)) {
                 let (a, b) = x.split_at(c);
                 y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, &b))| *y = a * logistic(b));
             }
         });
-    });
+    };
+    run_on("glu_fwd", [&mut y], [x], cpu, |g, [y], [x]| k::glu_fwd(g, grid, y, x, all, half));
     let saved = x.detach();
     record1(y, [x], move |dy, _| {
         let mut dx = saved.empty(saved.shape());
-        run("glu_bwd", [&mut dx], [&dy, &saved], |[dx], [dy, x]| {
+        let cpu = |[dx]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| {
             for_chunks(dx, rows * wide, |i, dx| {
                 let rest = x[i * rows * wide..].chunks(wide).zip(dy[i * rows * c..].chunks(c));
                 for (dx, (x, dy)) in dx.chunks_mut(wide).zip(rest) {
@@ -119,20 +160,42 @@ pub fn glu(x: &Tensor) -> Tensor {
                     }
                 }
             });
+        };
+        run_on("glu_bwd", [&mut dx], [&dy, &saved], cpu, |g, [dx], [dy, x]| {
+            k::glu_bwd(g, grid, dx, dy, x, all, half);
         });
         [Some(dx)]
     })
 }
 
-/// Reparameterisation: c = mu + e^(logvar/2) · eps.
+/// Reparameterisation: c = mu + e^(logvar/2) · eps; eps is noise, always f32.
 #[track_caller]
 pub fn reparameterise(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
     same_shape("reparameterise", mu, logvar);
     same_shape("reparameterise", mu, eps);
-    let spread = map2("reparameterise_fwd", logvar, eps, |l, e| exp(0.5 * l) * e);
-    let y = map2("reparameterise_fwd", mu, &spread, |m, s| m + s);
+    let (mut y, mut spread) = (mu.empty(mu.shape()), mu.empty(mu.shape()));
+    let n = mu.len();
+    let cpu = |[y, spread]: [&mut [f32]; 2], [mu, logvar, eps]: [&[f32]; 3]| {
+        for_chunks(spread, CHUNK, |i, s| {
+            let rest = logvar[i * CHUNK..].iter().zip(&eps[i * CHUNK..]);
+            s.iter_mut().zip(rest).for_each(|(s, (l, e))| *s = exp(0.5 * l) * e);
+        });
+        for_chunks(y, CHUNK, |i, y| {
+            let rest = mu[i * CHUNK..].iter().zip(&spread[i * CHUNK..]);
+            y.iter_mut().zip(rest).for_each(|(y, (m, s))| *y = m + s);
+        });
+    };
+    run_on(
+        "reparameterise_fwd",
+        [&mut y, &mut spread],
+        [mu, logvar, eps],
+        cpu,
+        |g, [y, s], [mu, logvar, eps]| {
+            k::reparameterise_fwd(g, Grid::elements(n), y, s, mu, logvar, eps, n as i32);
+        },
+    );
     record1(y, [mu, logvar], move |dy, _| {
-        let dl = map2("reparameterise_bwd", &dy, &spread, |d, s| 0.5 * d * s);
+        let dl = map2("reparameterise_bwd", &dy, &spread, |d, s| 0.5 * d * s, k::reparameterise_bwd);
         [Some(dy), Some(dl)]
     })
 }
@@ -172,21 +235,60 @@ fn tangent(x: f32) -> f32 {
 }
 
 pub fn cases() -> Vec<Case> {
+    const BOTH: &[usize] = &[0, 1];
+    const ONE: &[usize] = &[0];
+    let reparameterised =
+        |name| Case::new("reparameterise", name, |x| vec![reparameterise(&x[0], &x[1], &x[2])]);
     vec![
-        Case::new("add", "", |x| vec![add(&x[0], &x[1])]).input([3, 5]).input([3, 5]),
-        Case::new("add_all", "three terms", |x| vec![add_all(&[&x[0], &x[1], &x[0]])]).input([7]).input([7]),
-        Case::new("mul", "", |x| vec![mul(&x[0], &x[1])]).input([2, 3, 4]).input([2, 3, 4]),
-        Case::new("scale", "", |x| vec![scale(&x[0], -1.7)]).input([11]),
-        Case::new("tanh", "", |x| vec![tanh(&x[0])]).input_in([4, 9], -2.0, 2.0),
-        Case::new("sigmoid", "", |x| vec![sigmoid(&x[0])]).input_in([4, 9], -3.0, 3.0),
-        Case::new("leaky_relu", "positive", |x| vec![leaky_relu(&x[0], 0.2)]).input_in([31], 0.1, 1.0),
-        Case::new("leaky_relu", "negative", |x| vec![leaky_relu(&x[0], 0.2)]).input_in([31], -1.0, -0.1),
-        Case::new("glu", "image", |x| vec![glu(&x[0])]).input([2, 3, 3, 8]),
-        Case::new("glu", "row", |x| vec![glu(&x[0])]).input([3, 10]),
-        Case::new("reparameterise", "", |x| vec![reparameterise(&x[0], &x[1], &x[2])])
-            .input([3, 5])
-            .input([3, 5])
-            .constant([3, 5], -2.0, 2.0),
+        Case::new("add", "", |x| vec![add(&x[0], &x[1])]).input([3, 5]).input([3, 5]).bf16(BOTH),
+        Case::new("add", "large", |x| vec![add(&x[0], &x[1])])
+            .input([40_003])
+            .input([40_003])
+            .bf16(BOTH)
+            .large(),
+        Case::new("add_all", "three terms", |x| vec![add_all(&[&x[0], &x[1], &x[0]])])
+            .input([7])
+            .input([7])
+            .bf16(BOTH),
+        Case::new("mul", "", |x| vec![mul(&x[0], &x[1])]).input([2, 3, 4]).input([2, 3, 4]).bf16(BOTH),
+        Case::new("mul", "large", |x| vec![mul(&x[0], &x[1])])
+            .input([2, 33, 33, 17])
+            .input([2, 33, 33, 17])
+            .bf16(BOTH)
+            .large(),
+        Case::new("scale", "", |x| vec![scale(&x[0], -1.7)]).input([11]).bf16(ONE),
+        Case::new("scale", "large", |x| vec![scale(&x[0], -1.7)]).input([123, 457]).bf16(ONE).large(),
+        Case::new("tanh", "", |x| vec![tanh(&x[0])]).input_in([4, 9], -2.0, 2.0).bf16(ONE),
+        Case::new("tanh", "image", |x| vec![tanh(&x[0])])
+            .input_in([2, 64, 64, 3], -6.0, 6.0)
+            .bf16(ONE)
+            .large(),
+        Case::new("sigmoid", "", |x| vec![sigmoid(&x[0])]).input_in([4, 9], -3.0, 3.0).bf16(ONE),
+        Case::new("sigmoid", "large", |x| vec![sigmoid(&x[0])])
+            .input_in([20_001], -30.0, 30.0)
+            .bf16(ONE)
+            .large(),
+        Case::new("leaky_relu", "positive", |x| vec![leaky_relu(&x[0], 0.2)])
+            .input_in([31], 0.1, 1.0)
+            .bf16(ONE),
+        Case::new("leaky_relu", "negative", |x| vec![leaky_relu(&x[0], 0.2)])
+            .input_in([31], -1.0, -0.1)
+            .bf16(ONE),
+        Case::new("leaky_relu", "large", |x| vec![leaky_relu(&x[0], 0.2)])
+            .input([2, 32, 32, 64])
+            .bf16(ONE)
+            .large(),
+        Case::new("glu", "image", |x| vec![glu(&x[0])]).input([2, 3, 3, 8]).bf16(ONE),
+        Case::new("glu", "row", |x| vec![glu(&x[0])]).input([3, 10]).bf16(ONE),
+        Case::new("glu", "large", |x| vec![glu(&x[0])]).input([2, 16, 16, 128]).bf16(ONE).large(),
+        Case::new("glu", "odd", |x| vec![glu(&x[0])]).input([1023, 34]).bf16(ONE).large(),
+        reparameterised("").input([3, 5]).input([3, 5]).constant([3, 5], -2.0, 2.0).bf16(BOTH),
+        reparameterised("large")
+            .input([20, 100])
+            .input([20, 100])
+            .constant([20, 100], -2.0, 2.0)
+            .bf16(BOTH)
+            .large(),
     ]
 }
 
@@ -197,7 +299,10 @@ mod tests {
     /// The largest error of f over [lo, hi], as a part of the exact value.
     fn worst(lo: f64, hi: f64, f: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64) -> f64 {
         let points = (0..=400_000).map(|i| (lo + (hi - lo) * i as f64 / 400_000.0) as f32);
-        points.map(|x| (f(x) as f64 / exact(x as f64) - 1.0).abs()).filter(|e| e.is_finite()).fold(0.0, f64::max)
+        points
+            .map(|x| (f(x) as f64 / exact(x as f64) - 1.0).abs())
+            .filter(|e| e.is_finite())
+            .fold(0.0, f64::max)
     }
 
     #[test]

@@ -4,14 +4,18 @@ use std::ops::Range;
 
 use super::Case;
 use super::reduce::mean_rows;
+use super::shape::a_thread_a_piece;
 use crate::engine::device::cpu::for_chunks;
+use crate::engine::device::cuda::{Gpu, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Tensor, run};
+use crate::engine::tensor::{Tensor, run_on};
 
 /// The part of the input that each output reads, by axis.
 struct Windows {
     rows: Vec<Range<usize>>,
     cols: Vec<Range<usize>>,
+    /// The same as a GPU reckons it.
+    dims: k::PoolDims,
 }
 
 impl Windows {
@@ -24,7 +28,7 @@ impl Windows {
             let starts = (0..=(n + 2 * pad - k) / stride).map(|i| i * stride);
             starts.map(|s| s.saturating_sub(pad)..(s + k - pad).min(n)).collect()
         };
-        Windows { rows: along(h), cols: along(w) }
+        Windows::new(x, along(h), along(w), [k, stride, pad])
     }
 
     /// PyTorch's bins: from ⌊i·n/m⌋ to ⌈(i+1)·n/m⌉.
@@ -32,7 +36,13 @@ impl Windows {
         let [_, h, w, _] = x.dims();
         let along =
             |n: usize, m: usize| (0..m).map(|i| i * n / m..((i + 1) * n).div_ceil(m)).collect::<Vec<_>>();
-        Windows { rows: along(h, oh), cols: along(w, ow) }
+        Windows::new(x, along(h, oh), along(w, ow), [0; 3])
+    }
+
+    fn new(x: &Tensor, rows: Vec<Range<usize>>, cols: Vec<Range<usize>>, sliding: [usize; 3]) -> Windows {
+        let ([b, h, w, c], [k, stride, pad]) = (x.dims::<4>().map(|n| n as i32), sliding.map(|n| n as i32));
+        let dims = k::PoolDims { b, h, w, c, oh: rows.len() as i32, ow: cols.len() as i32, k, stride, pad };
+        Windows { rows, cols, dims }
     }
 
     fn size(&self) -> [usize; 2] {
@@ -46,7 +56,7 @@ pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
     let windows = Windows::sliding("max_pool", x, k, stride, pad);
     let ([b, h, w, c], [oh, ow]) = (x.dims(), windows.size());
     let mut y = x.empty([b, oh, ow, c]);
-    run("max_pool_fwd", [&mut y], [x], |[y], [x]| {
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, ow * c, |i, y| {
             let image = &x[i / oh * h * w * c..][..h * w * c];
             for (y, cols) in y.chunks_mut(c).zip(&windows.cols) {
@@ -57,16 +67,26 @@ pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
                 }
             }
         });
+    };
+    run_on("max_pool_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
+        k::pool_max_fwd(g, a_thread_a_piece(y.read(), c), y, x, windows.dims);
     });
     let saved = x.detach();
     record1(y, [x], move |dy, _| {
         let mut dx = saved.empty(saved.shape());
-        run("max_pool_bwd", [&mut dx], [&dy, &saved], |[dx], [dy, x]| {
+        let cpu = |[dx]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| {
             for_chunks(dx, h * w * c, |i, dx| {
                 let (x, dy) = (&x[i * h * w * c..][..h * w * c], &dy[i * oh * ow * c..][..oh * ow * c]);
                 max_pool_image_gradient(dx, x, dy, &windows, w, c);
             });
-        });
+        };
+        let cuda = |g: &Gpu, [dx]: [Out; 1], [dy, x]: [In; 2]| {
+            // Half a number for each output.
+            let mut winners = g.scratch(dy.len().div_ceil(2));
+            k::pool_winners_bwd(g, a_thread_a_piece(dy, c), winners.out(), x, windows.dims);
+            k::pool_max_bwd(g, a_thread_a_piece(dx.read(), c), dx, dy, winners.view(), windows.dims);
+        };
+        run_on("max_pool_bwd", [&mut dx], [&dy, &saved], cpu, cuda);
         [Some(dx)]
     })
 }
@@ -119,14 +139,10 @@ pub fn global_avg_pool(x: &Tensor) -> Tensor {
 
 /// y = Σ x over each window / divisor(its pixels)
 #[track_caller]
-fn average(
-    x: &Tensor,
-    windows: Windows,
-    divisor: impl Fn(usize) -> f32 + Send + Sync + 'static,
-) -> Tensor {
+fn average(x: &Tensor, windows: Windows, divisor: impl Fn(usize) -> f32 + Send + Sync + 'static) -> Tensor {
     let ([b, h, w, c], [oh, ow]) = (x.dims(), windows.size());
     let mut y = x.empty([b, oh, ow, c]);
-    run("avg_pool_fwd", [&mut y], [x], |[y], [x]| {
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, ow * c, |i, y| {
             let (image, rows) = (&x[i / oh * h * w * c..][..h * w * c], &windows.rows[i % oh]);
             for (y, cols) in y.chunks_mut(c).zip(&windows.cols) {
@@ -138,10 +154,13 @@ fn average(
                 y.iter_mut().for_each(|y| *y *= factor);
             }
         });
+    };
+    run_on("avg_pool_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
+        k::pool_average_fwd(g, a_thread_a_piece(y.read(), c), y, x, windows.dims);
     });
     record1(y, [x], move |dy, _| {
         let mut dx = dy.empty([b, h, w, c]);
-        run("avg_pool_bwd", [&mut dx], [&dy], |[dx], [dy]| {
+        let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| {
             for_chunks(dx, w * c, |i, dx| {
                 dx.fill(0.0);
                 let dy = &dy[i / h * oh * ow * c..][..oh * ow * c];
@@ -156,23 +175,45 @@ fn average(
                     }
                 }
             });
+        };
+        run_on("avg_pool_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
+            k::pool_average_bwd(g, a_thread_a_piece(dx.read(), c), dx, dy, windows.dims);
         });
         [Some(dx)]
     })
 }
 
 pub fn cases() -> Vec<Case> {
-    vec![
-        Case::new("max_pool", "overlapping", |x| vec![max_pool(&x[0], 3, 2, 0)]).input([2, 7, 5, 3]),
-        Case::new("max_pool", "padded", |x| vec![max_pool(&x[0], 3, 2, 1)]).input([2, 6, 5, 3]),
-        Case::new("avg_pool", "padded", |x| vec![avg_pool(&x[0], 3, 1, 1)]).input([2, 5, 4, 3]),
-        Case::new("avg_pool", "apart", |x| vec![avg_pool(&x[0], 2, 2, 0)]).input([2, 5, 4, 3]),
-        Case::new("adaptive_avg_pool", "uneven bins", |x| vec![adaptive_avg_pool(&x[0], [3, 4])])
-            .input([2, 7, 6, 3]),
-        Case::new("adaptive_avg_pool", "more bins than pixels", |x| vec![adaptive_avg_pool(&x[0], [3, 5])])
-            .input([1, 2, 3, 2]),
-        Case::new("global_avg_pool", "", |x| vec![global_avg_pool(&x[0])]).input([3, 4, 5, 2]),
-    ]
+    let max =
+        |name, k, stride, pad| Case::new("max_pool", name, move |x| vec![max_pool(&x[0], k, stride, pad)]);
+    let avg =
+        |name, k, stride, pad| Case::new("avg_pool", name, move |x| vec![avg_pool(&x[0], k, stride, pad)]);
+    let adaptive =
+        |name, size| Case::new("adaptive_avg_pool", name, move |x| vec![adaptive_avg_pool(&x[0], size)]);
+    let global = |name| Case::new("global_avg_pool", name, |x| vec![global_avg_pool(&x[0])]);
+    let small = vec![
+        max("overlapping", 3, 2, 0).input([2, 7, 5, 3]),
+        max("padded", 3, 2, 1).input([2, 6, 5, 3]),
+        avg("padded", 3, 1, 1).input([2, 5, 4, 3]),
+        avg("apart", 2, 2, 0).input([2, 5, 4, 3]),
+        adaptive("uneven bins", [3, 4]).input([2, 7, 6, 3]),
+        adaptive("more bins than pixels", [3, 5]).input([1, 2, 3, 2]),
+        global("").input([3, 4, 5, 2]),
+    ];
+    let large = vec![
+        max("overlapping in packs", 3, 2, 0).input([2, 19, 23, 64]),
+        max("padded in packs", 3, 2, 1).input([2, 28, 24, 32]),
+        max("odd channels", 3, 1, 1).input([2, 14, 17, 17]),
+        max("gaps", 2, 3, 0).input([2, 20, 23, 5]),
+        avg("padded in packs", 3, 1, 1).input([2, 17, 15, 32]),
+        avg("overlapping", 5, 3, 0).input([2, 17, 23, 17]),
+        adaptive("uneven bins in packs", [6, 5]).input([2, 17, 16, 64]),
+        adaptive("more bins than pixels, odd", [11, 23]).input([3, 7, 13, 5]),
+        global("in packs").input([3, 8, 8, 192]),
+        global("three channels").input([2, 40, 41, 3]),
+    ];
+    let all = small.into_iter().chain(large.into_iter().map(Case::large));
+    all.map(|case| case.bf16(&[0])).collect()
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use super::Case;
 use crate::engine::device::cpu::for_chunks;
+use crate::engine::device::cuda::{Grid, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Rng, Tensor, run};
+use crate::engine::tensor::{Rng, Tensor, run_on};
 
 /// y = x / (1 - p) with probability 1 - p, else 0: x [..] -> y [..].
 ///
@@ -14,25 +15,42 @@ pub fn dropout(x: &Tensor, p: f32, rng: &mut Rng) -> Tensor {
     if p == 0.0 {
         return x.clone();
     }
-    let mut again = rng.clone();
-    let y = masked("dropout_fwd", x, p, rng);
-    record1(y, [x], move |dy, _| [Some(masked("dropout_bwd", &dy, p, &mut again))])
+    let from = rng.clone();
+    rng.skip(x.len());
+    let y = masked("dropout_fwd", x, p, &from);
+    record1(y, [x], move |dy, _| [Some(masked("dropout_bwd", &dy, p, &from))])
 }
 
-fn masked(name: &'static str, x: &Tensor, p: f32, rng: &mut Rng) -> Tensor {
+fn masked(name: &'static str, x: &Tensor, p: f32, from: &Rng) -> Tensor {
     const CHUNK: usize = 16 * 1024;
-    let (mut y, scale) = (rng.uniform(x.shape(), 0.0, 1.0), 1.0 / (1.0 - p));
-    run(name, [&mut y], [x], |[y], [x]| {
+    let (mut y, scale) = (x.empty(x.shape()), 1.0 / (1.0 - p));
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
+        from.write_uniform(y, 0.0, 1.0);
         for_chunks(y, CHUNK, |i, y| {
             let pairs = y.iter_mut().zip(&x[i * CHUNK..]);
             pairs.for_each(|(y, x)| *y = if *y < p { 0.0 } else { scale * x });
         });
+    };
+    run_on(name, [&mut y], [x], cpu, |g, [y], [x]| {
+        k::dropout_fwd(g, Grid::packs(x.len()), y, x, from.place(x.len()), p, scale);
     });
     y
 }
 
 pub fn cases() -> Vec<Case> {
-    vec![Case::new("dropout", "", |x| vec![dropout(&x[0], 0.4, &mut Rng::new(11, 3))]).input([6, 7])]
+    let dropped = |name| {
+        let run = |x: &[Tensor]| {
+            let mut rng = Rng::new(11, 3);
+            rng.skip(10);
+            vec![dropout(&x[0], 0.4, &mut rng)]
+        };
+        Case::new("dropout", name, run).bf16(&[0])
+    };
+    vec![
+        dropped("").input([6, 7]),
+        dropped("a remainder").input([1001]).large(),
+        dropped("large").input([40, 18, 256]).large(),
+    ]
 }
 
 #[cfg(test)]

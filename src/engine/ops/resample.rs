@@ -1,9 +1,11 @@
 //! Images [B,H,W,C] at another size, as PyTorch's `interpolate` makes them.
 
 use super::Case;
+use super::shape::a_thread_a_piece;
 use crate::engine::device::cpu::for_chunks;
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Tensor, run};
+use crate::engine::tensor::{Tensor, run_on};
 
 /// What one output row (or column) reads: two of the input's, and the weight of the second.
 #[derive(Clone, Copy)]
@@ -20,7 +22,9 @@ pub fn nearest(x: &Tensor, h: usize, w: usize) -> Tensor {
         let sources = (0..to).map(|i| ((i as f32 * scale) as usize).min(from - 1));
         sources.map(|at| Tap { at: [at; 2], weight: 0.0 }).collect()
     };
-    resampled(["nearest_fwd", "nearest_bwd"], x, [h, w], taps)
+    let forward = Way { name: "nearest_fwd", launch: k::resample_nearest_fwd };
+    let backward = Way { name: "nearest_bwd", launch: k::resample_nearest_bwd };
+    resampled([forward, backward], x, [h, w], taps)
 }
 
 /// y[i,j] between the four pixels around ((i+½)·H/h - ½, (j+½)·W/w - ½), corners not aligned:
@@ -36,21 +40,42 @@ pub fn bilinear(x: &Tensor, h: usize, w: usize) -> Tensor {
         };
         places.map(tap).collect()
     };
-    resampled(["bilinear_fwd", "bilinear_bwd"], x, [h, w], taps)
+    let forward = Way { name: "bilinear_fwd", launch: k::resample_bilinear_fwd };
+    let backward = Way { name: "bilinear_bwd", launch: k::resample_bilinear_bwd };
+    resampled([forward, backward], x, [h, w], taps)
+}
+
+/// A direction: its name, and its kernel, which finds its taps by itself.
+#[derive(Clone, Copy)]
+struct Way {
+    name: &'static str,
+    launch: fn(&Gpu, Grid, Out, In, k::ResampleDims),
+}
+
+impl Way {
+    fn cuda(self, c: usize, dims: k::ResampleDims) -> impl FnOnce(&Gpu, [Out; 1], [In; 1]) {
+        move |g, [to], [from]| (self.launch)(g, a_thread_a_piece(to.read(), c), to, from, dims)
+    }
 }
 
 #[track_caller]
 fn resampled(
-    [forward, backward]: [&'static str; 2],
+    [forward, backward]: [Way; 2],
     x: &Tensor,
     [oh, ow]: [usize; 2],
     taps: impl Fn(usize, usize) -> Vec<Tap>,
 ) -> Tensor {
     let [b, h, w, c] = x.dims();
-    assert!(h * w * oh * ow > 0, "{forward}: no pixels between {:?} and [{oh}, {ow}]", x.shape());
+    let name = forward.name;
+    assert!(h * w * oh * ow > 0, "{name}: no pixels between {:?} and [{oh}, {ow}]", x.shape());
     let (rows, cols) = (taps(h, oh), taps(w, ow));
     let mut y = x.empty([b, oh, ow, c]);
-    run(forward, [&mut y], [x], |[y], [x]| {
+    let dims = {
+        let scales = [h as f32 / oh as f32, w as f32 / ow as f32];
+        let ([b, h, w, c, oh, ow], [rows, cols]) = ([b, h, w, c, oh, ow].map(|n| n as i32), scales);
+        k::ResampleDims { b, h, w, c, oh, ow, rows, cols }
+    };
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, ow * c, |i, y| {
             let (mut line, Tap { at, weight }) = (vec![0.0; w * c], rows[i % oh]);
             let [first, second] = at.map(|row| &x[(i / oh * h + row) * w * c..][..w * c]);
@@ -60,11 +85,12 @@ fn resampled(
                 mix(y, first, second, *weight);
             }
         });
-    });
+    };
+    run_on(name, [&mut y], [x], cpu, forward.cuda(c, dims));
     record1(y, [x], move |dy, _| {
         let mut dx = dy.empty([b, h, w, c]);
-        let readers = readers(&rows, h);
-        run(backward, [&mut dx], [&dy], |[dx], [dy]| {
+        let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| {
+            let readers = readers(&rows, h);
             for_chunks(dx, w * c, |i, dx| {
                 let mut line = vec![0.0; ow * c];
                 for &(row, weight) in &readers[i % h] {
@@ -76,7 +102,8 @@ fn resampled(
                     add(&mut dx[at[1] * c..][..c], dy, *weight);
                 }
             });
-        });
+        };
+        run_on(backward.name, [&mut dx], [&dy], cpu, backward.cuda(c, dims));
         [Some(dx)]
     })
 }
@@ -111,10 +138,30 @@ fn add(sum: &mut [f32], x: &[f32], weight: f32) {
 
 pub fn cases() -> Vec<Case> {
     vec![
-        Case::new("nearest", "double", |x| vec![nearest(&x[0], 6, 8)]).input([2, 3, 4, 5]),
-        Case::new("nearest", "smaller", |x| vec![nearest(&x[0], 3, 4)]).input([1, 5, 7, 2]),
-        Case::new("bilinear", "larger", |x| vec![bilinear(&x[0], 7, 6)]).input([2, 3, 4, 3]),
-        Case::new("bilinear", "smaller", |x| vec![bilinear(&x[0], 3, 2)]).input([2, 5, 7, 3]),
+        Case::new("nearest", "double", |x| vec![nearest(&x[0], 6, 8)]).input([2, 3, 4, 5]).bf16(&[0]),
+        Case::new("nearest", "smaller", |x| vec![nearest(&x[0], 3, 4)]).input([1, 5, 7, 2]).bf16(&[0]),
+        Case::new("nearest", "double in packs", |x| vec![nearest(&x[0], 32, 32)])
+            .input([2, 16, 16, 32])
+            .large()
+            .bf16(&[0]),
+        Case::new("nearest", "uneven", |x| vec![nearest(&x[0], 41, 29)])
+            .input([2, 13, 37, 17])
+            .large()
+            .bf16(&[0]),
+        Case::new("bilinear", "larger", |x| vec![bilinear(&x[0], 7, 6)]).input([2, 3, 4, 3]).bf16(&[0]),
+        Case::new("bilinear", "smaller", |x| vec![bilinear(&x[0], 3, 2)]).input([2, 5, 7, 3]).bf16(&[0]),
+        Case::new("bilinear", "256 to 299", |x| vec![bilinear(&x[0], 75, 75)])
+            .input([2, 64, 64, 3])
+            .large()
+            .bf16(&[0]),
+        Case::new("bilinear", "double in packs", |x| vec![bilinear(&x[0], 34, 30)])
+            .input([2, 17, 15, 32])
+            .large()
+            .bf16(&[0]),
+        Case::new("bilinear", "much smaller", |x| vec![bilinear(&x[0], 9, 14)])
+            .input([2, 61, 50, 8])
+            .large()
+            .bf16(&[0]),
     ]
 }
 

@@ -3,8 +3,21 @@
 use super::Case;
 use super::reduce::{spread_middle, sum_middle};
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::{record_many, record1};
-use crate::engine::tensor::{Shape, Tensor, run};
+use crate::engine::tensor::{Shape, Tensor, run_on};
+
+/// A thread for every 16 bytes of `x`, or where its rows of `width` are not made of such pieces, for every element.
+pub(super) fn a_thread_a_piece(x: In, width: usize) -> Grid {
+    let piece = 16 / x.dtype().bytes();
+    Grid::elements(if width.is_multiple_of(piece) { x.len() / piece } else { x.len() })
+}
+
+/// The columns from `start` of rows of `row`, as many rows as make `len` elements.
+fn part_of(len: usize, row: usize, start: usize, width: usize) -> k::CutDims {
+    let [rows, row, start, width] = [len / width.max(1), row, start, width].map(|n| n as i32);
+    k::CutDims { rows, row, start, width }
+}
 
 /// `shape` with another length of one axis.
 fn with_axis(shape: Shape, axis: usize, len: usize) -> Shape {
@@ -52,7 +65,11 @@ pub fn concat(parts: &[&Tensor], axis: usize) -> Tensor {
     let mut start = 0;
     for part in parts {
         let width = part.shape()[axis] * step;
-        run("concat_fwd", [&mut y], [part], |[y], [part]| paste(y, row, start, part, width));
+        let cpu = |[y]: [&mut [f32]; 1], [part]: [&[f32]; 1]| paste(y, row, start, part, width);
+        run_on("concat_fwd", [&mut y], [part], cpu, |g, [y], [part]| {
+            let dims = part_of(part.len(), row, start, width);
+            k::shape_concat_fwd(g, a_thread_a_piece(part, width), y, part, dims);
+        });
         start += width;
     }
     record_many(vec![y], parts, move |dys, wanted| {
@@ -76,12 +93,19 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
     let step = step(shape, axis);
     let (row, width, start) = (shape[axis] * step, len * step, start * step);
     let mut y = x.empty(with_axis(shape, axis, len));
-    run("slice_fwd", [&mut y], [x], |[y], [x]| cut(y, width, x, row, start));
+    let dims = part_of(y.len(), row, start, width);
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| cut(y, width, x, row, start);
+    run_on("slice_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
+        k::shape_slice_fwd(g, a_thread_a_piece(y.read(), width), y, x, dims);
+    });
     record1(y, [x], move |dy, _| {
         let mut dx = dy.empty(shape);
-        run("slice_bwd", [&mut dx], [&dy], |[dx], [dy]| {
+        let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| {
             dx.fill(0.0);
             paste(dx, row, start, dy, width);
+        };
+        run_on("slice_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
+            k::shape_slice_bwd(g, a_thread_a_piece(dx.read(), width), dx, dy, dims);
         });
         [Some(dx)]
     })
@@ -97,10 +121,45 @@ pub fn transpose(x: &Tensor, perm: &[usize]) -> Tensor {
     assert!(whole, "transpose: {perm:?} does not order the dimensions of {shape:?}");
     let mut y = x.empty(&perm.iter().map(|&p| shape[p]).collect::<Vec<_>>()[..]);
     let (dims, strides) = (y.shape(), perm.iter().map(|&p| step(shape, p)).collect::<Vec<_>>());
-    run("transpose", [&mut y], [x], |[y], [x]| turn(y, x, dims, &strides));
+    let matrices = swapped_blocks(shape, perm).filter(|[_, rows, cols]| rows.min(cols) >= &8);
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| turn(y, x, dims, &strides);
+    run_on("transpose", [&mut y], [x], cpu, |g, [y], [x]| match matrices {
+        Some([batch, rows, cols]) => {
+            let grid = Grid::new([batch * rows.div_ceil(32) * cols.div_ceil(32), 1, 1], 256);
+            k::shape_matrix_transpose_fwd(
+                g,
+                grid,
+                y,
+                x,
+                k::MatrixDims { rows: rows as i32, cols: cols as i32 },
+            );
+        }
+        None => turn_cuda(g, y, x, dims, &strides),
+    });
     let mut inverse = vec![0; perm.len()];
     perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
     record1(y, [x], move |dy, _| [Some(transpose(&dy, &inverse))])
+}
+
+/// Where a permutation only swaps two blocks of dimensions that lie side by side to the end, as between NHWC and NCHW,
+/// it turns matrices: how many, their rows and columns.
+fn swapped_blocks(shape: Shape, perm: &[usize]) -> Option<[usize; 3]> {
+    let first = perm.iter().zip(0..).position(|(&p, i)| p != i)?;
+    let middle = perm[first];
+    let swaps = perm[first..].iter().copied().eq((middle..shape.len()).chain(first..middle));
+    let count = |dims: &[usize]| dims.iter().product();
+    swaps.then(|| [count(&shape[..first]), count(&shape[first..middle]), count(&shape[middle..])])
+}
+
+fn turn_cuda(g: &Gpu, y: Out, x: In, shape: Shape, by: &[usize]) {
+    let (mut dims, mut strides, unused) = ([1; 4], [0; 4], 4 - shape.len());
+    for (i, (&dim, &stride)) in shape.iter().zip(by).enumerate() {
+        (dims[unused + i], strides[unused + i]) = (dim as i32, stride as i32);
+    }
+    let whole_rows = by.last() == Some(&1);
+    let grid =
+        if whole_rows { a_thread_a_piece(y.read(), shape.last_dim()) } else { Grid::elements(y.len()) };
+    k::shape_transpose_fwd(g, grid, y, x, k::TurnDims { dims, strides });
 }
 
 /// y[i, j, ..] = x[i · strides[0] + j · strides[1] + ..]
@@ -128,16 +187,50 @@ pub fn tile(s: &Tensor, h: usize, w: usize) -> Tensor {
 }
 
 pub fn cases() -> Vec<Case> {
+    let turned =
+        |name, perm: &'static [usize]| Case::new("transpose", name, move |x| vec![transpose(&x[0], perm)]);
     vec![
         Case::new("concat", "channels", |x| vec![concat(&[&x[0], &x[1], &x[0]], 3)])
             .input([2, 3, 2, 4])
-            .input([2, 3, 2, 1]),
-        Case::new("concat", "batch", |x| vec![concat(&[&x[0], &x[1]], 0)]).input([2, 3]).input([4, 3]),
-        Case::new("slice", "channels", |x| vec![slice(&x[0], 2, 1, 3)]).input([2, 3, 5]),
-        Case::new("slice", "rows", |x| vec![slice(&x[0], 0, 2, 2)]).input([5, 3]),
-        Case::new("transpose", "to NCHW", |x| vec![transpose(&x[0], &[0, 3, 1, 2])]).input([2, 3, 4, 5]),
-        Case::new("transpose", "matrix", |x| vec![transpose(&x[0], &[1, 0])]).input([3, 7]),
-        Case::new("tile", "", |x| vec![tile(&x[0], 3, 2)]).input([2, 5]),
+            .input([2, 3, 2, 1])
+            .bf16(&[0, 1]),
+        Case::new("concat", "batch", |x| vec![concat(&[&x[0], &x[1]], 0)])
+            .input([2, 3])
+            .input([4, 3])
+            .bf16(&[0, 1]),
+        Case::new("concat", "packs", |x| vec![concat(&[&x[0], &x[1]], 3)])
+            .input([2, 16, 16, 32])
+            .input([2, 16, 16, 64])
+            .large()
+            .bf16(&[0, 1]),
+        Case::new("concat", "half packs and odd ones", |x| vec![concat(&[&x[0], &x[1], &x[2]], 1)])
+            .input([67, 100])
+            .input([67, 12])
+            .input([67, 17])
+            .large()
+            .bf16(&[0, 1, 2]),
+        Case::new("slice", "channels", |x| vec![slice(&x[0], 2, 1, 3)]).input([2, 3, 5]).bf16(&[0]),
+        Case::new("slice", "rows", |x| vec![slice(&x[0], 0, 2, 2)]).input([5, 3]).bf16(&[0]),
+        Case::new("slice", "packs", |x| vec![slice(&x[0], 3, 32, 16)])
+            .input([2, 9, 11, 64])
+            .large()
+            .bf16(&[0]),
+        Case::new("slice", "half packs", |x| vec![slice(&x[0], 1, 100, 100)])
+            .input([37, 300])
+            .large()
+            .bf16(&[0]),
+        Case::new("slice", "middle", |x| vec![slice(&x[0], 1, 3, 4)]).input([3, 9, 133]).large().bf16(&[0]),
+        turned("to NCHW", &[0, 3, 1, 2]).input([2, 3, 4, 5]).bf16(&[0]),
+        turned("matrix", &[1, 0]).input([3, 7]).bf16(&[0]),
+        turned("to NCHW in tiles", &[0, 3, 1, 2]).input([2, 17, 13, 64]).large().bf16(&[0]),
+        turned("to NHWC in tiles", &[0, 2, 3, 1]).input([2, 33, 9, 11]).large().bf16(&[0]),
+        turned("three channels", &[0, 3, 1, 2]).input([2, 40, 50, 3]).large().bf16(&[0]),
+        turned("rows kept in packs", &[0, 2, 1, 3]).input([3, 7, 11, 32]).large().bf16(&[0]),
+        turned("odd rows kept", &[2, 0, 1, 3]).input([3, 7, 11, 17]).large().bf16(&[0]),
+        turned("all about", &[3, 1, 0, 2]).input([5, 7, 11, 13]).large().bf16(&[0]),
+        Case::new("tile", "", |x| vec![tile(&x[0], 3, 2)]).input([2, 5]).bf16(&[0]),
+        Case::new("tile", "packs", |x| vec![tile(&x[0], 4, 4)]).input([7, 104]).large().bf16(&[0]),
+        Case::new("tile", "odd", |x| vec![tile(&x[0], 17, 17)]).input([3, 17]).large().bf16(&[0]),
     ]
 }
 

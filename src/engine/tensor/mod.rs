@@ -11,12 +11,13 @@ use std::sync::{Arc, OnceLock};
 
 use half::bf16;
 
+use super::device;
 use super::device::cpu::Buffer;
 use super::device::cuda::{self, Grid, IntBuffer, Ints, k};
 pub use super::device::range::range;
-pub use super::device::{self, DType, Device};
+pub use super::device::{DType, Device, Precision, live_bytes, set_precision};
 pub use rng::Rng;
-pub use run::{Kernel, run, run_on};
+pub use run::{Kernel, run, run_many, run_on};
 pub use shape::Shape;
 pub use tape::{Grads, backward, no_grad, record};
 
@@ -224,6 +225,11 @@ impl Tensor {
             }
         };
         tape::record1(y, [self], move |dy, _| [Some(dy.cast(from))])
+    }
+
+    /// The same values stored as this thread's networks store activations.
+    pub fn stored(&self) -> Tensor {
+        self.cast(device::precision().storage())
     }
 
     /// The same elements in another shape, free of cost.

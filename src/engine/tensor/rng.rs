@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Shape, Tensor};
+use super::{Shape, Tensor, run_on};
 use crate::engine::device::cpu::for_chunks;
+use crate::engine::device::cuda::{Gpu, Grid, Out, k};
 
 /// A stream of random numbers: a key, and how many blocks of four were drawn.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,15 +26,19 @@ impl Rng {
 
     /// Uniform in [lo, hi).
     pub fn uniform(&mut self, shape: impl Into<Shape>, lo: f32, hi: f32) -> Tensor {
-        self.fill(shape, move |bits| bits.map(|b| lo + (hi - lo) * unit(b)))
+        let from = self.clone();
+        let cuda = |g: &Gpu, grid, y: Out, at| k::random_uniform(g, grid, y, at, lo, hi - lo);
+        self.fill("random_uniform", shape, |y| from.write_uniform(y, lo, hi), cuda)
     }
 
     /// Standard normal, by Box and Muller's transformation.
     pub fn normal(&mut self, shape: impl Into<Shape>) -> Tensor {
-        self.fill(shape, |[a, b, c, d]| {
+        let from = self.clone();
+        let four = |[a, b, c, d]: [u32; 4]| {
             let ([x, y], [z, w]) = (normal_pair(a, b), normal_pair(c, d));
             [x, y, z, w]
-        })
+        };
+        self.fill("random_normal", shape, |y| from.write(y, four), k::random_normal)
     }
 
     /// Uniform below `n`.
@@ -59,17 +64,43 @@ impl Rng {
         philox([at as u32, (at >> 32) as u32, self.stream, 0], [self.seed as u32, (self.seed >> 32) as u32])
     }
 
-    fn fill(&mut self, shape: impl Into<Shape>, f: impl Fn([u32; 4]) -> [f32; 4] + Sync + Send) -> Tensor {
+    /// Goes on as if a tensor of so many numbers had been drawn.
+    pub fn skip(&mut self, numbers: usize) {
+        self.drawn += numbers.div_ceil(4) as u64;
+    }
+
+    /// This place in the stream, for a kernel that draws `numbers` from it.
+    pub fn place(&self, numbers: usize) -> k::RandomDims {
+        k::RandomDims { seed: self.seed, drawn: self.drawn, stream: self.stream, n: numbers as i32 }
+    }
+
+    /// What [`Rng::uniform`] draws from here; the stream stays where it is.
+    pub fn write_uniform(&self, out: &mut [f32], lo: f32, hi: f32) {
+        self.write(out, move |bits| bits.map(|b| lo + (hi - lo) * unit(b)));
+    }
+
+    fn write(&self, out: &mut [f32], f: impl Fn([u32; 4]) -> [f32; 4] + Sync + Send) {
         const BLOCKS: usize = 1024;
-        let mut t = Tensor::uninit(shape);
-        let this = &*self;
-        for_chunks(t.as_mut_slice(), BLOCKS * 4, |i, chunk| {
+        for_chunks(out, BLOCKS * 4, |i, chunk| {
             for (j, four) in chunk.chunks_mut(4).enumerate() {
-                let values = f(this.block(this.drawn + (i * BLOCKS + j) as u64));
+                let values = f(self.block(self.drawn + (i * BLOCKS + j) as u64));
                 four.copy_from_slice(&values[..four.len()]);
             }
         });
-        self.drawn += t.len().div_ceil(4) as u64;
+    }
+
+    /// A tensor on the thread's device, drawn from here.
+    fn fill(
+        &mut self,
+        name: &'static str,
+        shape: impl Into<Shape>,
+        cpu: impl FnOnce(&mut [f32]),
+        cuda: impl FnOnce(&Gpu, Grid, Out, k::RandomDims),
+    ) -> Tensor {
+        let mut t = Tensor::uninit(shape);
+        let at = self.place(t.len());
+        run_on(name, [&mut t], [], |[t], []| cpu(t), |g, [t], []| cuda(g, Grid::packs(t.len()), t, at));
+        self.skip(t.len());
         t
     }
 }

@@ -53,28 +53,71 @@ pub fn run_on<const O: usize, const I: usize>(
     cuda: impl FnOnce(&Gpu, [Out; O], [In; I]),
 ) {
     let kernel = kernel.into();
-    let device = outs.first().map_or(Device::Cpu, |t| t.device());
-    for t in outs.iter().map(|t| &**t).chain(ins.iter().copied()).filter(|t| t.len() > 0) {
-        let other = t.device();
-        assert!(other == device, "{}: {:?} lives on {other}, the output on {device}", kernel.name, t.shape());
-    }
-    let start = (*TRACE > 0).then(|| {
-        if let Device::Cuda(gpu) = &device {
-            gpu.synchronise();
-        }
-        Instant::now()
-    });
+    let device = begin(kernel, outs.iter().map(|t| &**t).chain(ins));
+    let start = clock(&device);
     match &device {
         Device::Cpu => cpu(outs.each_mut().map(|t| t.as_mut_slice()), ins.map(Tensor::as_slice)),
         Device::Cuda(gpu) => range(kernel.name, || {
             cuda(gpu, outs.each_mut().map(|t| t.as_out()), ins.map(Tensor::as_in));
         }),
     }
-    if let Some(start) = start {
-        if let Device::Cuda(gpu) = &device {
+    end(kernel, &device, start, &outs.map(|t| &*t), &ins);
+}
+
+/// [`run_on`] for numbers of tensors known only at run time.
+#[track_caller]
+pub fn run_many(
+    kernel: impl Into<Kernel>,
+    mut outs: Vec<&mut Tensor>,
+    ins: &[&Tensor],
+    cpu: impl FnOnce(Vec<&mut [f32]>, Vec<&[f32]>),
+    cuda: impl FnOnce(&Gpu, Vec<Out>, Vec<In>),
+) {
+    let kernel = kernel.into();
+    let device = begin(kernel, outs.iter().map(|t| &**t).chain(ins.iter().copied()));
+    let start = clock(&device);
+    match &device {
+        Device::Cpu => {
+            cpu(
+                outs.iter_mut().map(|t| t.as_mut_slice()).collect(),
+                ins.iter().map(|t| t.as_slice()).collect(),
+            );
+        }
+        Device::Cuda(gpu) => range(kernel.name, || {
+            cuda(gpu, outs.iter_mut().map(|t| t.as_out()).collect(), ins.iter().map(|t| t.as_in()).collect());
+        }),
+    }
+    end(kernel, &device, start, &outs.iter().map(|t| &**t).collect::<Vec<_>>(), ins);
+}
+
+/// The device that all tensors live on; the outputs come first.
+#[track_caller]
+fn begin<'a>(kernel: Kernel, tensors: impl Iterator<Item = &'a Tensor> + Clone) -> Device {
+    let device = tensors.clone().next().map_or(Device::Cpu, Tensor::device);
+    for t in tensors.filter(|t| t.len() > 0) {
+        let other = t.device();
+        assert!(other == device, "{}: {:?} lives on {other}, the output on {device}", kernel.name, t.shape());
+    }
+    device
+}
+
+/// The time, where kernels are traced, once all work before is done.
+fn clock(device: &Device) -> Option<Instant> {
+    (*TRACE > 0).then(|| {
+        if let Device::Cuda(gpu) = device {
             gpu.synchronise();
         }
-        trace(kernel, start.elapsed().as_secs_f64(), &outs.map(|t| &*t), &ins);
+        Instant::now()
+    })
+}
+
+#[track_caller]
+fn end(kernel: Kernel, device: &Device, start: Option<Instant>, outs: &[&Tensor], ins: &[&Tensor]) {
+    if let Some(start) = start {
+        if let Device::Cuda(gpu) = device {
+            gpu.synchronise();
+        }
+        trace(kernel, start.elapsed().as_secs_f64(), outs, ins);
     }
 }
 

@@ -40,9 +40,9 @@ impl Small {
     }
 
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Seen {
-        let (mut x, mut map) = (images.clone(), None);
+        let (mut x, mut map) = (images.stored(), None);
         for (i, (conv, norm)) in self.layers.iter().enumerate() {
-            x = norm.forward(&conv.forward(&x), mode, Activation::LeakyRelu(SLOPE), None);
+            x = norm.after(conv, &x, mode, Activation::LeakyRelu(SLOPE), None);
             if i + 1 == self.config.map_after {
                 map = Some(x.clone());
             }

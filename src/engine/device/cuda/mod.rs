@@ -8,17 +8,17 @@ mod memory;
 mod modules;
 mod nvrtc;
 mod probe;
+mod timer;
 
 use std::ffi::c_int;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytemuck::Pod;
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{result, sys};
 
-use super::DType;
+use super::{DType, Precision};
 use crate::error::{Error, Result, throw};
 pub use launch::{Grid, In, IntBuffer, Ints, Kernel, Out, Table, k};
 pub use memory::{Buffer, Usage};
@@ -44,7 +44,6 @@ struct Inner {
     stream: sys::CUstream,
     pool: Mutex<memory::Pool>,
     modules: modules::Modules,
-    tf32: AtomicBool,
 }
 
 // SAFETY: context and stream are handles that the driver lets every thread use.
@@ -132,7 +131,6 @@ impl Gpu {
             stream,
             pool: Mutex::new(memory::Pool::new(total)),
             modules,
-            tf32: AtomicBool::new(false),
         }));
         gpu.0.modules.prepare(DType::F32)?;
         Ok(gpu)
@@ -160,13 +158,9 @@ impl Gpu {
         self.0.capability >= TENSOR_CORES
     }
 
-    /// Whether f32 matrix products round their factors to TF32 and use the tensor cores.
+    /// Whether this thread wants f32 matrix products to round their factors to TF32 and use the tensor cores.
     pub fn tf32(&self) -> bool {
-        self.tensor_cores() && self.0.tf32.load(Ordering::Relaxed)
-    }
-
-    pub fn set_tf32(&self, on: bool) {
-        self.0.tf32.store(on, Ordering::Relaxed);
+        self.tensor_cores() && super::precision() == Precision::Tf32
     }
 
     /// Makes the device's context the calling thread's.

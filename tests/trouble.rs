@@ -1,0 +1,229 @@
+//! What is said when a CUDA device cannot be used, or fails. All on the emulated driver, in a process of its own.
+
+mod device;
+
+use std::path::Path;
+use std::process::Command;
+
+use device::Emulated;
+
+/// Trains the smallest demo; what it wrote, standard error last.
+struct Said {
+    success: bool,
+    text: String,
+}
+
+fn engine(driver: &Emulated, arguments: &[&str], environment: &[(&str, &str)]) -> Said {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
+    command.args(arguments).envs(environment.iter().copied());
+    let output = driver.run(&mut command);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    Said { success: output.status.success(), text }
+}
+
+/// Fails before a folder is made: the device is opened first.
+fn refused(driver: &Emulated, device: &str, environment: &[(&str, &str)]) -> String {
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("run");
+    let said = engine(
+        driver,
+        &["train", "--dataset", "demo", "--device", device, "--out", out.to_str().unwrap()],
+        environment,
+    );
+    assert!(!said.success && !out.exists(), "{}", said.text);
+    said.text
+}
+
+#[track_caller]
+fn says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "'{part}' is not in:\n{text}");
+    }
+}
+
+#[test]
+fn a_name_that_is_no_device() {
+    let Some(driver) = Emulated::new(true) else { return };
+    says(&refused(&driver, "gpu", &[]), &["'gpu' is no device; write auto, cpu or cuda:N"]);
+}
+
+#[test]
+fn no_driver() {
+    let empty = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
+    command.args(["train", "--dataset", "demo", "--device", "cuda:0"]).env("LD_LIBRARY_PATH", empty.path());
+    let output = command.current_dir(empty.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if mirrorgan_engine::engine::device::cuda::probe().driver.is_some() {
+        eprintln!("SKIPPED: this machine has a CUDA driver");
+        return;
+    }
+    says(&text, &["no CUDA driver: libcuda.so was not found", "--device cpu"]);
+}
+
+#[test]
+fn a_driver_without_nvrtc() {
+    let Some(driver) = Emulated::new(false) else { return };
+    says(&refused(&driver, "cuda:0", &[]), &["not NVRTC", "LD_LIBRARY_PATH"]);
+}
+
+#[test]
+fn nvrtc_newer_than_the_driver() {
+    let Some(driver) = Emulated::new(true) else { return };
+    let text = refused(&driver, "cuda:0", &[("CUDAEMU_DRIVER", "12040")]);
+    says(&text, &["is newer than the driver, which supports CUDA 12.4", "install NVRTC 12"]);
+}
+
+#[test]
+fn a_gpu_older_than_supported() {
+    let Some(driver) = Emulated::new(true) else { return };
+    let text = refused(&driver, "cuda:0", &[("CUDAEMU_CC", "70")]);
+    says(&text, &["sm_70) is older than supported: sm_75 or newer"]);
+}
+
+#[test]
+fn a_device_that_is_not_there() {
+    let Some(driver) = Emulated::new(true) else { return };
+    says(&refused(&driver, "cuda:3", &[]), &["there is no cuda:3: this machine has cuda:0"]);
+    let text = refused(&driver, "cuda:0", &[("CUDAEMU_DEVICES", "0")]);
+    says(&text, &["CUDA_ERROR_NO_DEVICE"]);
+}
+
+/// Kernel sources with one text in place of another.
+fn kernels_with(from: &str, to: &str, file: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")).unwrap().flatten() {
+        let mut text = std::fs::read_to_string(entry.path()).unwrap();
+        if entry.file_name() == file {
+            assert!(text.contains(from), "{file} does not hold '{from}'");
+            text = text.replacen(from, to, 1);
+        }
+        std::fs::write(folder.path().join(entry.file_name()), text).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn a_kernel_that_does_not_compile_is_shown_with_file_and_line() {
+    let Some(driver) = Emulated::new(true) else { return };
+    let kernels =
+        kernels_with("#include \"prelude.cuh\"", "#include \"prelude.cuh\"\nnonsense here;", "pointwise.cu");
+    let text = refused(&driver, "cuda:0", &[("ENGINE_KERNELS", kernels.path().to_str().unwrap())]);
+    says(&text, &["NVRTC does not compile kernels/pointwise.cu", "pointwise.cu(", "nonsense"]);
+}
+
+/// A demo so small that the emulated device trains it in seconds.
+const SMALL: [&str; 36] = [
+    "train",
+    "--dataset",
+    "demo",
+    "--set",
+    "data.pictures=24",
+    "--set",
+    "stem.embedding=8",
+    "--set",
+    "stem.features=8",
+    "--set",
+    "damsm.small_widths=[4, 8, 8]",
+    "--set",
+    "damsm.small_map_after=2",
+    "--set",
+    "damsm.batch=4",
+    "--set",
+    "gan.first_ups=1",
+    "--set",
+    "gan.gf=2",
+    "--set",
+    "gan.df=4",
+    "--set",
+    "gan.lambda_stream=0.0",
+    "--set",
+    "train.batch=4",
+    "--set",
+    "train.sample_rows=3",
+    "--set",
+    "gan.noise=4",
+    "--set",
+    "gan.condition=4",
+    "--set",
+    "damsm.steps=2",
+    "--steps",
+    "2",
+    "--threads",
+];
+
+fn small(driver: &Emulated, out: &Path, more: &[&str], environment: &[(&str, &str)]) -> Said {
+    let out = ["1", "--out", out.to_str().unwrap()];
+    engine(driver, &[&SMALL[..], &out, more].concat(), environment)
+}
+
+#[test]
+fn a_cache_folder_that_cannot_be_written_costs_time_alone() {
+    let Some(driver) = Emulated::new(true) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let said = small(
+        &driver,
+        &folder.path().join("run"),
+        &["--device", "cuda:0"],
+        &[("ENGINE_CACHE", file.join("cache").to_str().unwrap())],
+    );
+    says(&said.text, &["compiled kernels cannot be kept in", "ENGINE_CACHE"]);
+    assert!(said.success, "{}", said.text);
+    assert_eq!(said.text.matches("cannot be kept").count(), 1);
+}
+
+#[test]
+fn two_processes_fill_one_cache() {
+    let Some(driver) = Emulated::new(true) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    std::thread::scope(|scope| {
+        for name in ["a", "b"] {
+            let (driver, cache, out) = (&driver, cache.to_str().unwrap(), folder.path().join(name));
+            scope.spawn(move || {
+                let said = small(driver, &out, &["--device", "cuda:0"], &[("ENGINE_CACHE", cache)]);
+                assert!(said.success, "{}", said.text);
+            });
+        }
+    });
+    let leftovers = std::fs::read_dir(&cache).unwrap().flatten().filter(|e| e.path().extension().is_some());
+    assert_eq!(leftovers.count(), 0, "temporary files are left");
+}
+
+#[test]
+fn memory_that_runs_out_in_a_step_leaves_the_run_intact() {
+    let Some(driver) = Emulated::new(true) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let wide = ["--set", "gan.gf=16", "--set", "train.batch=8", "--set", "gan.first_ups=2"];
+    let said =
+        small(&driver, &run, &[&wide[..], &["--device", "cuda:0"]].concat(), &[("CUDAEMU_MEM_MB", "12")]);
+    assert!(!said.success, "{}", said.text);
+    says(&said.text, &["out of memory on cuda:0", "gan step 1 >", "--set train.batch="]);
+    let on = small(&driver, &run, &[&wide[..], &["--device", "cpu", "--resume"]].concat(), &[]);
+    assert!(on.success, "{}", on.text);
+    says(&on.text, &["damsm: finished at step 2, kept", "is ready"]);
+}
+
+#[test]
+fn a_kernel_that_fails_ends_the_run_and_names_itself() {
+    let Some(driver) = Emulated::new(true) else { return };
+    let kernels = kernels_with("sum[n] += x[n]", "sum[n] += x[n]", "pointwise.cu");
+    let path = kernels.path().join("pointwise.cu");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let at = text.find("accumulate(").unwrap();
+    let open = at + text[at..].find('{').unwrap() + 1;
+    std::fs::write(&path, format!("{} sum += 1 << 28;{}", &text[..open], &text[open..])).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let environment = [
+        ("ENGINE_KERNELS", kernels.path().to_str().unwrap()),
+        ("CUDAEMU_CHECK", "1"),
+        ("CUDAEMU_STICKY", "1"),
+    ];
+    let said = small(&driver, &folder.path().join("run"), &["--device", "cuda:0"], &environment);
+    assert!(!said.success, "{}", said.text);
+    says(&said.text, &["accumulate", "CUDA_ERROR_ILLEGAL_ADDRESS", "what was saved is intact"]);
+}

@@ -1,0 +1,227 @@
+"""PyTorch's side of tools/compare on a GPU: one way of running the step or the generator, warm and waiting for its turns.
+
+    peer.py step|infer VARIANT [--device cuda:0] [--batch N] [--repeats N] [--widths GF,DF] [--outputs FILE]
+    peer.py reference|ceilings ..
+
+A variant is a list of words: f32, tf32 or bf16 (autocast; for `infer` the weights themselves), and any of `last`
+(channels_last), `fused` (one kernel for Adam), `compile` (torch.compile), `graph` (the whole in one CUDA graph). When
+all is warm a line is printed; every line of standard input asks for a turn of so many repeats, answered by a line of
+JSON; at its end follows the peak of memory. `reference` is the generator in f64, for the errors of the others.
+"""
+import argparse
+import fcntl
+import json
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+import losses as L
+import models as R
+import shapes as S
+import weights as W
+
+
+@contextmanager
+def alone():
+    """While algorithms are chosen by timing them, no other peer uses the device."""
+    with open(Path(tempfile.gettempdir()) / "mirrorgan-engine-peers.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class Work:
+    """Weights and inputs by formula, as the engine's `step` bench has them."""
+
+    def __init__(self, args, words):
+        self.args, self.device, self.words = args, torch.device(args.device), words
+        self.gpu = self.device.type == "cuda"
+        self.place = torch.channels_last if "last" in words else torch.contiguous_format
+        self.gf, self.df = args.widths
+        self.batch = b = args.batch
+        self.sentence, self.captions = self.tensor(W.tensor("sentence", (b, 256))), self.tensor(W.tensor("words", (b, 256, 18)))
+        self.z, self.eps = self.tensor(W.normal("z", (b, 100))), self.tensor(W.normal("eps", (b, 100)))
+        lengths = torch.tensor([(18, 11, 7, 5)[i % 4] for i in range(b)])
+        self.mask = (torch.arange(18)[None] >= lengths[:, None]).to(self.device)
+        self.g = self.params("netG", S.generator(self.gf))
+        self.image = None
+
+    def tensor(self, array):
+        t = torch.from_numpy(array).to(self.device)
+        return t.to(memory_format=self.place) if t.dim() == 4 else t
+
+    def params(self, prefix, shapes):
+        return {k: self.tensor(W.fill(prefix, k, v)) for k, v in shapes.items()}
+
+    def compiled(self, f):
+        return torch.compile(f) if "compile" in self.words else f
+
+    def graphed(self, f):
+        """`f` recorded once it is warm: later calls replay it."""
+        if "graph" not in self.words:
+            return f
+        if not self.gpu:
+            sys.exit("CUDA graphs need a GPU")
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                f()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            f()
+        return graph.replay
+
+
+def generator_alone(w):
+    half = "bf16" in w.words
+    cast = lambda t: t.bfloat16() if half and t.is_floating_point() else t
+    g = {k: cast(v) for k, v in w.g.items()}
+    inputs = [cast(t) for t in (w.z, w.sentence, w.captions)] + [w.mask, cast(w.eps)]
+    paint = w.compiled(lambda g, *inputs: R.generator(R.Net(g), *inputs)[0])
+
+    @torch.inference_mode()
+    def run():
+        images = paint(g, *inputs)
+        if w.image is None:
+            w.image = images[2]
+
+    return run
+
+
+def step(w):
+    args = w.args
+    d = [w.params(f"netD{i}", S.discriminator(i, w.df)) for i in range(3)]
+    real = [w.tensor(W.tensor(f"real{i}", (w.batch, 3, 64 << i, 64 << i))) for i in range(3)]
+    learn = lambda p: [v.requires_grad_() for k, v in p.items() if v.dtype == torch.float32 and "running" not in k]
+    fused = {"fused": True} if "fused" in w.words else {}
+    capturable = {"capturable": True} if "graph" in w.words else {}
+    learnt = [learn(p) for p in d]
+    adam = lambda params: torch.optim.Adam(params, 2e-4, (0.5, 0.999), **fused, **capturable)
+    opt_g, opt_d = adam(learn(w.g)), [adam(p) for p in learnt]
+    paint = w.compiled(lambda g, *inputs: R.generator(R.Net(g, True), *inputs))
+    judge = w.compiled(lambda d, real, fake, s: L.discriminator_loss(R.Net(d, True), real, fake, s))
+    please = w.compiled(lambda d, fake, s: L.adversarial_loss(R.Net(d, True), fake, s))
+    # Casts of weights are not kept where a graph is recorded: they would belong to its memory.
+    mixed = lambda: torch.autocast(w.device.type, torch.bfloat16, cache_enabled="graph" not in w.words) if "bf16" in w.words else nullcontext()
+
+    def run():
+        with mixed():
+            images, _, mu, logvar = paint(w.g, w.z, w.sentence, w.captions, w.mask, w.eps)
+        for i in range(3):
+            with mixed():
+                loss = judge(d[i], real[i], images[i].detach(), w.sentence)
+            opt_d[i].zero_grad(set_to_none=True)
+            loss.backward()
+            opt_d[i].step()
+            opt_d[i].zero_grad(set_to_none=True)
+        # What is not asked for is not computed: the discriminators' weights have no part in the generator's step.
+        for v in sum(learnt, []):
+            v.requires_grad_(False)
+        with mixed():
+            total = sum(please(d[i], images[i], w.sentence) for i in range(3)) + L.kl_loss(mu, logvar)
+        opt_g.zero_grad(set_to_none=True)
+        total.backward()
+        opt_g.step()
+        for v in sum(learnt, []):
+            v.requires_grad_(True)
+        if w.image is None:
+            w.image = images[2].detach().clone()
+
+    return run
+
+
+def timed(w, run, repeats):
+    """Mean seconds of the repeats."""
+    if w.gpu:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(repeats):
+            run()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3 / repeats
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    return (time.perf_counter() - begin) / repeats
+
+
+def save(file, image):
+    if file:
+        image = image.detach().permute(0, 2, 3, 1)
+        image = image.double() if image.dtype == torch.float64 else image.float()
+        save_file({"image": np.ascontiguousarray(image.cpu().numpy())}, file)
+
+
+def turns(args):
+    words = args.variant.split()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in words or "bf16" in words
+    w = Work(args, words)
+    run = (step if args.task == "step" else generator_alone)(w)
+    warm_up = 10 if w.gpu else 1
+    if "compile" in words:
+        run()  # compiles, beside the others; algorithms are chosen below
+    with alone():
+        torch.backends.cudnn.benchmark = True
+        run()
+        save(args.outputs, w.image)
+        run = w.graphed(run)
+        timed(w, run, warm_up)
+    print(json.dumps({"ready": True}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps({"seconds": [timed(w, run, args.repeats)]}), flush=True)
+    peak = torch.cuda.max_memory_allocated() / 2**20 if w.gpu else 0.0
+    print(json.dumps({"peak_mb": peak}), flush=True)
+
+
+def reference(args):
+    """The generator's pictures in f64: in training as the step begins, in evaluation for `infer`."""
+    w = Work(args, [])
+    wide = lambda t: t.double() if t.is_floating_point() else t
+    inputs = [wide(t) for t in (w.z, w.sentence, w.captions)] + [w.mask, wide(w.eps)]
+    with torch.no_grad():
+        images = R.generator(R.Net({k: wide(v) for k, v in w.g.items()}, args.variant == "step"), *inputs)[0]
+    save(args.outputs, images[2])
+    print(json.dumps({"done": True}))
+
+
+def ceilings(args):
+    """What PyTorch's copy and matrix product reach here: bytes (read and written) and operations a second."""
+    n, size = (8192, 256 << 20) if args.device.startswith("cuda") else (512, 1 << 20)
+    w = argparse.Namespace(gpu=args.device.startswith("cuda"))
+    best = lambda run, repeats: statistics.median(timed(w, run, repeats) for _ in range(7))
+    a = torch.rand(size // 4, device=args.device)
+    b = torch.empty_like(a)
+    found = {"device": torch.cuda.get_device_name(args.device) if w.gpu else "cpu", "torch": torch.__version__,
+             "copy_gb_per_second": 2 * size / best(lambda: b.copy_(a), 5) / 1e9}
+    for name, kind in (("tf32", torch.float32), ("bf16", torch.bfloat16)):
+        torch.backends.cuda.matmul.allow_tf32 = True
+        x, y = (torch.rand(n, n, device=args.device).sub_(0.5).to(kind) for _ in range(2))
+        x @ y
+        found[f"{name}_gflop_per_second"] = 2 * n**3 / best(lambda: x @ y, 3) / 1e9
+    print(json.dumps(found))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["step", "infer", "reference", "ceilings"])
+    parser.add_argument("variant", nargs="?", default="")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--widths", type=lambda text: [int(n) for n in text.split(",")], default=[32, 64])
+    parser.add_argument("--outputs")
+    args = parser.parse_args()
+    {"reference": reference, "ceilings": ceilings}.get(args.task, turns)(args)
+
+
+if __name__ == "__main__":
+    main()
