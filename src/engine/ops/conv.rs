@@ -868,19 +868,19 @@ impl Pass {
         self.taps() * self.cin
     }
 
-    fn plan(&self, g: &Gpu, dtype: DType, may_split: bool) -> (Tile, usize) {
+    fn plan(&self, g: &Gpu, dtype: DType) -> (Tile, usize) {
         let tiles = [Tile::T128x128, Tile::T128x64, Tile::T64x64, Tile::T128x32];
         let slices = self.depth().div_ceil(slice(dtype));
-        plan(g, &tiles, [self.pixels(), self.cout], self.phases(), slices, may_split)
+        plan(g, &tiles, [self.pixels(), self.cout], self.phases(), slices)
     }
 
     /// Room for the sums of y's tiles; none where they are not wanted or come from shares.
     fn moments(&self, y: &Tensor, wanted: bool) -> Tensor {
         match y.device() {
-            Device::Cuda(g) if wanted && self.plan(&g, y.dtype(), true).1 == 1 => {
-                let tile = self.plan(&g, y.dtype(), true).0;
-                y.empty_f32([self.phases() * self.pixels().div_ceil(tile.rows()), 3, self.cout])
-            }
+            Device::Cuda(g) if wanted => match self.plan(&g, y.dtype()) {
+                (tile, 1) => y.empty_f32([self.phases() * self.pixels().div_ceil(tile.rows()), 3, self.cout]),
+                _ => y.empty_f32([0]),
+            },
             _ => y.empty_f32([0]),
         }
     }
@@ -926,7 +926,7 @@ impl Pass {
         if packed {
             self.pack_weights(g, room.out(), w, row);
         }
-        let (tile, splits) = self.plan(g, dtype, true);
+        let (tile, splits) = self.plan(g, dtype);
         let dims = self.dims(row, splits);
         let mut parts = g.scratch(if splits > 1 { splits * n } else { 0 });
         let (to, shares) = if splits > 1 { (Out::NONE, parts.out()) } else { (y, Out::NONE) };
@@ -967,7 +967,7 @@ impl Pass {
         assert!(dy.len().max(x.len()) < 1 << 31, "{} elements are more than a kernel counts", dy.len().max(x.len()));
         let (dtype, depth, phases) = (x.dtype(), self.depth(), self.phases());
         let slices = self.pixels().div_ceil(slice(dtype));
-        let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [self.cout, depth], phases, slices, true);
+        let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [self.cout, depth], phases, slices);
         let direct = splits * phases == 1;
         let mut parts = g.scratch(if direct { 0 } else { splits * phases * self.cout * depth });
         let to = if direct { dw } else { parts.out() };

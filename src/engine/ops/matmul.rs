@@ -220,7 +220,7 @@ fn product_biased(g: &Gpu, y: Target, factors: [Factor; 2], bias: In, [m, n, k]:
     let mut kept = Vec::new();
     let a = Operand::new(g, factors[0], a_size, dtype, count, &mut kept);
     let b = Operand::new(g, factors[1], b_size, dtype, count, &mut kept);
-    let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [m, n], count, k.div_ceil(slice(dtype)), true);
+    let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [m, n], count, k.div_ceil(slice(dtype)));
     // An f32 product to bf16 goes by way of the sums' buffer.
     let direct = splits == 1 && (dtype == DType::Bf16 || y.data.dtype() == DType::F32);
     let mut parts = g.scratch(if direct { 0 } else { splits * count * m * n });
@@ -399,12 +399,11 @@ pub(super) fn plan(
     [m, n]: [usize; 2],
     products: usize,
     slices: usize,
-    may_split: bool,
 ) -> (Tile, usize) {
     let processors = g.multiprocessors();
     let cost = |tile: Tile| {
         let blocks = tile.count(m, n) * products;
-        let splits = if may_split { splits(processors, blocks, slices) } else { 1 };
+        let splits = splits(processors, blocks, slices);
         // Filling the ring and writing the sums takes about as long as so many slices.
         let work = (tile.rows() * tile.columns() * (slices.div_ceil(splits) + 6)) as f64 / tile.efficiency();
         let waves = (blocks * splits).div_ceil(processors) as f64;
