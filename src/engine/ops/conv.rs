@@ -1053,6 +1053,8 @@ pub fn cases() -> Vec<Case> {
         conv("1x1, many tiles", [1, 150, 140, 8], [160, 1, 1, 8], Conv::new(1, 0)).large(),
         conv("1x1, many tiles of 64", [1, 160, 150, 16], [64, 1, 1, 16], Conv::new(1, 0)).large(),
         conv("1x1, many tiles of 32", [1, 160, 150, 16], [24, 1, 1, 16], Conv::new(1, 0)).large(),
+        conv("1x1, large tiles", [1, 132, 128, 8], [128, 1, 1, 8], Conv::new(1, 0)).large(),
+        conv("1x1, large weights", [1, 2, 2, 1408], [1536, 1, 1, 1408], Conv::new(1, 0)).large(),
         conv("1x1 stride 2, 64 to 32", [2, 9, 9, 64], [32, 1, 1, 64], Conv::new(2, 0)).large(),
         conv("1x7, 24 to 40", [1, 12, 19, 24], [40, 1, 7, 24], Conv { stride: [1, 1], pad: [0, 3] }).large(),
         Case::new("conv2d", "bias, 16 to 40", |t| vec![conv2d(&t[0], &t[1], Some(&t[2]), Conv::new(1, 1))])
