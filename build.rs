@@ -292,11 +292,11 @@ impl Kernel {
 
     fn write(&self, rust: &mut String, structs: &[Struct]) {
         let Kernel { file, name, parameters } = self;
-        let stem = file.trim_end_matches(".cu");
+        let family = file.trim_end_matches(".cu");
         let typed: Vec<_> = parameters.iter().map(|p| p.rust(file, name, structs)).collect();
         let list: String =
             parameters.iter().zip(&typed).map(|(p, (kind, _))| format!(", {}: {kind}", p.name)).collect();
-        let index = format!("Kernel {{ stem: {stem:?}, name: c{name:?} }}");
+        let index = format!("Kernel {{ family: {family:?}, name: c{name:?} }}");
         let _ = writeln!(rust, "pub static {}: Kernel = {index};", self.constant());
         let _ = writeln!(rust, "#[track_caller]\n#[allow(clippy::too_many_arguments, unused_mut)]");
         let _ = writeln!(rust, "pub fn {name}(g: &Gpu, grid: Grid{list}) {{");

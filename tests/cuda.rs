@@ -22,7 +22,13 @@ fn values_go_there_and_come_back() {
             x.to(&Device::Cpu).cast(DType::Bf16).to_vec()
         );
     }
-    with(device, || assert_eq!(Tensor::full([3, 4], 2.5).to_vec(), [2.5; 12]));
+    with(device, || {
+        let mut x = Tensor::full([3, 4], 2.5);
+        assert_eq!(x.to_vec(), [2.5; 12]);
+        x = x.cast(DType::Bf16);
+        x.fill(-1.25);
+        assert_eq!(x.to_vec(), [-1.25; 12]);
+    });
 }
 
 #[test]

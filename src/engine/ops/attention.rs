@@ -9,7 +9,7 @@ use super::rnn::row_lengths;
 use crate::engine::device::cpu::Buffer;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Kernel, Tensor, run_on};
+use crate::engine::tensor::{Ids, Kernel, Tensor, run};
 
 /// Pixels that one piece of work takes: their rows stay in the cache from the first product to the last.
 const BLOCK: usize = 512;
@@ -23,14 +23,14 @@ pub fn word_attention(h: &Tensor, words: &Tensor, w: &Tensor, lengths: &Ids) -> 
     let d = Words::new(h, words, w, lengths);
     let (mut e, mut context) = (h.empty_f32([d.images, d.words, d.channels]), h.empty(h.shape()));
     let mut beta = h.empty(h.shape().with_last(d.words));
-    run_on(
+    run(
         "word_attention_project",
         [&mut e],
         [words, w],
         |[e], [words, w]| d.project(e, words, w),
         |g, [e], [words, w]| d.project_on(g, e, words, w),
     );
-    run_on(
+    run(
         Kernel::new("word_attention_fwd", 4.0 * (h.len() * d.words) as f64),
         [&mut context, &mut beta],
         [h, &e],
@@ -75,7 +75,7 @@ fn word_attention_bwd(
     let (mut dh, mut de) = (h.empty(h.shape()), e.empty(e.shape()));
     let (t, c) = (d.words, d.channels);
     let flops = 10.0 * (h.len() * t) as f64;
-    run_on(
+    run(
         Kernel::new("word_attention_bwd", flops),
         [&mut dh, &mut de],
         [h, e, beta, dy],
@@ -174,7 +174,7 @@ impl Words {
     fn words_gradient(&self, de: &Tensor, words: &Tensor, w: &Tensor) -> Tensor {
         let (rows, mut dwords) = (self.images * self.words, words.empty(words.shape()));
         let (c, dim) = (self.channels, self.dim);
-        run_on(
+        run(
             "word_attention_bwd_words",
             [&mut dwords],
             [de, w],
@@ -191,7 +191,7 @@ impl Words {
     fn projection_gradient(&self, de: &Tensor, words: &Tensor, w: &Tensor) -> Tensor {
         let (rows, mut dw) = (self.images * self.words, w.empty(w.shape()));
         let (c, dim) = (self.channels, self.dim);
-        run_on(
+        run(
             "word_attention_bwd_w",
             [&mut dw],
             [de, words],
@@ -216,7 +216,7 @@ pub fn sentence_attention(h: &Tensor, s: &Tensor, w: &Tensor) -> Tensor {
     let d = Channels::new(h, s, w);
     let c = d.channels;
     let mut y = h.empty(h.shape());
-    run_on(
+    run(
         Kernel::new("sentence_attention_fwd", 2.0 * (h.len() * c) as f64),
         [&mut y],
         [h, s, w],
@@ -252,7 +252,7 @@ fn sentence_attention_bwd(
 ) -> [Option<Tensor>; 3] {
     let c = d.channels;
     let (mut dh, mut ds, mut dw) = (h.empty(h.shape()), s.empty(s.shape()), w.empty(w.shape()));
-    run_on(
+    run(
         Kernel::new("sentence_attention_bwd", 6.0 * (h.len() * c) as f64),
         [&mut dh, &mut ds, &mut dw],
         [h, s, w, dy],

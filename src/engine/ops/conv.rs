@@ -21,7 +21,7 @@ use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::device::simd::{LANES, ROWS, Segment, Strided, tile};
 use crate::engine::tensor::tape::{record, record1};
-use crate::engine::tensor::{DType, Device, Kernel, Tensor, run_on};
+use crate::engine::tensor::{DType, Device, Kernel, Tensor, run};
 
 /// Stride and zero padding, vertical then horizontal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ fn convolved(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, conv: Conv, sums: bo
             add_bias(y, bias);
         }
     };
-    run_on(slide.kernel("conv2d_fwd"), [&mut y, &mut moments], ins, cpu, |g, [y, moments], [x, w, bias]| {
+    run(slide.kernel("conv2d_fwd"), [&mut y, &mut moments], ins, cpu, |g, [y, moments], [x, w, bias]| {
         pass.run(g, y, moments, x, w, given(bias));
     });
     let (sx, sw) = (x.detach(), w.detach());
@@ -99,7 +99,7 @@ fn convolved(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, conv: Conv, sums: bo
         let dw = ww.then(|| {
             let mut dw = sw.empty(sw.shape());
             let cpu = |[dw]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| weight_gradient(dw, dy, x, &slide);
-            run_on(slide.kernel("conv2d_bwd_w"), [&mut dw], [&dy, &sx], cpu, |g, [dw], [dy, x]| {
+            run(slide.kernel("conv2d_bwd_w"), [&mut dw], [&dy, &sx], cpu, |g, [dw], [dy, x]| {
                 pass.weight_gradient(g, dw, dy, x);
             });
             dw
@@ -147,7 +147,7 @@ fn enlarged(x: &Tensor, w: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
         let windows = phases.map(|p| (p, pack(p.depth(), cout, &phase_weights(w, cin, p.phase))));
         slide_over(y, x, &windows);
     };
-    run_on(flops, [&mut y, &mut moments], [x, w], cpu, |g, [y, moments], [x, w]| {
+    run(flops, [&mut y, &mut moments], [x, w], cpu, |g, [y, moments], [x, w]| {
         pass.run(g, y, moments, x, w, In::NONE);
     });
     let (sx, sw) = (x.detach(), w.detach());
@@ -164,7 +164,7 @@ fn enlarged(x: &Tensor, w: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
                     fold_phase(dw, part.as_slice(), cin, p.phase);
                 }
             };
-            run_on(kernel, [&mut dw], [&dy, &sx], cpu, |g, [dw], [dy, x]| {
+            run(kernel, [&mut dw], [&dy, &sx], cpu, |g, [dw], [dy, x]| {
                 pass.weight_gradient(g, dw, dy, x);
             });
             dw
@@ -201,7 +201,7 @@ fn input_gradient(dy: &Tensor, w: &Tensor, forward: &Slide, pad: [usize; 2]) -> 
         }
         slide_over(dx, dy, &windows);
     };
-    run_on(forward.kernel("conv2d_bwd"), [&mut dx], [dy, w], cpu, |g, [dx], [dy, w]| {
+    run(forward.kernel("conv2d_bwd"), [&mut dx], [dy, w], cpu, |g, [dx], [dy, w]| {
         Pass::input_gradient(forward, pad).run(g, dx, Out::NONE, dy, w, In::NONE);
     });
     dx
@@ -283,7 +283,7 @@ fn up2_input_gradient(dy: &Tensor, w: &Tensor, [b, h, width, cin]: [usize; 4]) -
         let all = [0, 1, 2, 3];
         slide_over(dx, dy, &[(slide, pack_transposed(&spread, [cout, 4, 4, cin], &all, &all))]);
     };
-    run_on(slide.kernel("conv2d_up2_bwd"), [&mut dx], [dy, w], cpu, |g, [dx], [dy, w]| {
+    run(slide.kernel("conv2d_up2_bwd"), [&mut dx], [dy, w], cpu, |g, [dx], [dy, w]| {
         let weights = Weights { transposed: true, spread: true };
         Pass::forward(&slide, [1, 1], weights).run(g, dx, Out::NONE, dy, w, In::NONE);
     });

@@ -5,7 +5,7 @@ use super::shape::a_thread_a_piece;
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Shape, Tensor, run_on};
+use crate::engine::tensor::{Ids, Shape, Tensor, run};
 
 /// y[.., :] = table[ids[..], :]: table [V,D], ids [..] -> y [..,D].
 #[track_caller]
@@ -25,7 +25,7 @@ pub fn embedding(table: &Tensor, ids: &Ids) -> Tensor {
             }
         });
     };
-    run_on("embedding_fwd", [&mut y], [table], cpu, |g, [y], [table]| {
+    run("embedding_fwd", [&mut y], [table], cpu, |g, [y], [table]| {
         k::embed_gather_fwd(g, a_thread_a_piece(y.read(), d), y, table, ids.on(g), dims);
     });
     let ids = ids.clone();
@@ -35,7 +35,7 @@ pub fn embedding(table: &Tensor, ids: &Ids) -> Tensor {
         let cuda = |g: &Gpu, [dtable]: [Out; 1], [dy]: [In; 1]| {
             k::embed_scatter_bwd(g, Grid::elements(32 * v * d.div_ceil(128)), dtable, dy, ids.on(g), dims);
         };
-        run_on("embedding_bwd", [&mut dtable], [&dy], cpu, cuda);
+        run("embedding_bwd", [&mut dtable], [&dy], cpu, cuda);
         [Some(dtable)]
     })
 }

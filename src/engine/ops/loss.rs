@@ -7,7 +7,7 @@ use super::softmax::largest;
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Tensor, run_on, same_shape};
+use crate::engine::tensor::{Ids, Tensor, run, same_shape};
 
 /// y = mean of ln Σ e^x - x[target] over the rows with a target >= 0: logits [N,V], targets [N] -> a scalar.
 /// Without any such row it is 0.
@@ -28,7 +28,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Ids) -> Tensor {
         let losses = rows.filter(|((t, _), _)| **t >= 0).map(|((&t, &l), x)| (l - x[t as usize]) as f64);
         y[0] = (losses.sum::<f64>() / counted as f64) as f32;
     };
-    run_on("cross_entropy_fwd", [&mut y, &mut log_sums], [logits], cpu, |g, [y, log_sums], [x]| {
+    run("cross_entropy_fwd", [&mut y, &mut log_sums], [logits], cpu, |g, [y, log_sums], [x]| {
         let mut partial = g.scratch(2 * n);
         let grid = Grid::new([n, 1, 1], 256);
         k::loss_cross_entropy_fwd(g, grid, partial.out(), log_sums, x, targets.on(g), dims);
@@ -46,7 +46,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Ids) -> Tensor {
                 }
             });
         };
-        run_on(
+        run(
             "cross_entropy_bwd",
             [&mut dx],
             [&dy, &saved, &log_sums],
@@ -80,7 +80,7 @@ pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
         let loss = |x: f32| x.max(0.0) - x * target + exp(-x.abs()).ln_1p();
         y[0] = (parallel_total(x, loss) / n as f64) as f32;
     };
-    run_on("bce_with_logits_fwd", [&mut y], [logits], cpu, |g, [y], [x]| {
+    run("bce_with_logits_fwd", [&mut y], [logits], cpu, |g, [y], [x]| {
         let (grid, mut partial) = sum_blocks(g, n);
         k::loss_bce_fwd(g, grid, partial.out(), x, n as i32, target);
         add_up(g, y, partial.view(), 1.0, n);
@@ -104,7 +104,7 @@ pub fn kl(mu: &Tensor, logvar: &Tensor) -> Tensor {
         let spread = parallel_total(logvar, |l| 1.0 + l - exp(l));
         y[0] = (-0.5 * (spread - parallel_total(mu, |m| m * m)) / n as f64) as f32;
     };
-    run_on("kl_fwd", [&mut y], [mu, logvar], cpu, |g, [y], [mu, logvar]| {
+    run("kl_fwd", [&mut y], [mu, logvar], cpu, |g, [y], [mu, logvar]| {
         let (grid, mut partial) = sum_blocks(g, n);
         k::loss_kl_fwd(g, grid, partial.out(), mu, logvar, n as i32);
         add_up(g, y, partial.view(), -0.5, n);
@@ -149,7 +149,7 @@ fn each(
         let one = |(dx, &x): (&mut f32, &f32)| *dx = f(x, factor);
         for_chunks(dx, CHUNK, |i, dx| dx.iter_mut().zip(&x[i * CHUNK..]).for_each(one));
     };
-    run_on(name, [&mut dx], [x, dy], cpu, cuda);
+    run(name, [&mut dx], [x, dy], cpu, cuda);
     dx
 }
 

@@ -12,7 +12,7 @@ use super::rnn::row_lengths;
 use crate::engine::device::cpu::{Buffer, map};
 use crate::engine::device::cuda::{self, Gpu, Grid, In, Ints, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{DType, Ids, Kernel, Tensor, record, run_on};
+use crate::engine::tensor::{DType, Ids, Kernel, Tensor, record, run};
 
 /// Norms, and products of norms, are never taken smaller.
 const EPS: f32 = 1e-8;
@@ -28,7 +28,7 @@ pub fn word_scores(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32,
     let (images, sentences) = (p.images, p.own.len());
     let mut scores = words.empty_f32([images, sentences]);
     let flops = 2.0 * (images * p.regions * p.columns() * p.dim) as f64;
-    run_on(
+    run(
         Kernel::new("word_scores_fwd", 2.0 * flops),
         [&mut scores],
         [words, regions],
@@ -43,7 +43,7 @@ pub fn word_scores(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f32,
     record1(scores, [words, regions], move |dy, [ww, wr]| {
         let [words, regions] = &saved;
         let (mut dwords, mut dregions) = (words.empty(words.shape()), regions.empty(regions.shape()));
-        run_on(
+        run(
             Kernel::new("word_scores_bwd", 6.0 * flops),
             [&mut dwords, &mut dregions],
             [words, regions, &dy],
@@ -82,7 +82,7 @@ pub fn region_weights(words: &Tensor, lengths: &Ids, regions: &Tensor, gamma1: f
         regions.shape()
     );
     let mut weights = words.empty([p.images, t, n]);
-    run_on(
+    run(
         "region_weights",
         [&mut weights],
         [words, regions],
@@ -463,7 +463,7 @@ pub fn cosine_scores(code: &Tensor, sentence: &Tensor) -> Tensor {
     let (mut scores, mut norms) = (code.empty_f32([i, j]), code.empty_f32([i + j]));
     let ins = [code, sentence];
     let sizes = [i, j, d].map(|n| n as i32);
-    run_on(
+    run(
         "cosine_scores_fwd",
         [&mut scores, &mut norms],
         ins,
@@ -485,7 +485,7 @@ pub fn cosine_scores(code: &Tensor, sentence: &Tensor) -> Tensor {
     record1(scores, ins, move |dy, [wc, ws]| {
         let [code, sentence, scores, norms] = &saved;
         let (mut dc, mut ds) = (code.empty(code.shape()), sentence.empty(sentence.shape()));
-        run_on(
+        run(
             "cosine_scores_bwd",
             [&mut dc, &mut ds],
             [code, sentence, scores, norms, &dy],
@@ -559,7 +559,7 @@ pub fn matching_loss(scores: &Tensor, gamma3: f32, classes: Option<&Ids>) -> (Te
     let kept = |i: usize, j: usize| i == j || classes.is_none_or(|c| c.as_slice()[i] != c.as_slice()[j]);
     let (mut by_rows, mut by_columns) = (scores.empty([]), scores.empty([]));
     let (mut p, mut q) = (scores.empty([b, b]), scores.empty([b, b]));
-    run_on(
+    run(
         "matching_loss_fwd",
         [&mut by_rows, &mut by_columns, &mut p, &mut q],
         [scores],
@@ -578,7 +578,7 @@ pub fn matching_loss(scores: &Tensor, gamma3: f32, classes: Option<&Ids>) -> (Te
     let [by_rows, by_columns] = record([by_rows, by_columns], [scores], move |[dr, dc], _| {
         let [dr, dc] = [dr, dc].map(|d| d.unwrap_or_else(|| super::rnn::zeros(&p, [].into())));
         let mut ds = p.empty([b, b]);
-        run_on(
+        run(
             "matching_loss_bwd",
             [&mut ds],
             [&p, &q, &dr, &dc],

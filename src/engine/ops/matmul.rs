@@ -7,7 +7,7 @@ use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Out, k};
 pub use crate::engine::device::{Mat, gemm};
 use crate::engine::tensor::tape::{record, record1};
-use crate::engine::tensor::{DType, Kernel, Tensor, run_on};
+use crate::engine::tensor::{DType, Kernel, Tensor, run};
 
 /// y[M,N] = a[M,K] b[K,N]
 #[track_caller]
@@ -85,7 +85,7 @@ pub(super) fn column_sums(dy: &Tensor) -> Tensor {
         db.fill(0.0);
         partial.iter().for_each(|p| db.iter_mut().zip(p).for_each(|(d, p)| *d += p));
     };
-    run_on("column_sums", [&mut db], [dy], cpu, |g, [db], [dy]| sum_columns(g, db, dy, rows, n));
+    run("column_sums", [&mut db], [dy], cpu, |g, [db], [dy]| sum_columns(g, db, dy, rows, n));
     db
 }
 
@@ -107,7 +107,7 @@ fn product_nn(y: &mut Tensor, a: &Tensor, b: &Tensor, [m, n, k]: [usize; 3]) {
     let cpu = |[y]: [&mut [f32]; 1], [a, b]: [&[f32]; 2]| {
         gemm(y, n, Mat::rows(a, m, k), Mat::rows(b, k, n), false, true);
     };
-    run_on(Kernel::new("matmul_nn", 2.0 * (m * n * k) as f64), [y], [a, b], cpu, |g, [y], [a, b]| {
+    run(Kernel::new("matmul_nn", 2.0 * (m * n * k) as f64), [y], [a, b], cpu, |g, [y], [a, b]| {
         product(g, Target::rows(y, n), Factor::rows(a, k), Factor::rows(b, n), [m, n, k], 1);
     });
 }
@@ -121,7 +121,7 @@ fn product_nt(y: &mut Tensor, a: &Tensor, b: &Tensor, bias: Option<&Tensor>, [m,
             add_bias(y, bias);
         }
     };
-    run_on(Kernel::new("matmul_nt", 2.0 * (m * n * k) as f64), [y], ins, cpu, |g, [y], [a, b, bias]| {
+    run(Kernel::new("matmul_nt", 2.0 * (m * n * k) as f64), [y], ins, cpu, |g, [y], [a, b, bias]| {
         let factors = [Factor::rows(a, k), Factor::rows(b, k).t()];
         product_biased(g, Target::rows(y, n), factors, given(bias), [m, n, k], 1);
     });
@@ -131,7 +131,7 @@ fn product_tn(y: &mut Tensor, a: &Tensor, b: &Tensor, [m, n, k]: [usize; 3]) {
     let cpu = |[y]: [&mut [f32]; 1], [a, b]: [&[f32]; 2]| {
         gemm(y, n, Mat::rows(a, k, m).t(), Mat::rows(b, k, n), false, true);
     };
-    run_on(Kernel::new("matmul_tn", 2.0 * (m * n * k) as f64), [y], [a, b], cpu, |g, [y], [a, b]| {
+    run(Kernel::new("matmul_tn", 2.0 * (m * n * k) as f64), [y], [a, b], cpu, |g, [y], [a, b]| {
         product(g, Target::rows(y, n), Factor::rows(a, m).t(), Factor::rows(b, n), [m, n, k], 1);
     });
 }

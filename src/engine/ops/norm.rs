@@ -5,7 +5,7 @@ use super::pointwise::logistic;
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record_many;
-use crate::engine::tensor::{DType, Tensor, run_on, same_shape};
+use crate::engine::tensor::{DType, Tensor, run, same_shape};
 
 /// What follows the normalisation; `Glu` halves the channels: a · σ(b) of [a | b].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,7 +68,7 @@ pub fn batch_norm_train_from(
             joined(sums, mean, variance);
             affine(rest, gamma, beta, mean, variance, eps);
         };
-        run_on("batch_norm_join", outs, [sums, gamma, beta], cpu, |g, outs, [sums, gamma, beta]| {
+        run("batch_norm_join", outs, [sums, gamma, beta], cpu, |g, outs, [sums, gamma, beta]| {
             finalise(g, outs, sums, tiles, gamma, beta, eps);
         });
     } else {
@@ -76,7 +76,7 @@ pub fn batch_norm_train_from(
             moments(x, mean, variance);
             affine(rest, gamma, beta, mean, variance, eps);
         };
-        run_on("batch_norm_moments", outs, [x, gamma, beta], cpu, |g, outs, [x, gamma, beta]| {
+        run("batch_norm_moments", outs, [x, gamma, beta], cpu, |g, outs, [x, gamma, beta]| {
             let lay = Layout::new(rows, c, pack(dtype, c), c);
             let mut sums = g.scratch(lay.tiles * 3 * c);
             k::batch_norm_moments_fwd(g, lay.sum_grid(), sums.out(), x, lay.dims(1.0));
@@ -103,7 +103,7 @@ pub fn batch_norm_eval(
 ) -> Tensor {
     check_channels(x, [gamma, beta, mean, variance]);
     let [mut inv_std, mut scale, mut shift] = [(); 3].map(|()| variance.empty(variance.shape()));
-    run_on(
+    run(
         "batch_norm_affine",
         [&mut inv_std, &mut scale, &mut shift],
         [gamma, beta, mean, variance],
@@ -132,7 +132,7 @@ pub fn batch_norm_track(running: [&mut Tensor; 3], batch: [&Tensor; 2], share: f
         blend(variance, v, unbiased);
         batches[0] += 1.0;
     };
-    run_on("batch_norm_track", running, batch, cpu, |g, [mean, variance, batches], [m, v]| {
+    run("batch_norm_track", running, batch, cpu, |g, [mean, variance, batches], [m, v]| {
         let c = m.len();
         k::batch_norm_track(g, Grid::elements(c), mean, variance, batches, m, v, c as i32, share, unbiased);
     });
@@ -394,7 +394,7 @@ impl Norm {
             });
         };
         let ins = [x, residual.unwrap_or(x), &self.scale, &self.shift];
-        run_on("batch_norm_fwd", [&mut y], ins, cpu, |g, [y], [x, r, scale, shift]| {
+        run("batch_norm_fwd", [&mut y], ins, cpu, |g, [y], [x, r, scale, shift]| {
             let lay = self.layout(act, |channels| pack(dtype, channels));
             let (grid, d) = (lay.grid(g), lay.dims(act.slope().unwrap_or(1.0)));
             if act == Activation::Glu {
@@ -465,7 +465,7 @@ impl Norm {
             );
             k::batch_norm_finalise_bwd_w(g, grid, dgamma, dbeta, sums.view(), inv_std, d);
         };
-        run_on("batch_norm_bwd_w", [&mut dgamma, &mut dbeta], ins, cpu, cuda);
+        run("batch_norm_bwd_w", [&mut dgamma, &mut dbeta], ins, cpu, cuda);
         [dgamma, dbeta]
     }
 
@@ -536,7 +536,7 @@ impl Norm {
                 k::batch_norm_bwd(g, grid, dx, dr, dy, x, r, mean, inv_std, scale, shift, dgamma, dbeta, d);
             }
         };
-        run_on("batch_norm_bwd", [&mut dx, &mut dr], ins, cpu, cuda);
+        run("batch_norm_bwd", [&mut dx, &mut dr], ins, cpu, cuda);
         [wanted[0].then_some(dx), wanted[1].then_some(dr)]
     }
 }

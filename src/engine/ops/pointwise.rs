@@ -4,7 +4,7 @@ use super::Case;
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::{record_many, record1};
-use crate::engine::tensor::{Tensor, run_on, same_shape};
+use crate::engine::tensor::{Tensor, run, same_shape};
 
 const CHUNK: usize = 16 * 1024;
 
@@ -18,7 +18,7 @@ fn map1(
 ) -> Tensor {
     let mut y = x.empty(x.shape());
     let n = x.len();
-    run_on(
+    run(
         name,
         [&mut y],
         [x],
@@ -47,7 +47,7 @@ fn map2(
             y.iter_mut().zip(rest).for_each(|(y, (&a, &b))| *y = f(a, b));
         });
     };
-    run_on(name, [&mut y], [a, b], cpu, |g, [y], [a, b]| cuda(g, Grid::packs(n), y, a, b, n as i32));
+    run(name, [&mut y], [a, b], cpu, |g, [y], [a, b]| cuda(g, Grid::packs(n), y, a, b, n as i32));
     y
 }
 
@@ -145,7 +145,7 @@ pub fn glu(x: &Tensor) -> Tensor {
             }
         });
     };
-    run_on("glu_fwd", [&mut y], [x], cpu, |g, [y], [x]| k::glu_fwd(g, grid, y, x, all, half));
+    run("glu_fwd", [&mut y], [x], cpu, |g, [y], [x]| k::glu_fwd(g, grid, y, x, all, half));
     let saved = x.detach();
     record1(y, [x], move |dy, _| {
         let mut dx = saved.empty(saved.shape());
@@ -161,7 +161,7 @@ pub fn glu(x: &Tensor) -> Tensor {
                 }
             });
         };
-        run_on("glu_bwd", [&mut dx], [&dy, &saved], cpu, |g, [dx], [dy, x]| {
+        run("glu_bwd", [&mut dx], [&dy, &saved], cpu, |g, [dx], [dy, x]| {
             k::glu_bwd(g, grid, dx, dy, x, all, half);
         });
         [Some(dx)]
@@ -185,7 +185,7 @@ pub fn reparameterise(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
             y.iter_mut().zip(rest).for_each(|(y, (m, s))| *y = m + s);
         });
     };
-    run_on(
+    run(
         "reparameterise_fwd",
         [&mut y, &mut spread],
         [mu, logvar, eps],

@@ -8,7 +8,7 @@ use super::shape::a_thread_a_piece;
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cuda::{Gpu, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Tensor, run_on};
+use crate::engine::tensor::{Tensor, run};
 
 /// The part of the input that each output reads, by axis.
 struct Windows {
@@ -68,7 +68,7 @@ pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
             }
         });
     };
-    run_on("max_pool_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
+    run("max_pool_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
         k::pool_max_fwd(g, a_thread_a_piece(y.read(), c), y, x, windows.dims);
     });
     let saved = x.detach();
@@ -86,7 +86,7 @@ pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
             k::pool_winners_bwd(g, a_thread_a_piece(dy, c), winners.out(), x, windows.dims);
             k::pool_max_bwd(g, a_thread_a_piece(dx.read(), c), dx, dy, winners.view(), windows.dims);
         };
-        run_on("max_pool_bwd", [&mut dx], [&dy, &saved], cpu, cuda);
+        run("max_pool_bwd", [&mut dx], [&dy, &saved], cpu, cuda);
         [Some(dx)]
     })
 }
@@ -155,7 +155,7 @@ fn average(x: &Tensor, windows: Windows, divisor: impl Fn(usize) -> f32 + Send +
             }
         });
     };
-    run_on("avg_pool_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
+    run("avg_pool_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
         k::pool_average_fwd(g, a_thread_a_piece(y.read(), c), y, x, windows.dims);
     });
     record1(y, [x], move |dy, _| {
@@ -176,7 +176,7 @@ fn average(x: &Tensor, windows: Windows, divisor: impl Fn(usize) -> f32 + Send +
                 }
             });
         };
-        run_on("avg_pool_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
+        run("avg_pool_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
             k::pool_average_bwd(g, a_thread_a_piece(dx.read(), c), dx, dy, windows.dims);
         });
         [Some(dx)]

@@ -4,7 +4,7 @@ use super::Case;
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cuda::{Grid, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Rng, Tensor, run_on};
+use crate::engine::tensor::{Rng, Tensor, run};
 
 /// y = x / (1 - p) with probability 1 - p, else 0: x [..] -> y [..].
 ///
@@ -31,7 +31,7 @@ fn masked(name: &'static str, x: &Tensor, p: f32, from: &Rng) -> Tensor {
             pairs.for_each(|(y, x)| *y = if *y < p { 0.0 } else { scale * x });
         });
     };
-    run_on(name, [&mut y], [x], cpu, |g, [y], [x]| {
+    run(name, [&mut y], [x], cpu, |g, [y], [x]| {
         k::dropout_fwd(g, Grid::packs(x.len()), y, x, from.place(x.len()), p, scale);
     });
     y

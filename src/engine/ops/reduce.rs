@@ -5,7 +5,7 @@ use super::shape::a_thread_a_piece;
 use crate::engine::device::cpu::{for_chunks, map};
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Tensor, run_on};
+use crate::engine::tensor::{Tensor, run};
 
 const CHUNK: usize = 16 * 1024;
 
@@ -52,7 +52,7 @@ pub fn mean(x: &Tensor) -> Tensor {
 fn divided_sum([forward, backward]: [&'static str; 2], x: &Tensor, divisor: usize) -> Tensor {
     let (mut y, factor) = (x.empty_f32([]), 1.0 / divisor as f64);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| y[0] = (factor * parallel_total(x, |x| x)) as f32;
-    run_on(forward, [&mut y], [x], cpu, |g, [y], [x]| {
+    run(forward, [&mut y], [x], cpu, |g, [y], [x]| {
         let (grid, mut partial) = sum_blocks(g, x.len());
         k::reduce_sum_fwd(g, grid, partial.out(), x, x.len() as i32);
         add_up(g, y, partial.view(), 1.0, divisor);
@@ -62,7 +62,7 @@ fn divided_sum([forward, backward]: [&'static str; 2], x: &Tensor, divisor: usiz
     record1(y, [x], move |dy, _| {
         let mut dx = like.empty(shape);
         let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| dx.fill((factor * dy[0] as f64) as f32);
-        run_on(backward, [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
+        run(backward, [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
             k::reduce_sum_bwd(g, Grid::packs(dx.len()), dx, dy, dx.len() as i32, divisor as i32);
         });
         [Some(dx)]
@@ -90,7 +90,7 @@ pub(super) fn sum_middle(name: &'static str, x: &Tensor, [b, n, d]: [usize; 3], 
         });
         y.iter_mut().zip(sums.iter().flatten()).for_each(|(y, s)| *y = (factor as f64 * s) as f32);
     };
-    run_on(name, [&mut y], [x], cpu, |g, [y], [x]| sum_middle_cuda(g, y, x, [b, n, d], factor));
+    run(name, [&mut y], [x], cpu, |g, [y], [x]| sum_middle_cuda(g, y, x, [b, n, d], factor));
     y
 }
 
@@ -121,7 +121,7 @@ pub(super) fn spread_middle(name: &'static str, x: &Tensor, [b, n, d]: [usize; 3
             y.chunks_mut(d).for_each(|y| y.iter_mut().zip(x).for_each(|(y, x)| *y = factor * x));
         });
     };
-    run_on(name, [&mut y], [x], cpu, |g, [y], [x]| {
+    run(name, [&mut y], [x], cpu, |g, [y], [x]| {
         let dims = k::SpreadDims { b: b as i32, n: n as i32, d: d as i32, factor };
         k::reduce_spread_fwd(g, a_thread_a_piece(y.read(), d), y, x, dims);
     });

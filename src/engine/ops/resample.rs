@@ -5,7 +5,7 @@ use super::shape::a_thread_a_piece;
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Tensor, run_on};
+use crate::engine::tensor::{Tensor, run};
 
 /// What one output row (or column) reads: two of the input's, and the weight of the second.
 #[derive(Clone, Copy)]
@@ -86,7 +86,7 @@ fn resampled(
             }
         });
     };
-    run_on(name, [&mut y], [x], cpu, forward.cuda(c, dims));
+    run(name, [&mut y], [x], cpu, forward.cuda(c, dims));
     record1(y, [x], move |dy, _| {
         let mut dx = dy.empty([b, h, w, c]);
         let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| {
@@ -103,7 +103,7 @@ fn resampled(
                 }
             });
         };
-        run_on(backward.name, [&mut dx], [&dy], cpu, backward.cuda(c, dims));
+        run(backward.name, [&mut dx], [&dy], cpu, backward.cuda(c, dims));
         [Some(dx)]
     })
 }

@@ -8,7 +8,7 @@ use super::matmul::{Factor, Mat, Target, column_sums, gemm, given, product};
 use super::pointwise::logistic;
 use crate::engine::device::cpu::{Buffer, for_chunks};
 use crate::engine::device::cuda::{self, Gpu, Grid, In, Out, k};
-use crate::engine::tensor::{Device, Ids, Shape, Tensor, record, run_on};
+use crate::engine::tensor::{Device, Ids, Shape, Tensor, record, run};
 
 /// The weights of one direction: G gates of H rows each, stacked in PyTorch's order (i f g o; r z n).
 #[derive(Clone, Copy)]
@@ -56,7 +56,7 @@ pub fn lstm(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<(&Tensor, &Tens
     let mut gates = x.empty_f32(walk.sequence(4));
     let (mut h, mut c) = (x.empty(walk.state()), x.empty(walk.state()));
     let Cell { w_ih, w_hh, b_ih, b_hh } = cell;
-    run_on(
+    run(
         "lstm_fwd",
         [&mut outputs, &mut h, &mut c, &mut gates, &mut cells],
         [x, w_ih, w_hh, b_ih, b_hh, h0, c0],
@@ -77,7 +77,7 @@ pub fn lstm(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<(&Tensor, &Tens
             let [dh, dc] = [dh, dc].map(|d| d.unwrap_or_else(|| zeros(x, walk.state())));
             let mut sums = x.empty_f32(walk.sequence(4));
             let (mut dh0, mut dc0) = (x.empty(walk.state()), x.empty(walk.state()));
-            run_on(
+            run(
                 "lstm_bwd",
                 [&mut sums, &mut dh0, &mut dc0],
                 [&dy, &dh, &dc, &gates, &cells, c0, w_hh],
@@ -214,7 +214,7 @@ pub fn gru(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<&Tensor>, revers
     let mut gates = x.empty_f32(walk.sequence(4));
     let Cell { w_ih, w_hh, b_ih, b_hh } = cell;
     let ins = [x, w_ih, w_hh, b_ih, b_hh, h0];
-    run_on(
+    run(
         "gru_fwd",
         [&mut outputs, &mut h, &mut gates],
         ins,
@@ -233,7 +233,7 @@ pub fn gru(x: &Tensor, lengths: &Ids, cell: Cell, state: Option<&Tensor>, revers
         let dh = dh.unwrap_or_else(|| zeros(x, walk.state()));
         let (mut da, mut dq) = (x.empty_f32(walk.sequence(3)), x.empty_f32(walk.sequence(3)));
         let mut dh0 = x.empty(walk.state());
-        run_on(
+        run(
             "gru_bwd",
             [&mut da, &mut dq, &mut dh0],
             [&dy, &dh, &gates, outputs, h0, w_hh],
@@ -393,7 +393,7 @@ impl Walk {
     /// h before every step [B,T,H], zero beyond the length.
     fn before(&self, outputs: &Tensor, h0: &Tensor) -> Tensor {
         let mut before = outputs.empty(outputs.shape());
-        run_on(
+        run(
             "rnn_before",
             [&mut before],
             [outputs, h0],
@@ -505,7 +505,7 @@ fn weight_gradients(
 fn input_gradient(da: &Tensor, w_ih: &Tensor, x: &Tensor) -> Tensor {
     let [g, i] = w_ih.dims();
     let (rows, mut dx) = (da.len() / g, x.empty(x.shape()));
-    run_on(
+    run(
         "rnn_bwd_x",
         [&mut dx],
         [da, w_ih],
@@ -521,7 +521,7 @@ fn input_gradient(da: &Tensor, w_ih: &Tensor, x: &Tensor) -> Tensor {
 fn product_over_steps(a: &Tensor, b: &Tensor) -> Tensor {
     let (m, n, steps) = (a.shape().last_dim(), b.shape().last_dim(), a.shape().rows());
     let mut sum = a.empty_f32([m, n]);
-    run_on(
+    run(
         "rnn_bwd_w",
         [&mut sum],
         [a, b],

@@ -5,7 +5,7 @@ use super::reduce::{spread_middle, sum_middle};
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::{record_many, record1};
-use crate::engine::tensor::{Shape, Tensor, run_on};
+use crate::engine::tensor::{Shape, Tensor, run};
 
 /// A thread for every 16 bytes of `x`, or where its rows of `width` are not made of such pieces, for every element.
 pub(super) fn a_thread_a_piece(x: In, width: usize) -> Grid {
@@ -66,7 +66,7 @@ pub fn concat(parts: &[&Tensor], axis: usize) -> Tensor {
     for part in parts {
         let width = part.shape()[axis] * step;
         let cpu = |[y]: [&mut [f32]; 1], [part]: [&[f32]; 1]| paste(y, row, start, part, width);
-        run_on("concat_fwd", [&mut y], [part], cpu, |g, [y], [part]| {
+        run("concat_fwd", [&mut y], [part], cpu, |g, [y], [part]| {
             let dims = part_of(part.len(), row, start, width);
             k::shape_concat_fwd(g, a_thread_a_piece(part, width), y, part, dims);
         });
@@ -95,7 +95,7 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
     let mut y = x.empty(with_axis(shape, axis, len));
     let dims = part_of(y.len(), row, start, width);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| cut(y, width, x, row, start);
-    run_on("slice_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
+    run("slice_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
         k::shape_slice_fwd(g, a_thread_a_piece(y.read(), width), y, x, dims);
     });
     record1(y, [x], move |dy, _| {
@@ -104,7 +104,7 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
             dx.fill(0.0);
             paste(dx, row, start, dy, width);
         };
-        run_on("slice_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
+        run("slice_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
             k::shape_slice_bwd(g, a_thread_a_piece(dx.read(), width), dx, dy, dims);
         });
         [Some(dx)]
@@ -123,7 +123,7 @@ pub fn transpose(x: &Tensor, perm: &[usize]) -> Tensor {
     let (dims, strides) = (y.shape(), perm.iter().map(|&p| step(shape, p)).collect::<Vec<_>>());
     let matrices = swapped_blocks(shape, perm).filter(|[_, rows, cols]| rows.min(cols) >= &8);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| turn(y, x, dims, &strides);
-    run_on("transpose", [&mut y], [x], cpu, |g, [y], [x]| match matrices {
+    run("transpose", [&mut y], [x], cpu, |g, [y], [x]| match matrices {
         Some([batch, rows, cols]) => {
             let grid = Grid::new([batch * rows.div_ceil(32) * cols.div_ceil(32), 1, 1], 256);
             k::shape_matrix_transpose_fwd(

@@ -6,7 +6,7 @@ use super::reduce::total;
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Tensor, run_on};
+use crate::engine::tensor::{Tensor, run};
 
 /// The largest of a row.
 pub(super) fn largest(x: &[f32]) -> f32 {
@@ -28,7 +28,7 @@ pub fn softmax(x: &Tensor) -> Tensor {
             }
         });
     };
-    run_on("softmax_fwd", [&mut y], [x], cpu, |g, [y], [x]| match layout(y, c) {
+    run("softmax_fwd", [&mut y], [x], cpu, |g, [y], [x]| match layout(y, c) {
         (grid, dims, Team::Lanes) => k::softmax_lanes_fwd(g, grid, y, x, dims),
         (grid, dims, Team::Block) => k::softmax_block_fwd(g, grid, y, x, dims),
     });
@@ -45,7 +45,7 @@ pub fn softmax(x: &Tensor) -> Tensor {
             (grid, dims, Team::Lanes) => k::softmax_lanes_bwd(g, grid, dx, dy, y, dims),
             (grid, dims, Team::Block) => k::softmax_block_bwd(g, grid, dx, dy, y, dims),
         };
-        run_on("softmax_bwd", [&mut dx], [&dy, &saved], cpu, cuda);
+        run("softmax_bwd", [&mut dx], [&dy, &saved], cpu, cuda);
         [Some(dx)]
     })
 }

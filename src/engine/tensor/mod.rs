@@ -17,7 +17,7 @@ use super::device::cuda::{self, Grid, IntBuffer, Ints, k};
 pub use super::device::range::range;
 pub use super::device::{DType, Device, Precision, live_bytes, set_precision};
 pub use rng::Rng;
-pub use run::{Kernel, run, run_many, run_on};
+pub use run::{Kernel, run, run_many};
 pub use shape::Shape;
 pub use tape::{Grads, backward, no_grad, record};
 

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Shape, Tensor, run_on};
+use super::{Shape, Tensor, run};
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cuda::{Gpu, Grid, Out, k};
 
@@ -99,7 +99,7 @@ impl Rng {
     ) -> Tensor {
         let mut t = Tensor::uninit(shape);
         let at = self.place(t.len());
-        run_on(name, [&mut t], [], |[t], []| cpu(t), |g, [t], []| cuda(g, Grid::packs(t.len()), t, at));
+        run(name, [&mut t], [], |[t], []| cpu(t), |g, [t], []| cuda(g, Grid::packs(t.len()), t, at));
         self.skip(t.len());
         t
     }

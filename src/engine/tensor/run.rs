@@ -31,21 +31,9 @@ impl From<&'static str> for Kernel {
 static TRACE: LazyLock<u32> =
     LazyLock::new(|| std::env::var("ENGINE_TRACE").ok().and_then(|v| v.parse().ok()).unwrap_or(0));
 
-/// An operator that has no CUDA body yet.
-#[track_caller]
-pub fn run<const O: usize, const I: usize>(
-    kernel: impl Into<Kernel>,
-    outs: [&mut Tensor; O],
-    ins: [&Tensor; I],
-    cpu: impl FnOnce([&mut [f32]; O], [&[f32]; I]),
-) {
-    let kernel = kernel.into();
-    run_on(kernel, outs, ins, cpu, |_, _, _| panic!("{} is not on CUDA yet", kernel.name));
-}
-
 /// Runs a kernel where its tensors live: writes `outs` from `ins`.
 #[track_caller]
-pub fn run_on<const O: usize, const I: usize>(
+pub fn run<const O: usize, const I: usize>(
     kernel: impl Into<Kernel>,
     mut outs: [&mut Tensor; O],
     ins: [&Tensor; I],
@@ -64,7 +52,7 @@ pub fn run_on<const O: usize, const I: usize>(
     end(kernel, &device, start, &outs.map(|t| &*t), &ins);
 }
 
-/// [`run_on`] for numbers of tensors known only at run time.
+/// [`run`] for numbers of tensors known only at run time.
 #[track_caller]
 pub fn run_many(
     kernel: impl Into<Kernel>,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Tensor, run_on};
+use super::{Tensor, run};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 
 type Backward = Box<dyn FnOnce(Vec<Option<Tensor>>, &[bool]) -> Vec<Option<Tensor>> + Send>;
@@ -151,7 +151,7 @@ fn accumulate(sum: &mut Tensor, x: &Tensor) {
             sum.iter_mut().zip(x).for_each(|(s, x)| *s += x);
         });
     };
-    run_on("accumulate", [sum], [x], cpu, cuda);
+    run("accumulate", [sum], [x], cpu, cuda);
 }
 
 /// The gradients of the scalar `loss` with respect to `targets` (leaves, or anything on the way).

@@ -113,3 +113,18 @@ fn cubins_are_refused() {
         assert!(message.contains("give the emulated device PTX"), "{message}");
     }
 }
+
+#[test]
+fn memory_is_filled_two_bytes_at_a_time() {
+    let body = || unsafe {
+        let (mut device, mut halves) = (0, [0u16; 6]);
+        assert_eq!(memory::cuMemAlloc_v2(&mut device, 16), Status::SUCCESS);
+        assert_eq!(memory::cuMemsetD16Async(device, 0x1234, 8, ptr::null_mut()), Status::SUCCESS);
+        assert_eq!(memory::cuMemsetD16Async(device + 2, 0xbfa0, 5, ptr::null_mut()), Status::SUCCESS);
+        assert_eq!(memory::cuMemsetD16Async(device + 1, 0, 1, ptr::null_mut()), Status::INVALID_VALUE);
+        assert_eq!(memory::cuMemcpyDtoH_v2(halves.as_mut_ptr() as u64, device + 2, 12), Status::SUCCESS);
+        assert_eq!(halves, [0xbfa0, 0xbfa0, 0xbfa0, 0xbfa0, 0xbfa0, 0x1234]);
+        assert_eq!(memory::cuMemFree_v2(device), Status::SUCCESS);
+    };
+    settings(1).scope(body);
+}

@@ -10,9 +10,9 @@ use cudarc::driver::result;
 use super::memory::Buffer;
 use super::{DType, Gpu};
 
-/// A kernel as it stands in kernels/: its file's stem and its name.
+/// A kernel as it stands in kernels/: its file's family and its name.
 pub struct Kernel {
-    pub stem: &'static str,
+    pub family: &'static str,
     pub name: &'static CStr,
 }
 

@@ -8,7 +8,7 @@ use cudarc::driver::sys::CUfunction_attribute as Attribute;
 use cudarc::driver::{result, sys};
 
 use super::launch::Kernel;
-use super::nvrtc::{Arch, Compiled, Program, source_length, stems, supported};
+use super::nvrtc::{Arch, Compiled, Program, families, source_length, supported};
 use super::{DType, Version, cache, described};
 use crate::error::{Error, Result};
 
@@ -84,17 +84,18 @@ impl Modules {
     /// Compiles all files that the cache does not hold, on all cores.
     pub fn prepare(&self, dtype: DType) -> Result<()> {
         let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing: Vec<&'static str> = stems().filter(|stem| !code.contains_key(&(*stem, dtype))).collect();
-        let jobs: Vec<Job> = missing.into_iter().map(|stem| (stem, self.arch, dtype)).collect();
+        let missing: Vec<&'static str> =
+            families().filter(|family| !code.contains_key(&(*family, dtype))).collect();
+        let jobs: Vec<Job> = missing.into_iter().map(|family| (family, self.arch, dtype)).collect();
         let made = build_all(&jobs, self.compiler)?;
         code.extend(
-            jobs.into_iter().zip(made).map(|((stem, ..), made)| ((stem, dtype), Arc::new(made.code))),
+            jobs.into_iter().zip(made).map(|((family, ..), made)| ((family, dtype), Arc::new(made.code))),
         );
         Ok(())
     }
 
-    fn code(&self, stem: &'static str, dtype: DType) -> Result<Arc<Vec<u8>>> {
-        let find = || self.code.lock().unwrap_or_else(PoisonError::into_inner).get(&(stem, dtype)).cloned();
+    fn code(&self, family: &'static str, dtype: DType) -> Result<Arc<Vec<u8>>> {
+        let find = || self.code.lock().unwrap_or_else(PoisonError::into_inner).get(&(family, dtype)).cloned();
         if let Some(code) = find() {
             return Ok(code);
         }
@@ -102,22 +103,22 @@ impl Modules {
         Ok(find().expect("all files were prepared"))
     }
 
-    fn module(&self, stem: &'static str, dtype: DType) -> Result<Module> {
+    fn module(&self, family: &'static str, dtype: DType) -> Result<Module> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(module) = loaded.get(&(stem, dtype)) {
+        if let Some(module) = loaded.get(&(family, dtype)) {
             return Ok(*module);
         }
-        let code = self.code(stem, dtype)?;
+        let code = self.code(family, dtype)?;
         // SAFETY: the image is what NVRTC wrote; PTX ends with a NUL.
         let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
         let module = Module(module.map_err(|e| {
             Error::Device(format!(
-                "the driver does not take {stem}.cu compiled for {}: {}",
+                "the driver does not take {family}.cu compiled for {}: {}",
                 self.arch,
                 described(e)
             ))
         })?);
-        loaded.insert((stem, dtype), module);
+        loaded.insert((family, dtype), module);
         Ok(module)
     }
 
@@ -128,13 +129,13 @@ impl Modules {
         let function = match found {
             Some(function) => function,
             None => {
-                let module = self.module(kernel.stem, dtype)?;
+                let module = self.module(kernel.family, dtype)?;
                 // SAFETY: the module was loaded and is never unloaded.
                 let handle = unsafe { result::module::get_function(module.0, kernel.name.to_owned()) };
                 let handle = handle.map_err(|e| {
-                    let (name, stem) = (kernel.name.to_string_lossy(), kernel.stem);
+                    let (name, family) = (kernel.name.to_string_lossy(), kernel.family);
                     Error::Device(format!(
-                        "{name} is not in {stem}.cu compiled for {}: {}",
+                        "{name} is not in {family}.cu compiled for {}: {}",
                         self.arch,
                         described(e)
                     ))
@@ -160,7 +161,7 @@ impl Modules {
     }
 }
 
-/// A kernel file to be compiled: its stem, for what, and how `real` is stored.
+/// A kernel file to be compiled: its family, for what, and how `real` is stored.
 pub type Job = (&'static str, Arch, DType);
 
 /// Code, the compiler's log, and whether the cache held them.
@@ -184,8 +185,8 @@ pub fn build_all(jobs: &[Job], compiler: Version) -> Result<Vec<Built>> {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(&at) = order.get(at) else { return };
-                    let (stem, arch, dtype) = jobs[at];
-                    let built = build(stem, arch, dtype, compiler);
+                    let (family, arch, dtype) = jobs[at];
+                    let built = build(family, arch, dtype, compiler);
                     made.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(built);
                 }
             });
@@ -195,8 +196,8 @@ pub fn build_all(jobs: &[Job], compiler: Version) -> Result<Vec<Built>> {
     made.into_iter().map(|m| m.expect("every file was built")).collect()
 }
 
-fn build(stem: &str, arch: Arch, dtype: DType, compiler: Version) -> Result<Built> {
-    let program = Program::new(stem, arch, dtype)?;
+fn build(family: &str, arch: Arch, dtype: DType, compiler: Version) -> Result<Built> {
+    let program = Program::new(family, arch, dtype)?;
     let version = compiler.to_string();
     let key = cache::key(program.parts().chain([version.as_str()]));
     let log_key = format!("{key}.log");

@@ -70,14 +70,14 @@ pub fn source(name: &str) -> Result<String> {
     Ok(found.unwrap_or_else(|| panic!("there is no kernel file {name}")).1.to_string())
 }
 
-/// The stems of all kernel files.
-pub fn stems() -> impl Iterator<Item = &'static str> {
+/// The families of all kernel files.
+pub fn families() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().filter_map(|(name, _)| name.strip_suffix(".cu"))
 }
 
 /// Bytes of a kernel file, as a measure of how long it takes to compile.
-pub fn source_length(stem: &str) -> usize {
-    let file = SOURCES.iter().find(|(name, _)| name.strip_suffix(".cu") == Some(stem));
+pub fn source_length(family: &str) -> usize {
+    let file = SOURCES.iter().find(|(name, _)| name.strip_suffix(".cu") == Some(family));
     file.map_or(0, |(_, text)| text.len())
 }
 
@@ -124,9 +124,9 @@ pub struct Program {
 }
 
 impl Program {
-    /// The file `stem`.cu for one architecture and one kind of storage.
-    pub fn new(stem: &str, arch: Arch, dtype: DType) -> Result<Program> {
-        let name = format!("{stem}.cu");
+    /// The file `family`.cu for one architecture and one kind of storage.
+    pub fn new(family: &str, arch: Arch, dtype: DType) -> Result<Program> {
+        let name = format!("{family}.cu");
         let source = source(&name)?;
         Ok(Program { headers: headers(&source)?, name, source, options: options(arch, dtype), arch })
     }
@@ -240,8 +240,8 @@ fn c_string(text: &str) -> CString {
 }
 
 /// Compiles one kernel file, without the cache.
-pub fn compile(stem: &str, arch: Arch, dtype: DType) -> Result<Compiled> {
-    Program::new(stem, arch, dtype)?.compile()
+pub fn compile(family: &str, arch: Arch, dtype: DType) -> Result<Compiled> {
+    Program::new(family, arch, dtype)?.compile()
 }
 
 #[cfg(test)]

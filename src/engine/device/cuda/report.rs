@@ -8,7 +8,7 @@ use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
 use super::launch::k::KERNELS;
 use super::modules::{Built, Job, build_all};
-use super::nvrtc::{Arch, stems, supported};
+use super::nvrtc::{Arch, families, supported};
 use super::probe::{Version, probe};
 use crate::engine::device::DType;
 use crate::error::{Error, Result};
@@ -70,7 +70,7 @@ pub fn device_arch() -> Option<Arch> {
     Some(Arch::of((major * 10 + minor) as u32))
 }
 
-/// Compiles every file of which the stem or a kernel contains `filter`, on all cores, into the cache.
+/// Compiles every file of which the family or a kernel contains `filter`, on all cores, into the cache.
 pub fn compile(archs: &[Arch], storages: &[DType], filter: &str) -> Result<Compilation> {
     let compiler = compiler()?;
     let known = supported();
@@ -84,15 +84,15 @@ pub fn compile(archs: &[Arch], storages: &[DType], filter: &str) -> Result<Compi
             )));
         }
     }
-    let wanted = |stem: &str, kernel: &str| stem.contains(filter) || kernel.contains(filter);
-    let named = |stem: &str| {
-        let mut kernels = KERNELS.iter().filter(|k| k.stem == stem);
-        stem.contains(filter) || kernels.any(|k| k.name.to_string_lossy().contains(filter))
+    let wanted = |family: &str, kernel: &str| family.contains(filter) || kernel.contains(filter);
+    let named = |family: &str| {
+        let mut kernels = KERNELS.iter().filter(|k| k.family == family);
+        family.contains(filter) || kernels.any(|k| k.name.to_string_lossy().contains(filter))
     };
     let mut jobs: Vec<Job> = Vec::new();
     for &arch in archs {
-        for stem in stems().filter(|stem| named(stem)) {
-            jobs.extend(storages.iter().map(|&dtype| (stem, arch, dtype)));
+        for family in families().filter(|family| named(family)) {
+            jobs.extend(storages.iter().map(|&dtype| (family, arch, dtype)));
         }
     }
     let built = build_all(&jobs, compiler)?;
@@ -109,11 +109,11 @@ pub fn compile(archs: &[Arch], storages: &[DType], filter: &str) -> Result<Compi
 
 /// The kernels of one compiled file, by name.
 fn read(job: &Job, built: &Built) -> Result<Vec<Report>> {
-    let (stem, arch, dtype) = job;
+    let (family, arch, dtype) = job;
     let Arch::Machine { capability, .. } = *arch else { return Ok(Vec::new()) };
-    let strange = |what: &str| Error::Kernel(format!("{stem}.cu for {arch}: {what}"));
+    let strange = |what: &str| Error::Kernel(format!("{family}.cu for {arch}: {what}"));
     let logged = Logged::all(&built.log);
-    let declared = KERNELS.iter().filter(|k| k.stem == *stem).map(|k| k.name.to_string_lossy());
+    let declared = KERNELS.iter().filter(|k| k.family == *family).map(|k| k.name.to_string_lossy());
     for name in declared {
         if !logged.iter().any(|l| l.kernel == name) {
             return Err(strange(&format!("the compiler's log does not name {name}")));
@@ -128,7 +128,7 @@ fn read(job: &Job, built: &Built) -> Result<Vec<Report>> {
             .ok_or_else(|| strange(&format!("no code of {}", l.kernel)))?;
         let threads = elf.section(&format!(".nv.info.{}", l.kernel)).and_then(largest_block).unwrap_or(1024);
         reports.push(Report {
-            file: format!("{stem}.cu"),
+            file: format!("{family}.cu"),
             storage: match dtype {
                 DType::F32 => "f32",
                 DType::Bf16 => "bf16",
