@@ -322,7 +322,7 @@ conv_slide_128x128(real* y, float* parts, float* moments, const real* x, const r
     slide<Tile<NATIVE, 128, 128, 64, 32>>(y, parts, moments, x, w, bias, d);
 }
 
-extern "C" __global__ void __launch_bounds__(128, BLOCKS_128)
+extern "C" __global__ void __launch_bounds__(128, 3)
 conv_slide_128x64(real* y, float* parts, float* moments, const real* x, const real* w, const float* bias, SlideDims d) {
     slide<Tile<NATIVE, 128, 64, 64, 32>>(y, parts, moments, x, w, bias, d);
 }
@@ -342,7 +342,7 @@ conv_slide_128x128_tf32(real* y, float* parts, float* moments, const real* x, co
     slide<Tile<TF32, 128, 128, 64, 32>>(y, parts, moments, x, w, bias, d);
 }
 
-extern "C" __global__ void __launch_bounds__(128, 4)
+extern "C" __global__ void __launch_bounds__(128, 3)
 conv_slide_128x64_tf32(real* y, float* parts, float* moments, const real* x, const real* w, const float* bias, SlideDims d) {
     slide<Tile<TF32, 128, 64, 64, 32>>(y, parts, moments, x, w, bias, d);
 }

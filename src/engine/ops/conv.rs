@@ -868,19 +868,19 @@ impl Pass {
         self.taps() * self.cin
     }
 
-    fn plan(&self, g: &Gpu, dtype: DType, may_split: bool) -> (Tile, usize) {
+    fn plan(&self, g: &Gpu, dtype: DType) -> (Tile, usize) {
         let tiles = [Tile::T128x128, Tile::T128x64, Tile::T64x64, Tile::T128x32];
         let slices = self.depth().div_ceil(slice(dtype));
-        plan(g, &tiles, [self.pixels(), self.cout], self.phases(), slices, may_split)
+        plan(g, &tiles, [self.pixels(), self.cout], self.phases(), slices)
     }
 
     /// Room for the sums of y's tiles; none where they are not wanted or come from shares.
     fn moments(&self, y: &Tensor, wanted: bool) -> Tensor {
         match y.device() {
-            Device::Cuda(g) if wanted && self.plan(&g, y.dtype(), true).1 == 1 => {
-                let tile = self.plan(&g, y.dtype(), true).0;
-                y.empty_f32([self.phases() * self.pixels().div_ceil(tile.rows()), 3, self.cout])
-            }
+            Device::Cuda(g) if wanted => match self.plan(&g, y.dtype()) {
+                (tile, 1) => y.empty_f32([self.phases() * self.pixels().div_ceil(tile.rows()), 3, self.cout]),
+                _ => y.empty_f32([0]),
+            },
             _ => y.empty_f32([0]),
         }
     }
@@ -926,7 +926,7 @@ impl Pass {
         if packed {
             self.pack_weights(g, room.out(), w, row);
         }
-        let (tile, splits) = self.plan(g, dtype, true);
+        let (tile, splits) = self.plan(g, dtype);
         let dims = self.dims(row, splits);
         let mut parts = g.scratch(if splits > 1 { splits * n } else { 0 });
         let (to, shares) = if splits > 1 { (Out::NONE, parts.out()) } else { (y, Out::NONE) };
@@ -967,7 +967,7 @@ impl Pass {
         assert!(dy.len().max(x.len()) < 1 << 31, "{} elements are more than a kernel counts", dy.len().max(x.len()));
         let (dtype, depth, phases) = (x.dtype(), self.depth(), self.phases());
         let slices = self.pixels().div_ceil(slice(dtype));
-        let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [self.cout, depth], phases, slices, true);
+        let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [self.cout, depth], phases, slices);
         let direct = splits * phases == 1;
         let mut parts = g.scratch(if direct { 0 } else { splits * phases * self.cout * depth });
         let to = if direct { dw } else { parts.out() };
@@ -1053,6 +1053,8 @@ pub fn cases() -> Vec<Case> {
         conv("1x1, many tiles", [1, 150, 140, 8], [160, 1, 1, 8], Conv::new(1, 0)).large(),
         conv("1x1, many tiles of 64", [1, 160, 150, 16], [64, 1, 1, 16], Conv::new(1, 0)).large(),
         conv("1x1, many tiles of 32", [1, 160, 150, 16], [24, 1, 1, 16], Conv::new(1, 0)).large(),
+        conv("1x1, large tiles", [1, 132, 128, 8], [128, 1, 1, 8], Conv::new(1, 0)).large(),
+        conv("1x1, large weights", [1, 2, 2, 1408], [1536, 1, 1, 1408], Conv::new(1, 0)).large(),
         conv("1x1 stride 2, 64 to 32", [2, 9, 9, 64], [32, 1, 1, 64], Conv::new(2, 0)).large(),
         conv("1x7, 24 to 40", [1, 12, 19, 24], [40, 1, 7, 24], Conv { stride: [1, 1], pad: [0, 3] }).large(),
         Case::new("conv2d", "bias, 16 to 40", |t| vec![conv2d(&t[0], &t[1], Some(&t[2]), Conv::new(1, 1))])

@@ -1,5 +1,7 @@
 //! Products of matrices.
 
+use std::sync::LazyLock;
+
 use super::Case;
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Out, k};
@@ -220,7 +222,7 @@ fn product_biased(g: &Gpu, y: Target, factors: [Factor; 2], bias: In, [m, n, k]:
     let mut kept = Vec::new();
     let a = Operand::new(g, factors[0], a_size, dtype, count, &mut kept);
     let b = Operand::new(g, factors[1], b_size, dtype, count, &mut kept);
-    let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [m, n], count, k.div_ceil(slice(dtype)), true);
+    let (tile, splits) = plan(g, &[Tile::T128x128, Tile::T64x64], [m, n], count, k.div_ceil(slice(dtype)));
     // An f32 product to bf16 goes by way of the sums' buffer.
     let direct = splits == 1 && (dtype == DType::Bf16 || y.data.dtype() == DType::F32);
     let mut parts = g.scratch(if direct { 0 } else { splits * count * m * n });
@@ -375,6 +377,15 @@ impl Tile {
         Grid::new(blocks, threads).shared((4 * 64 * (m + n)).max(4 * m * (n + 8)) + 4 * m)
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Tile::T128x128 => "128x128",
+            Tile::T128x64 => "128x64",
+            Tile::T64x64 => "64x64",
+            Tile::T128x32 => "128x32",
+        }
+    }
+
     /// How much of the device's speed it reaches where there is enough to do, roughly.
     fn efficiency(self) -> f64 {
         match self {
@@ -385,6 +396,9 @@ impl Tile {
         }
     }
 }
+
+/// `ENGINE_TILE=128x64` takes that tile wherever there is a kernel for it: for tests and measurements.
+static FORCED: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("ENGINE_TILE").ok());
 
 /// Elements of K that a block takes at a time: 64 bytes.
 pub(super) fn slice(dtype: DType) -> usize {
@@ -399,12 +413,11 @@ pub(super) fn plan(
     [m, n]: [usize; 2],
     products: usize,
     slices: usize,
-    may_split: bool,
 ) -> (Tile, usize) {
     let processors = g.multiprocessors();
     let cost = |tile: Tile| {
         let blocks = tile.count(m, n) * products;
-        let splits = if may_split { splits(processors, blocks, slices) } else { 1 };
+        let splits = splits(processors, blocks, slices);
         // Filling the ring and writing the sums takes about as long as so many slices.
         let work = (tile.rows() * tile.columns() * (slices.div_ceil(splits) + 6)) as f64 / tile.efficiency();
         let waves = (blocks * splits).div_ceil(processors) as f64;
@@ -414,6 +427,9 @@ pub(super) fn plan(
     };
     // Before sm_80 shared memory is too small for the largest.
     let fitting = tiles.iter().copied().filter(|t| g.arch() >= 80 || *t != Tile::T128x128);
+    if let Some(tile) = fitting.clone().find(|t| FORCED.as_deref() == Some(t.name())) {
+        return (tile, cost(tile).1);
+    }
     let costs = fitting.map(|tile| (cost(tile), tile));
     let best = costs.min_by(|a, b| a.0.0.total_cmp(&b.0.0)).expect("a tile that fits every device");
     (best.1, best.0.1)
@@ -421,7 +437,7 @@ pub(super) fn plan(
 
 /// Shares of the sum over K that fill the device, of at least eight slices each.
 fn splits(processors: usize, blocks: usize, slices: usize) -> usize {
-    let wanted = if blocks >= processors { 1 } else { (2 * processors).div_ceil(blocks) };
+    let wanted = if blocks >= processors { 1 } else { 2 * processors / blocks };
     let share = slices.div_ceil(wanted.min(slices / 8).clamp(1, 256)).max(1);
     slices.div_ceil(share).max(1)
 }
@@ -455,6 +471,7 @@ pub fn cases() -> Vec<Case> {
         matrix("odd and large", [131, 77], 65),
         matrix("one column", [70, 300], 1),
         matrix("long sum", [9, 2048], 24),
+        matrix("large tiles", [1536, 8], 1408),
         layer("several blocks", [2, 90, 64], 160),
         layer("packs to odd", [3, 37, 96], 83),
         layer("odd to packs", [200, 33, 1], 40),
