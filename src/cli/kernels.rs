@@ -258,7 +258,10 @@ impl Line {
         let text = std::fs::read_to_string(path).context("the emulated driver wrote no profile")?;
         let mut sums: BTreeMap<(String, String, u32, String, String), Line> = BTreeMap::new();
         for line in text.lines() {
-            let line: Line = serde_json::from_str(line).context("a line of the emulated driver's profile")?;
+            let mut line: Line =
+                serde_json::from_str(line).context("a line of the emulated driver's profile")?;
+            // NVRTC takes the kernels for files of the working folder.
+            line.file = line.file.rsplit('/').next().unwrap_or_default().to_string();
             let Line { kernel, file, space, kind, .. } = line.clone();
             sums.entry((kernel, file, line.line, space, kind))
                 .and_modify(|sum| {
@@ -328,12 +331,13 @@ mod tests {
         let path = folder.path().join("profile");
         let global = |line: u32, sectors: u64| {
             format!(
-                "{{\"kernel\":\"k\",\"grid\":[1,1,1],\"block\":[32,1,1],\"file\":\"x.cu\",\"line\":{line},\"space\":\"global\",\
+                "{{\"kernel\":\"k\",\"grid\":[1,1,1],\"block\":[32,1,1],\"file\":\"/a/x.cu\",\"line\":{line},\"space\":\"global\",\
                  \"kind\":\"load\",\"requests\":1,\"bytes_per_request\":128.00,\"sectors\":{sectors},\"ideal_sectors\":4}}\n"
             )
         };
         std::fs::write(&path, [global(3, 4), global(7, 32), global(3, 6)].concat()).unwrap();
         let lines = Line::read(&path).unwrap();
+        assert!(lines.iter().all(|l| l.file == "x.cu"));
         assert_eq!(
             lines.iter().map(|l| (l.line, l.waste(), l.requests)).collect::<Vec<_>>(),
             [(7, 28, 1), (3, 2, 2)]

@@ -15,11 +15,14 @@ use crate::error::{Error, Result};
 /// Dynamic shared memory that a kernel may have without being asked for more.
 const PLAIN_SHARED: usize = 48 << 10;
 
+/// Machine code or PTX by file and storage.
+type Code = HashMap<(&'static str, DType), Arc<Vec<u8>>>;
+
 pub struct Modules {
     arch: Arch,
     compiler: Version,
     /// Code of every file, as soon as it was compiled or read from the cache.
-    code: Mutex<HashMap<(&'static str, DType), Arc<Vec<u8>>>>,
+    code: Mutex<Code>,
     loaded: Mutex<HashMap<(&'static str, DType), Module>>,
     functions: RwLock<HashMap<(usize, DType), Arc<Function>>>,
 }

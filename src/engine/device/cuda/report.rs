@@ -282,19 +282,20 @@ impl<'a> Elf<'a> {
         Some(elf)
     }
 
-    /// The field at an offset of a section's header, which is 64 bytes long.
-    fn field(&self, section: usize, offset: usize) -> Option<usize> {
-        number::<8>(self.file, self.headers + 64 * section + offset).map(|n| n as usize)
+    /// The N bytes at an offset of a section's header, which is 64 bytes long.
+    fn field<const N: usize>(&self, section: usize, offset: usize) -> Option<usize> {
+        let header = self.file.get(self.headers..)?.get(64 * section..)?;
+        number::<N>(header, offset).map(|n| n as usize)
     }
 
     fn contents(&self, section: usize) -> Option<&'a [u8]> {
-        let (from, len) = (self.field(section, 0x18)?, self.field(section, 0x20)?);
+        let (from, len) = (self.field::<8>(section, 0x18)?, self.field::<8>(section, 0x20)?);
         self.file.get(from..from.checked_add(len)?)
     }
 
     fn section(&self, name: &str) -> Option<&'a [u8]> {
         let named = |section: &usize| {
-            let at = number::<4>(self.file, self.headers + 64 * section).map_or(usize::MAX, |n| n as usize);
+            let at = self.field::<4>(*section, 0).unwrap_or(usize::MAX);
             let rest = self.names.get(at..).unwrap_or_default();
             rest.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
         };
