@@ -1,10 +1,10 @@
 // Attention of pixels to words (Xu et al., "AttnGAN", CVPR 2018, section 3.1) and to the whole caption (Qiao et al.,
-// "MirrorGAN", CVPR 2019, equation 4). Both take the softmax over the T keys of an image of <pixel, key>: for words the
-// keys are the projected words, for the caption w·diag(s), a key a channel.
+// "MirrorGAN", CVPR 2019, equation 4). Both take the softmax over the T keys of an image of <pixel, key>: the keys are
+// the projected words, or for the caption w·diag(s), a key a channel.
 #include "prelude.cuh"
 
-// The sizes of an attention: `lanes` threads share a pixel, CHANNELS channels each and so often `rounds` times; the keys
-// are brought to shared memory `together` at a time.
+// The sizes of an attention: `lanes` threads share a pixel, CHANNELS channels each, `rounds` times; the keys are brought
+// to shared memory `together` at a time.
 struct AttentionDims {
     int pixels, channels, keys, lanes, rounds, together;
 };
@@ -108,7 +108,9 @@ struct Attention {
     // weights[t][pixel] = <x_pixel, key_t> of the tile that begins at row x, of which `rows` are in the image. Where not
     // all keys fit, and in any case at first, they are staged.
     template <class T>
-    __device__ void score(const real* __restrict__ x, int rows, const float* __restrict__ from, int keys_used, const T* scale, bool staged) const {
+    __device__ void score(
+        const real* __restrict__ x, int rows, const float* __restrict__ from, int keys_used, const T* scale, bool staged
+    ) const {
         for (int first = 0; first < keys_used; first += d.together) {
             int n = min(d.together, keys_used - first);
             if (!staged || keys_used > d.together) {
@@ -162,7 +164,9 @@ struct Attention {
 
     // y_pixel = Σ_t weights[t][pixel] key_t.
     template <class T>
-    __device__ void mix(real* __restrict__ y, int rows, const float* __restrict__ from, int keys_used, const T* scale) const {
+    __device__ void mix(
+        real* __restrict__ y, int rows, const float* __restrict__ from, int keys_used, const T* scale
+    ) const {
         for (int round = 0; round < d.rounds; round++) {
             float sum[PIXELS][CHANNELS] = {};
             for (int first = 0; first < keys_used; first += d.together) {
@@ -358,7 +362,8 @@ __device__ __forceinline__ void load4(float (&x)[4], const bf16* p) {
 // lanes of a quarter neighbour each other in x.
 template <int W, class A, class X>
 __device__ __forceinline__ void add_outer(
-    float (&sum)[W][4], const A* __restrict__ a, const X* __restrict__ x, int first, int last, int t, int c, const PixelSums& d
+    float (&sum)[W][4], const A* __restrict__ a, const X* __restrict__ x, int first, int last, int t, int c,
+    const PixelSums& d
 ) {
     bool packs = d.channels % 4 == 0;
 #pragma unroll 4
@@ -416,7 +421,7 @@ extern "C" __global__ void __launch_bounds__(128) word_attention_bwd_e(
     });
 }
 
-// partial [B,blocks,C,C] = Σ over a block's pixels of dlogits_n ⊗ h_n, both [B,P,C]; a block has 32 rows and 32 columns.
+// partial [B,blocks,C,C] = Σ over a block's pixels of dlogits_n ⊗ h_n, both [B,P,C]; a block has 32 rows and columns.
 extern "C" __global__ void __launch_bounds__(128) sentence_attention_bwd_m(
     float* __restrict__ partial, const float* __restrict__ dlogits, const real* __restrict__ h, PixelSums d
 ) {
@@ -437,7 +442,7 @@ extern "C" __global__ void __launch_bounds__(256) attention_sum(
     }
 }
 
-// With m_b = Σ_n dlogits_n ⊗ h_n of image b [B,C,C], and `direct` [B,C] the gradient of s that does not pass the softmax:
+// With m_b = Σ_n dlogits_n ⊗ h_n of image b [B,C,C], and `direct` [B,C] what of s's gradient does not pass the softmax:
 // ds_bj = direct_bj + Σ_i w_ij m_bij;  dw_ij = Σ_b m_bij s_bj. ds, s [B,C], dw, w [C,C]; a thread an output.
 extern "C" __global__ void __launch_bounds__(256) sentence_attention_bwd_w(
     real* __restrict__ ds, float* __restrict__ dw, const float* __restrict__ m, const float* __restrict__ direct,

@@ -35,7 +35,9 @@ __device__ __forceinline__ float over_warps(float x, float* shared) {
 
 // s [I,N,M] comes as <region_n, word_m> and leaves as the softmax over each sentence's own words;
 // alpha [I,N,M] = softmax_n(gamma1 · s) down each word's column. Both zero beyond a length. alpha may be s.
-extern "C" __global__ void __launch_bounds__(256) word_scores_weights(float* alpha, float* s, const int* lengths, PairDims d) {
+extern "C" __global__ void __launch_bounds__(256) word_scores_weights(
+    float* alpha, float* s, const int* lengths, PairDims d
+) {
     __shared__ float shared[THREADS];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, length = lengths[blockIdx.x];
     int at = pair_at(d), columns = d.sentences * d.words;
@@ -70,14 +72,18 @@ extern "C" __global__ void __launch_bounds__(256) word_scores_weights(float* alp
             }
         float scale = 1.0f / over_warps<Sum>(sum, shared);
         if (t < d.words)
-            for (int n = warp; n < d.regions; n += WARPS) alpha[n * columns + t] = own ? alpha[n * columns + t] * scale : 0.0f;
+            for (int n = warp; n < d.regions; n += WARPS)
+                alpha[n * columns + t] = own ? alpha[n * columns + t] * scale : 0.0f;
     }
 }
 
 // y [B,T,N] = alpha [N,B,T] turned, as it is stored.
-extern "C" __global__ void __launch_bounds__(256) region_weights(real* __restrict__ y, const float* __restrict__ alpha, PairDims d) {
+extern "C" __global__ void __launch_bounds__(256) region_weights(
+    real* __restrict__ y, const float* __restrict__ alpha, PairDims d
+) {
     int columns = d.sentences * d.words, size = columns * d.regions;
-    for (int i = thread_index(); i < size; i += thread_count()) set(y[i], alpha[i % d.regions * columns + i / d.regions]);
+    for (int i = thread_index(); i < size; i += thread_count())
+        set(y[i], alpha[i % d.regions * columns + i / d.regions]);
 }
 
 // <a, b>, |a|² and |b|² over a warp.
@@ -97,7 +103,8 @@ __device__ __forceinline__ void products_of(float (&p)[3], const A* __restrict__
 // cosines [T] of a pair's words with their contexts, norms [2][T] clamped from below; returns
 // ln Σ_t exp(gamma2 · cosine_t). All in shared memory.
 __device__ __forceinline__ float score_of(
-    float* cosines, float* norms, const float* __restrict__ context, const real* __restrict__ words, int length, const PairDims& d
+    float* cosines, float* norms, const float* __restrict__ context, const real* __restrict__ words, int length,
+    const PairDims& d
 ) {
     int lane = threadIdx.x % 32;
     for (int t = threadIdx.x / 32; t < length; t += WARPS) {
@@ -125,7 +132,8 @@ extern "C" __global__ void __launch_bounds__(256) word_scores_fwd(
 ) {
     extern __shared__ float cosines[];
     int pair = blockIdx.y * d.sentences + blockIdx.x, size = d.words * d.dim;
-    float score = score_of(cosines, cosines + d.words, context + pair * size, words + blockIdx.x * size, lengths[blockIdx.x], d);
+    int length = lengths[blockIdx.x];
+    float score = score_of(cosines, cosines + d.words, context + pair * size, words + blockIdx.x * size, length, d);
     if (threadIdx.x == 0) scores[pair] = score;
 }
 
@@ -154,12 +162,16 @@ extern "C" __global__ void __launch_bounds__(256) word_scores_bwd_context(
         }
         for (int i = t * d.dim + threadIdx.x % 32; i < (t + 1) * d.dim; i += 32)
             dcontext[i] = t < length ? across * to_float(words[i]) - along[1] * context[i] : 0.0f;
-        if (threadIdx.x % 32 < 2) slopes[(pair * d.words + t) * 2 + threadIdx.x % 32] = threadIdx.x % 32 == 0 ? across : along[0];
+        if (threadIdx.x % 32 == 0) {
+            float* slope = slopes + (pair * d.words + t) * 2;
+            slope[0] = across, slope[1] = along[0];
+        }
     }
 }
 
 // dsim [I,N,M] comes as <region_n, dcontext_m> and leaves as the gradient of <region_n, word_m>, zero beyond a length:
-// d = gamma1 · alpha · (d - Σ_n alpha d), then d = s · (d - Σ_t s d) over each sentence's words. T numbers of shared memory.
+// d = gamma1 · alpha · (d - Σ_n alpha d), then d = s · (d - Σ_t s d) over each sentence's words. T numbers of shared
+// memory.
 extern "C" __global__ void __launch_bounds__(256) word_scores_bwd_weights(
     float* __restrict__ dsim, const float* __restrict__ alpha, const float* __restrict__ s,
     const int* __restrict__ lengths, PairDims d
@@ -189,7 +201,8 @@ extern "C" __global__ void __launch_bounds__(256) word_scores_bwd_weights(
             mean += value * s[row + t];
         }
         mean = warp_reduce<Sum>(mean);
-        for (int t = lane; t < d.words; t += 32) dsim[row + t] = t < length ? s[row + t] * (dsim[row + t] - mean) : 0.0f;
+        for (int t = lane; t < d.words; t += 32)
+            dsim[row + t] = t < length ? s[row + t] * (dsim[row + t] - mean) : 0.0f;
     }
 }
 
@@ -260,9 +273,14 @@ extern "C" __global__ void __launch_bounds__(256) cosine_scores_bwd(
 ) {
     int i = blockIdx.x, j = i - images;
     if (i < images)
-        cosine_row(dcode + i * dim, code + i * dim, sentence, scores + i * sentences, dy + i * sentences, 1, norms[i], norms + images, sentences, dim);
+        cosine_row(
+            dcode + i * dim, code + i * dim, sentence, scores + i * sentences, dy + i * sentences, 1, norms[i],
+            norms + images, sentences, dim
+        );
     else
-        cosine_row(dsentence + j * dim, sentence + j * dim, code, scores + j, dy + j, sentences, norms[i], norms, images, dim);
+        cosine_row(
+            dsentence + j * dim, sentence + j * dim, code, scores + j, dy + j, sentences, norms[i], norms, images, dim
+        );
 }
 
 // ---------------------------------------------------------------- the loss
@@ -321,7 +339,8 @@ extern "C" __global__ void __launch_bounds__(256) matching_loss_bwd(
     for (int at = thread_index(); at < batch * batch; at += thread_count()) {
         int i = at / batch, j = at % batch;
         float target = i == j ? 1.0f : 0.0f;
-        float rows = drows ? *drows * (p[at] - target) : 0.0f, columns = dcolumns ? *dcolumns * (q[j * batch + i] - target) : 0.0f;
+        float rows = drows ? *drows * (p[at] - target) : 0.0f;
+        float columns = dcolumns ? *dcolumns * (q[j * batch + i] - target) : 0.0f;
         ds[at] = gamma3 / (float)batch * (rows + columns);
     }
 }

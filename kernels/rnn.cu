@@ -29,9 +29,17 @@ __device__ __forceinline__ void load_columns(float (&w)[V], const float* p) {
     }
 }
 
+template <int V>
+__device__ __forceinline__ void store_columns(float* p, const float (&x)[V]) {
+    if (V == 4) *reinterpret_cast<float4*>(p) = make_float4(x[0], x[V > 1 ? 1 : 0], x[V > 2 ? 2 : 0], x[V > 3 ? 3 : 0]);
+    else *p = x[0];
+}
+
 // part[slice][R][cols] = Σ over the slice's rows k of w[k][c] v[k][R]: neighbours read neighbouring columns, V each.
 template <int R, int V>
-__device__ __forceinline__ void products(float* part, const float* __restrict__ w, const float* v, int rows, int cols) {
+__device__ __forceinline__ void products(
+    float* part, const float* __restrict__ w, const float* v, int rows, int cols
+) {
     int groups = cols / V, slices = slices_of(groups, rows);
     for (int i = threadIdx.x; i < groups * slices; i += THREADS) {
         int c = i % groups * V, slice = i / groups;
@@ -41,23 +49,26 @@ __device__ __forceinline__ void products(float* part, const float* __restrict__ 
         for (int k = slice; k < rows; k += slices, at += slices * cols) {
             float x[V];
             load_columns<V>(x, at);
+            float state[R];
+            load_columns<R>(state, v + k * R);
 #pragma unroll
             for (int r = 0; r < R; r++) {
-                float value = v[k * R + r];
+                float value = state[r];
 #pragma unroll
                 for (int j = 0; j < V; j++) sum[r][j] += x[j] * value;
             }
         }
 #pragma unroll
         for (int r = 0; r < R; r++)
-#pragma unroll
-            for (int j = 0; j < V; j++) part[(slice * R + r) * cols + c + j] = sum[r][j];
+            store_columns<V>(part + (slice * R + r) * cols + c, sum[r]);
     }
 }
 
 // G columns of what `products` left, `apart` from each other; the slices in their order.
 template <int R, int G>
-__device__ __forceinline__ void totals(float (&sum)[G], const float* part, int slices, int cols, int r, int c, int apart) {
+__device__ __forceinline__ void totals(
+    float (&sum)[G], const float* part, int slices, int cols, int r, int c, int apart
+) {
 #pragma unroll
     for (int g = 0; g < G; g++) sum[g] = 0.0f;
 #pragma unroll 1
@@ -94,7 +105,9 @@ __device__ __forceinline__ int longest_of(const RnnDims& d, const int* lengths) 
 
 // What W_ih x gives the G gates of the i-th unit of the block's rows, where the step is one of its row's.
 template <int R, int G>
-__device__ __forceinline__ void input_of(float (&a)[G], const float* gates, const RnnDims& d, const int* lengths, int step, int i) {
+__device__ __forceinline__ void input_of(
+    float (&a)[G], const float* gates, const RnnDims& d, const int* lengths, int step, int i
+) {
     int n = d.hidden;
     Row row = row_of(d, lengths, i / n);
     if (step >= row.length) return;
@@ -136,7 +149,7 @@ template <int R>
 __device__ __forceinline__ void lstm_walk(const LstmForward& p, const RnnDims& d) {
     extern __shared__ float4 room[];
     int n = d.hidden, longest = longest_of<R>(d, p.lengths);
-    float *h = reinterpret_cast<float*>(room), *c = h + R * n, *part = c + R * n;
+    float *part = reinterpret_cast<float*>(room), *h = part + slices_of(d.ld / 4, n) * R * d.ld, *c = h + R * n;
     for (int i = threadIdx.x; i < R * n; i += THREADS) {
         int r = i / n, j = i % n, b = blockIdx.x * R + r;
         bool real_row = b < d.batch;
@@ -173,7 +186,7 @@ __device__ __forceinline__ void lstm_walk(const LstmForward& p, const RnnDims& d
 
 // i, f, o = σ(·), g = tanh(·) of W_ih x + b_ih + W_hh h + b_hh;  c' = f·c + i·g;  h' = o·tanh(c').
 // gates [B,T,4H] comes as W_ih x and leaves as i, f, g, o; y and cells [B,T,H]; w = W_hhᵀ [H,ld]; states [B,H].
-extern "C" __global__ void __launch_bounds__(512) lstm_fwd(
+extern "C" __global__ void __launch_bounds__(512, 1) lstm_fwd(
     real* y, real* h_last, real* c_last, float* gates, float* cells, const float* w, const float* b_ih,
     const float* b_hh, const real* h0, const real* c0, const int* lengths, RnnDims d
 ) {
@@ -197,7 +210,9 @@ struct LstmSaved {
     float i, f, g, o, cell, before, dy;
 };
 
-__device__ __forceinline__ LstmSaved lstm_saved(const LstmBackward& p, const RnnDims& d, const Row& row, int step, int b, int j) {
+__device__ __forceinline__ LstmSaved lstm_saved(
+    const LstmBackward& p, const RnnDims& d, const Row& row, int step, int b, int j
+) {
     int n = d.hidden, at = row.place(step);
     const float* gates = p.gates + at * 4 * n + j;
     float before = step > 0 ? p.cells[row.place(step - 1) * n + j] : or_zero(p.c0, b * n + j);
@@ -232,12 +247,14 @@ template <int R, int V>
 __device__ __forceinline__ void lstm_walk_back(const LstmBackward& p, const RnnDims& d) {
     extern __shared__ float4 room[];
     int n = d.hidden, longest = longest_of<R>(d, p.lengths);
-    float *delta = reinterpret_cast<float*>(room), *dc = delta + 4 * R * n, *part = dc + R * n;
+    float* part = reinterpret_cast<float*>(room);
+    float *delta = part + slices_of(n / V, 4 * n) * R * n, *dc = delta + 4 * R * n;
     for (int i = threadIdx.x; i < 4 * R * n; i += THREADS) delta[i] = 0.0f;
     for (int r = 0; r < R; r++) {
         Row row = row_of(d, p.lengths, r);
         if (blockIdx.x * R + r >= d.batch) break;
-        for (int i = row.length * 4 * n + threadIdx.x; i < d.steps * 4 * n; i += THREADS) p.sums[row.first * 4 * n + i] = 0.0f;
+        for (int i = row.length * 4 * n + threadIdx.x; i < d.steps * 4 * n; i += THREADS)
+            p.sums[row.first * 4 * n + i] = 0.0f;
     }
     __syncthreads();
     LstmSaved ahead = {};
@@ -318,7 +335,7 @@ template <int R>
 __device__ __forceinline__ void gru_walk(const GruForward& p, const RnnDims& d) {
     extern __shared__ float4 room[];
     int n = d.hidden, longest = longest_of<R>(d, p.lengths);
-    float *h = reinterpret_cast<float*>(room), *part = h + R * n;
+    float *part = reinterpret_cast<float*>(room), *h = part + slices_of(d.ld / 4, n) * R * d.ld;
     for (int i = threadIdx.x; i < R * n; i += THREADS) {
         int r = i / n, j = i % n, b = blockIdx.x * R + r;
         h[j * R + r] = b < d.batch ? or_zero(p.h0, b * n + j) : 0.0f;
@@ -373,7 +390,9 @@ struct GruSaved {
     float r, z, n, q, before, dy;
 };
 
-__device__ __forceinline__ GruSaved gru_saved(const GruBackward& p, const RnnDims& d, const Row& row, int step, int b, int j) {
+__device__ __forceinline__ GruSaved gru_saved(
+    const GruBackward& p, const RnnDims& d, const Row& row, int step, int b, int j
+) {
     int n = d.hidden, at = row.place(step);
     const float* gates = p.gates + at * 4 * n + j;
     float before = step > 0 ? to_float(p.y[row.place(step - 1) * n + j]) : or_zero(p.h0, b * n + j);
@@ -408,7 +427,8 @@ template <int R, int V>
 __device__ __forceinline__ void gru_walk_back(const GruBackward& p, const RnnDims& d) {
     extern __shared__ float4 room[];
     int n = d.hidden, longest = longest_of<R>(d, p.lengths);
-    float *delta = reinterpret_cast<float*>(room), *around = delta + 3 * R * n, *part = around + R * n;
+    float* part = reinterpret_cast<float*>(room);
+    float *delta = part + slices_of(n / V, 3 * n) * R * n, *around = delta + 3 * R * n;
     for (int i = threadIdx.x; i < 3 * R * n; i += THREADS) delta[i] = 0.0f;
     for (int r = 0; r < R; r++) {
         Row row = row_of(d, p.lengths, r);

@@ -90,14 +90,14 @@ fn a_device_that_is_not_there() {
     says(&text, &["CUDA_ERROR_NO_DEVICE"]);
 }
 
-/// Kernel sources with one text in place of another.
-fn kernels_with(from: &str, to: &str, file: &str) -> tempfile::TempDir {
+/// Kernel sources with `added` after the first `mark` of a file.
+fn kernels_with(file: &str, mark: &str, added: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")).unwrap().flatten() {
         let mut text = std::fs::read_to_string(entry.path()).unwrap();
         if entry.file_name() == file {
-            assert!(text.contains(from), "{file} does not hold '{from}'");
-            text = text.replacen(from, to, 1);
+            let at = text.find(mark).unwrap_or_else(|| panic!("{file} does not hold '{mark}'")) + mark.len();
+            text.insert_str(at, added);
         }
         std::fs::write(folder.path().join(entry.file_name()), text).unwrap();
     }
@@ -107,8 +107,7 @@ fn kernels_with(from: &str, to: &str, file: &str) -> tempfile::TempDir {
 #[test]
 fn a_kernel_that_does_not_compile_is_shown_with_file_and_line() {
     let Some(driver) = Emulated::new(true) else { return };
-    let kernels =
-        kernels_with("#include \"prelude.cuh\"", "#include \"prelude.cuh\"\nnonsense here;", "pointwise.cu");
+    let kernels = kernels_with("pointwise.cu", "#include \"prelude.cuh\"", "\nnonsense here;");
     let text = refused(&driver, "cuda:0", &[("ENGINE_KERNELS", kernels.path().to_str().unwrap())]);
     says(&text, &["NVRTC does not compile kernels/pointwise.cu", "pointwise.cu(", "nonsense"]);
 }
@@ -211,12 +210,8 @@ fn memory_that_runs_out_in_a_step_leaves_the_run_intact() {
 #[test]
 fn a_kernel_that_fails_ends_the_run_and_names_itself() {
     let Some(driver) = Emulated::new(true) else { return };
-    let kernels = kernels_with("sum[n] += x[n]", "sum[n] += x[n]", "pointwise.cu");
-    let path = kernels.path().join("pointwise.cu");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let at = text.find("accumulate(").unwrap();
-    let open = at + text[at..].find('{').unwrap() + 1;
-    std::fs::write(&path, format!("{} sum += 1 << 28;{}", &text[..open], &text[open..])).unwrap();
+    let mark = "accumulate(real* __restrict__ sum, const real* __restrict__ x, int n) {";
+    let kernels = kernels_with("pointwise.cu", mark, " sum += 1 << 28;");
     let folder = tempfile::tempdir().unwrap();
     let environment = [
         ("ENGINE_KERNELS", kernels.path().to_str().unwrap()),

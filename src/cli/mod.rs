@@ -5,6 +5,7 @@ mod caption;
 mod data;
 mod infer;
 mod info;
+mod kernels;
 mod progress;
 mod train;
 
@@ -40,6 +41,8 @@ enum Command {
     Caption(caption::Args),
     /// Say what this binary is and what it runs on
     Info(info::Args),
+    /// Say what the compiler made of the CUDA kernels; compile them before they are needed
+    Kernels(kernels::Args),
     /// Time operators and the networks' layers on this machine
     Bench(bench::Args),
     /// Make or check a data set
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Infer(args) => infer::run(args),
         Command::Caption(args) => caption::run(args),
         Command::Info(args) => info::run(args),
+        Command::Kernels(args) => kernels::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Data(command) => data::run(command),
     });

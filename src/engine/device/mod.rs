@@ -3,6 +3,7 @@
 pub mod cpu;
 pub mod cuda;
 mod gemm;
+mod nvtx;
 pub mod range;
 pub mod simd;
 

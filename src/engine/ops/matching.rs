@@ -492,7 +492,9 @@ pub fn cosine_scores(code: &Tensor, sentence: &Tensor) -> Tensor {
             |outs, ins| cosine_scores_bwd(outs, ins, d),
             |g, [dc, ds], [code, sentence, scores, norms, dy]| {
                 let ([images, sentences, dim], grid) = (sizes, Grid::new([i + j, 1, 1], 256));
-                k::cosine_scores_bwd(g, grid, dc, ds, code, sentence, scores, norms, dy, images, sentences, dim);
+                k::cosine_scores_bwd(
+                    g, grid, dc, ds, code, sentence, scores, norms, dy, images, sentences, dim,
+                );
             },
         );
         [wc.then_some(dc), ws.then_some(ds)]

@@ -8,6 +8,7 @@ mod memory;
 mod modules;
 mod nvrtc;
 mod probe;
+pub mod report;
 mod timer;
 
 use std::ffi::c_int;

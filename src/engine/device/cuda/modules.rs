@@ -8,7 +8,7 @@ use cudarc::driver::sys::CUfunction_attribute as Attribute;
 use cudarc::driver::{result, sys};
 
 use super::launch::Kernel;
-use super::nvrtc::{Arch, Program, stems, supported};
+use super::nvrtc::{Arch, Compiled, Program, source_length, stems, supported};
 use super::{DType, Version, cache, described};
 use crate::error::{Error, Result};
 
@@ -85,8 +85,11 @@ impl Modules {
     pub fn prepare(&self, dtype: DType) -> Result<()> {
         let mut code = self.code.lock().unwrap_or_else(PoisonError::into_inner);
         let missing: Vec<&'static str> = stems().filter(|stem| !code.contains_key(&(*stem, dtype))).collect();
-        let made = build_all(&missing, self.arch, dtype, self.compiler)?;
-        code.extend(missing.into_iter().zip(made).map(|(stem, made)| ((stem, dtype), Arc::new(made))));
+        let jobs: Vec<Job> = missing.into_iter().map(|stem| (stem, self.arch, dtype)).collect();
+        let made = build_all(&jobs, self.compiler)?;
+        code.extend(
+            jobs.into_iter().zip(made).map(|((stem, ..), made)| ((stem, dtype), Arc::new(made.code))),
+        );
         Ok(())
     }
 
@@ -157,22 +160,31 @@ impl Modules {
     }
 }
 
-/// The code of these files, from the cache or compiled, in parallel.
-pub fn build_all(
-    stems: &[&'static str],
-    arch: Arch,
-    dtype: DType,
-    compiler: Version,
-) -> Result<Vec<Vec<u8>>> {
+/// A kernel file to be compiled: its stem, for what, and how `real` is stored.
+pub type Job = (&'static str, Arch, DType);
+
+/// Code, the compiler's log, and whether the cache held them.
+pub struct Built {
+    pub code: Vec<u8>,
+    pub log: String,
+    pub cached: bool,
+}
+
+/// The code of these files in their order, from the cache or compiled, in parallel.
+pub fn build_all(jobs: &[Job], compiler: Version) -> Result<Vec<Built>> {
+    // The longest files first, so that no core is left with one when the others are done.
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(source_length(jobs[at].0)));
     let next = AtomicUsize::new(0);
-    let made: Mutex<Vec<Option<Result<Vec<u8>>>>> = Mutex::new(stems.iter().map(|_| None).collect());
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(stems.len());
+    let made: Mutex<Vec<Option<Result<Built>>>> = Mutex::new(jobs.iter().map(|_| None).collect());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
     std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(stem) = stems.get(at) else { return };
+                    let Some(&at) = order.get(at) else { return };
+                    let (stem, arch, dtype) = jobs[at];
                     let built = build(stem, arch, dtype, compiler);
                     made.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some(built);
                 }
@@ -183,17 +195,20 @@ pub fn build_all(
     made.into_iter().map(|m| m.expect("every file was built")).collect()
 }
 
-fn build(stem: &str, arch: Arch, dtype: DType, compiler: Version) -> Result<Vec<u8>> {
+fn build(stem: &str, arch: Arch, dtype: DType, compiler: Version) -> Result<Built> {
     let program = Program::new(stem, arch, dtype)?;
     let version = compiler.to_string();
     let key = cache::key(program.parts().chain([version.as_str()]));
+    let log_key = format!("{key}.log");
     let folder = cache::folder();
-    if let Some(code) = folder.as_deref().and_then(|f| cache::load(f, &key)) {
-        return Ok(code);
+    let load = |key: &str| folder.as_deref().and_then(|f| cache::load(f, key));
+    if let (Some(code), Some(log)) = (load(&key), load(&log_key)) {
+        return Ok(Built { code, log: String::from_utf8_lossy(&log).into_owned(), cached: true });
     }
-    let code = program.compile()?.code;
+    let Compiled { code, log } = program.compile()?;
     if let Some(folder) = folder {
+        cache::store(&folder, &log_key, log.as_bytes());
         cache::store(&folder, &key, &code);
     }
-    Ok(code)
+    Ok(Built { code, log, cached: false })
 }

@@ -75,6 +75,12 @@ pub fn stems() -> impl Iterator<Item = &'static str> {
     SOURCES.iter().filter_map(|(name, _)| name.strip_suffix(".cu"))
 }
 
+/// Bytes of a kernel file, as a measure of how long it takes to compile.
+pub fn source_length(stem: &str) -> usize {
+    let file = SOURCES.iter().find(|(name, _)| name.strip_suffix(".cu") == Some(stem));
+    file.map_or(0, |(_, text)| text.len())
+}
+
 /// Every option that matters to the result.
 pub fn options(arch: Arch, dtype: DType) -> Vec<String> {
     let mut options = vec![
@@ -90,6 +96,24 @@ pub fn options(arch: Arch, dtype: DType) -> Vec<String> {
     options
 }
 
+/// Name and text of the headers that a text includes, and of those that they include: another's change costs nothing.
+fn headers(text: &str) -> Result<Vec<(String, String)>> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut open = vec![text.to_string()];
+    while let Some(text) = open.pop() {
+        for line in text.lines().filter_map(|l| l.trim_start().strip_prefix("#include")) {
+            let Some(name) = line.split('"').nth(1) else { continue };
+            if found.iter().all(|(other, _)| other != name) {
+                let text = source(name)?;
+                open.push(text.clone());
+                found.push((name.to_string(), text));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// All that goes into a compilation, and so into the key of its cached result.
 pub struct Program {
     name: String,
@@ -102,14 +126,9 @@ pub struct Program {
 impl Program {
     /// The file `stem`.cu for one architecture and one kind of storage.
     pub fn new(stem: &str, arch: Arch, dtype: DType) -> Result<Program> {
-        let headers = SOURCES.iter().map(|(name, _)| *name).filter(|name| name.ends_with(".cuh"));
-        Ok(Program {
-            name: format!("{stem}.cu"),
-            source: source(&format!("{stem}.cu"))?,
-            headers: headers.map(|name| Ok((name.to_string(), source(name)?))).collect::<Result<_>>()?,
-            options: options(arch, dtype),
-            arch,
-        })
+        let name = format!("{stem}.cu");
+        let source = source(&name)?;
+        Ok(Program { headers: headers(&source)?, name, source, options: options(arch, dtype), arch })
     }
 
     /// What the result depends on, as text.
