@@ -15,7 +15,7 @@ use crate::engine::ops::matmul::linear;
 use crate::engine::tensor::{no_grad, set_precision};
 use crate::error::{Error, caught};
 use subjects::{Batch, Pass, Subject};
-use trial::{Flush, Trial, median, random};
+use trial::{Flush, Trial, least, median, random};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -261,7 +261,7 @@ fn ceilings(device: &Device, plan: &Plan, precision: Precision) -> (Ceilings, Op
         Device::Cuda(gpu) => gpu.time(product),
     };
     (0..plan.warm_up.clamp(1, 3)).for_each(|_| product());
-    let seconds = median((0..plan.rounds).map(|_| seconds()).collect());
+    let seconds = least((0..plan.rounds).map(|_| seconds()));
     (Ceilings { copy, product: 2.0 * (n as f64).powi(3) / seconds }, flush)
 }
 
@@ -277,7 +277,7 @@ fn copy_on_the_cpu(plan: &Plan) -> f64 {
         start.elapsed().as_secs_f64()
     };
     copy();
-    2.0 * plan.copy as f64 / median((0..plan.rounds).map(|_| copy()).collect())
+    2.0 * plan.copy as f64 / least((0..plan.rounds).map(|_| copy()))
 }
 
 /// The median of several rounds of several runs.

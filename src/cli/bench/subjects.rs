@@ -65,9 +65,13 @@ impl Batch {
 
 /// Everything that can be timed; an optimiser's step over so many parameters.
 pub fn subjects(batch: Batch, parameters: usize) -> Vec<Subject> {
-    let mut subjects: Vec<Subject> =
-        SHAPES.lines().filter(|l| !l.starts_with('#')).skip(1).map(|line| row(line, batch)).collect();
+    let lines = SHAPES.lines().filter(|l| !l.starts_with('#')).skip(1);
+    // The networks that learn come first, the frozen ones after all that belongs to a step.
+    let frozen = |line: &&str| line.contains(",inception,") || line.contains(",resnet,");
+    let (frozen, learning): (Vec<&str>, Vec<&str>) = lines.partition(frozen);
+    let mut subjects: Vec<Subject> = learning.into_iter().map(|line| row(line, batch)).collect();
     subjects.extend(others(batch.of(20), parameters));
+    subjects.extend(frozen.into_iter().map(|line| row(line, batch)));
     for (family, cases) in families() {
         subjects.extend(cases.into_iter().map(|case| own(family, case)));
     }

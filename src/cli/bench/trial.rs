@@ -138,7 +138,7 @@ pub struct Flush {
     from: Buffer,
     to: std::cell::RefCell<Buffer>,
     bytes: usize,
-    /// Seconds of one copy.
+    /// Seconds of one copy, at best.
     pub seconds: f64,
 }
 
@@ -148,7 +148,7 @@ impl Flush {
         gpu.fill(from.out(), 1.0);
         let mut flush = Flush { gpu: gpu.clone(), from, to: to.into(), bytes, seconds: 0.0 };
         flush.copy();
-        flush.seconds = median((0..rounds).map(|_| gpu.time(|| flush.copy())).collect());
+        flush.seconds = least((0..rounds).map(|_| gpu.time(|| flush.copy())));
         flush
     }
 
@@ -170,6 +170,10 @@ impl Flush {
 
 pub fn bytes(x: &Tensor) -> usize {
     x.len() * x.dtype().bytes()
+}
+
+pub fn least(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(f64::INFINITY, f64::min)
 }
 
 pub fn median(mut values: Vec<f64>) -> f64 {
