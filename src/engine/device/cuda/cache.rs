@@ -20,7 +20,7 @@ pub fn folder() -> Option<PathBuf> {
     }
     let home = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let caches = home("XDG_CACHE_HOME").or_else(|| home("HOME").map(|h| h.join(".cache")))?;
-    Some(caches.join("mirrorgan-engine"))
+    Some(caches.join(env!("CARGO_PKG_NAME")))
 }
 
 /// A name made of everything the result depends on.
