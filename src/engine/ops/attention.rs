@@ -387,7 +387,7 @@ impl Keys {
         let width = rounds * lanes * Self::CHANNELS;
         let room: usize = if g.arch() >= 80 { 64 << 10 } else { 24 << 10 };
         let together = (room / (4 * width)).clamp(1, self.keys);
-        let slices = if sums == 0 { 0 } else { (threads / sums).max(1) };
+        let slices = threads.checked_div(sums).map_or(0, |s| s.max(1));
         let numbers = together * width + self.keys * (self.tile() + 1) + slices * sums;
         let [pixels, channels, keys, lanes, rounds, together] =
             [self.pixels, self.channels, self.keys, lanes, rounds, together].map(|n| n as i32);

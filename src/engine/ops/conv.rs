@@ -920,7 +920,7 @@ impl Pass {
         }
         let pack = 16 / dtype.bytes();
         let as_they_lie = self.unflipped() && !self.weights.transposed && dtype == DType::F32;
-        let packed = !(as_they_lie && self.depth() % pack == 0);
+        let packed = !(as_they_lie && self.depth().is_multiple_of(pack));
         let row = self.depth().next_multiple_of(pack);
         let mut room = g.scratch_of(dtype, if packed { self.phases() * self.cout * row } else { 0 });
         if packed {

@@ -319,8 +319,8 @@ impl Operand {
     ) -> Operand {
         let pack = 16 / dtype.bytes();
         if f.data.dtype() == dtype {
-            let aligned = f.data.address() % 16 == 0 && columns % pack == 0;
-            let packed = aligned && f.row % pack == 0 && f.batch % pack == 0;
+            let aligned = f.data.address().is_multiple_of(16) && columns.is_multiple_of(pack);
+            let packed = aligned && f.row.is_multiple_of(pack) && f.batch.is_multiple_of(pack);
             return Operand { data: f.data, row: f.row, batch: f.batch, packed };
         }
         let products = if f.batch == 0 { 1 } else { count };

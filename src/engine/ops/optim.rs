@@ -132,7 +132,7 @@ pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
             let [p_, m, v, average] = [p, m, v, average].map(|t| t.address());
             let row = k::AdamSlot { p: p_, g: g.address(), m, v, average, len: p.len() as i32, first };
             first += p.len().div_ceil(BLOCK) as i32;
-            rows.extend((p.len() > 0).then_some(row));
+            rows.extend((!p.is_empty()).then_some(row));
         }
         k::adam(g, Grid::new([first as usize, 1, 1], 256), &g.upload(&rows), rates.dims(rows.len()));
     };

@@ -230,7 +230,7 @@ mod tests {
     fn blocks_waste_at_most_an_eighth_beyond_the_small() {
         for bytes in [1, 511, 512, 513, 4096, LARGE, LARGE + 1, 3_000_001, 1 << 30, (1 << 30) + 1] {
             let size = block_size(bytes);
-            assert!(size >= bytes && size % STEP == 0, "{bytes} {size}");
+            assert!(size >= bytes && size.is_multiple_of(STEP), "{bytes} {size}");
             assert!(bytes < LARGE || size - bytes <= bytes / 8, "{bytes} {size}");
             assert_eq!(block_size(size), size);
         }
