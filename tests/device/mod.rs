@@ -57,7 +57,9 @@ pub fn cuda() -> Option<&'static Device> {
                 assert!(!ci, "no NVRTC: run tools/nvrtc first");
                 return None;
             };
-            for (switch, value) in [("CUDAEMU_CHECK", "1"), ("CUDAEMU_QUIET", "1")] {
+            for (switch, value) in
+                [("CUDAEMU_CHECK", "1"), ("CUDAEMU_QUIET", "1"), ("ENGINE_EXACT_MEMORY", "1")]
+            {
                 if std::env::var_os(switch).is_none() {
                     // SAFETY: no other thread of the test asks the environment while the device is being opened.
                     unsafe { std::env::set_var(switch, value) };

@@ -11,18 +11,27 @@ thread_local! {
 
 /// Runs `f` under a name; Nsight shows it as a range around what `f` launches.
 pub fn range<R>(name: impl Into<Cow<'static, str>>, f: impl FnOnce() -> R) -> R {
-    struct Close;
-    impl Drop for Close {
-        fn drop(&mut self) {
-            OPEN.with_borrow_mut(|open| open.pop());
-            nvtx::pop();
-        }
+    let _open = enter(name);
+    f()
+}
+
+/// A range that is open as long as this lives.
+#[must_use = "a range closes when its guard is dropped"]
+pub struct Open(());
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        OPEN.with_borrow_mut(|open| open.pop());
+        nvtx::pop();
     }
+}
+
+/// [`range`] for functions that panic at their caller's line, which a closure would hide.
+pub fn enter(name: impl Into<Cow<'static, str>>) -> Open {
     let name = name.into();
     nvtx::push(&name);
     OPEN.with_borrow_mut(|open| open.push(name));
-    let _close = Close;
-    f()
+    Open(())
 }
 
 /// The names that are open on this thread, outermost first.

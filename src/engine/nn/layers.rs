@@ -47,8 +47,7 @@ impl Conv2d {
 
     #[track_caller]
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let bias = self.bias.as_ref().map(Param::tensor);
-        conv::conv2d(x, &self.weight.tensor(), bias.as_ref(), self.geometry)
+        self.convolve(x, false).0
     }
 
     /// The filters, for operators that fuse a convolution with what follows.
@@ -67,9 +66,13 @@ pub trait Convolution {
 impl Convolution for Conv2d {
     #[track_caller]
     fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
+        let _open = self.weight.enter();
         match (sums, &self.bias) {
             (true, None) => conv::conv2d_sums(x, &self.weight.tensor(), self.geometry),
-            _ => (self.forward(x), None),
+            _ => {
+                let bias = self.bias.as_ref().map(Param::tensor);
+                (conv::conv2d(x, &self.weight.tensor(), bias.as_ref(), self.geometry), None)
+            }
         }
     }
 }
@@ -77,9 +80,10 @@ impl Convolution for Conv2d {
 impl Convolution for UpConv {
     #[track_caller]
     fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
+        let _open = self.weight.enter();
         match sums {
             true => conv::conv2d_up2_sums(x, &self.weight.tensor()),
-            false => (self.forward(x), None),
+            false => (conv::conv2d_up2(x, &self.weight.tensor()), None),
         }
     }
 }
@@ -96,7 +100,7 @@ impl UpConv {
 
     #[track_caller]
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        conv::conv2d_up2(x, &self.weight.tensor())
+        self.convolve(x, false).0
     }
 }
 
@@ -119,6 +123,7 @@ impl Linear {
 
     #[track_caller]
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        let _open = self.weight.enter();
         let bias = self.bias.as_ref().map(Param::tensor);
         matmul::linear(x, &self.weight.tensor(), bias.as_ref())
     }
@@ -137,6 +142,7 @@ impl Embedding {
     /// [..] -> [..,width]
     #[track_caller]
     pub fn forward(&self, ids: &Ids) -> Tensor {
+        let _open = self.table.enter();
         embed::embedding(&self.table.tensor(), ids)
     }
 }
@@ -205,6 +211,7 @@ impl BatchNorm {
         act: Activation,
         residual: Option<&Tensor>,
     ) -> Tensor {
+        let _open = self.scale.enter();
         let (scale, shift) = (self.scale.tensor(), self.shift.tensor());
         match mode {
             Mode::Eval => {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
 
 use super::init::{Initialiser, Policy};
 use super::weights::{Archive, Array, Values};
+use crate::engine::device::range::{Open, enter};
 use crate::engine::tensor::{Rng, Tensor};
 use crate::error::{Error, Result};
 
@@ -48,6 +49,11 @@ impl Param {
     }
 
     /// The value now; a leaf where the parameter is trained.
+    /// A range of the profiler under the layer's name: this one's without its last part.
+    pub(super) fn enter(&self) -> Open {
+        enter(self.name().rsplit_once('.').map_or("", |(layer, _)| layer).to_owned())
+    }
+
     pub fn tensor(&self) -> Tensor {
         self.0.value.read().unwrap().clone()
     }

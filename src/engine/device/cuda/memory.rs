@@ -6,7 +6,7 @@
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{result, sys};
 use std::collections::BTreeMap;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{LazyLock, MutexGuard, PoisonError};
 
 use super::launch::{In, Out};
 use super::{DType, Gpu, described};
@@ -35,6 +35,14 @@ pub struct Usage {
 /// Blocks below this size are multiples of [`STEP`], others waste at most an eighth.
 const LARGE: usize = 1 << 20;
 const STEP: usize = 512;
+
+/// `ENGINE_EXACT_MEMORY=1` asks the driver for each block and gives it back at once: a checking driver then sees every
+/// step over an end.
+fn exact() -> bool {
+    static EXACT: LazyLock<bool> =
+        LazyLock::new(|| std::env::var_os("ENGINE_EXACT_MEMORY").is_some_and(|v| v == "1"));
+    *EXACT
+}
 
 /// The size of the block that serves a request.
 fn block_size(bytes: usize) -> usize {
@@ -89,7 +97,8 @@ impl Gpu {
 
     /// `len` elements whose contents are unspecified.
     pub fn scratch_of(&self, dtype: DType, len: usize) -> Buffer {
-        let size = block_size(len * dtype.bytes());
+        let bytes = len * dtype.bytes();
+        let size = if exact() { bytes.max(1) } else { block_size(bytes) };
         let mut pool = self.pool();
         let address = match pool.take(size) {
             Some(address) => address,
@@ -218,7 +227,16 @@ impl Clone for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.gpu.pool().give(self.address, self.size);
+        let mut pool = self.gpu.pool();
+        pool.give(self.address, self.size);
+        if exact() {
+            pool.take(self.size);
+            // SAFETY: the block came from the driver, which waits for the work that uses it. Errors are told by the next
+            // call: this may run while a computation is being left because of one.
+            let _ = unsafe {
+                result::ctx::set_current(self.gpu.0.context).and_then(|()| result::free_sync(self.address))
+            };
+        }
     }
 }
 
