@@ -487,6 +487,7 @@ const ITERATIONS: [f64; 5] = [1e-5, 2e-3, 2e-3, 1e-2, 3e-2];
 /// The share of Adam's first step that may differ.
 const STEP: f64 = 1e-2;
 /// Where gradients may be off by [`GRADIENT_AT_KINKS`], the smallest change their sign.
+/// The losses then get three times their room.
 const STEP_AT_KINKS: f64 = 4e-1;
 
 struct Players {
@@ -546,10 +547,12 @@ fn gan_step(name: &'static str, kind: Kind, semantic: impl Fn(&Tensor) -> Tensor
             players.named().for_each(|(prefix, store)| first_step(&mut golden, prefix, store));
         }
     }
+    let kinks = !golden.at_a_kink.0.is_empty();
     for (name, values) in losses {
         let exact = floats(golden.take(&name));
         for (k, ((ours, exact), tolerance)) in values.iter().zip(exact).zip(ITERATIONS).enumerate() {
             let error = f64::from((ours - exact).abs() / exact.abs());
+            let tolerance = if kinks { 3.0 * tolerance } else { tolerance };
             println!("{:<28} {name} of iteration {k}: {error:.1e}", golden.name);
             assert!(error <= tolerance, "{name} of iteration {k}: {ours} is not {exact}, error {error:.1e}");
         }

@@ -188,7 +188,8 @@ fn two_processes_fill_one_cache() {
             });
         }
     });
-    let leftovers = std::fs::read_dir(&cache).unwrap().flatten().filter(|e| e.path().extension().is_some());
+    let temporary = |name: &std::ffi::OsStr| name.to_string_lossy().ends_with(".tmp");
+    let leftovers = std::fs::read_dir(&cache).unwrap().flatten().filter(|e| temporary(&e.file_name()));
     assert_eq!(leftovers.count(), 0, "temporary files are left");
 }
 
