@@ -1,5 +1,6 @@
 //! The CUDA device under test: the emulated one, or the one that ENGINE_TEST_DEVICE names.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -9,6 +10,12 @@ use mirrorgan_engine::engine::device::{self, Device};
 fn nvrtc() -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/nvrtc/nvidia/cu13/lib");
     std::env::var_os("NVRTC_DIR").map(PathBuf::from).into_iter().chain([own]).find(|p| p.is_dir())
+}
+
+/// Past the test harness, which keeps what passing tests print to itself.
+fn skipped() {
+    let why = "SKIPPED: no NVRTC in .tools/nvrtc and none named by NVRTC_DIR: run tools/nvrtc";
+    let _ = writeln!(std::io::stderr(), "{why}");
 }
 
 /// A folder that stands first on the loader's path, so that a program finds the emulated driver, and NVRTC where wanted.
@@ -23,7 +30,7 @@ impl Emulated {
     pub fn new(with_nvrtc: bool) -> Option<Emulated> {
         let Some(nvrtc) = nvrtc() else {
             assert!(!std::env::var("CI").is_ok_and(|v| v == "true"), "no NVRTC: run tools/nvrtc first");
-            eprintln!("SKIPPED: no NVRTC in .tools/nvrtc and none named by NVRTC_DIR: run tools/nvrtc");
+            skipped();
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
@@ -71,7 +78,7 @@ pub fn cuda() -> Option<&'static Device> {
         Some(device::open(name).unwrap_or_else(|e| panic!("{e}")).0)
     });
     if device.is_none() {
-        eprintln!("SKIPPED: no NVRTC in .tools/nvrtc and none named by NVRTC_DIR: run tools/nvrtc");
+        skipped();
     }
     device.as_ref()
 }
