@@ -347,17 +347,6 @@ struct PixelSums {
     int pixels, block, keys, channels;
 };
 
-__device__ __forceinline__ void load4(float (&x)[4], const float* p) {
-    float4 q = *reinterpret_cast<const float4*>(p);
-    x[0] = q.x, x[1] = q.y, x[2] = q.z, x[3] = q.w;
-}
-
-__device__ __forceinline__ void load4(float (&x)[4], const bf16* p) {
-    uint2 q = *reinterpret_cast<const uint2*>(p);
-    x[0] = __uint_as_float(q.x << 16), x[1] = __uint_as_float(q.x & 0xffff0000u);
-    x[2] = __uint_as_float(q.y << 16), x[3] = __uint_as_float(q.y & 0xffff0000u);
-}
-
 // sum[i][j] += Σ over a warp's pixels of a[n][t + i] x[n][c + j]. A lane has W keys and four channels; the eight
 // lanes of a quarter neighbour each other in x.
 template <int W, class A, class X>
@@ -370,7 +359,7 @@ __device__ __forceinline__ void add_outer(
     for (int n = first; n < last; n += THREADS / 32) {
         float v[4] = {}, u[W];
         if (packs) {
-            if (c < d.channels) load4(v, x + n * d.channels + c);
+            if (c < d.channels) fetch(v, x + n * d.channels + c);
         } else {
 #pragma unroll
             for (int j = 0; j < 4; j++)

@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(256) loss_bce_fwd(float* __restrict
     __shared__ double shared[8];
     double sum = 0.0;
     each_of(x, n, [&](int, float x) { sum += fmaxf(x, 0.0f) - x * target + log1pf(expf(-fabsf(x))); });
-    sum = block_sum<256>(sum, shared);
+    sum = block_reduce<Sum, 256>(sum, shared);
     if (threadIdx.x == 0) doubles(partial)[blockIdx.x] = sum;
 }
 
@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(256) loss_kl_fwd(float* __restrict_
     double sum = 0.0;
     each_of(mu, n, [&](int, float m) { sum -= m * m; });
     each_of(logvar, n, [&](int, float l) { sum += 1.0f + l - expf(l); });
-    sum = block_sum<256>(sum, shared);
+    sum = block_reduce<Sum, 256>(sum, shared);
     if (threadIdx.x == 0) doubles(partial)[blockIdx.x] = sum;
 }
 

@@ -30,48 +30,8 @@ struct Piece {
 template <int N, class T>
 __device__ __forceinline__ Piece<N> load(const T* p) {
     Piece<N> r;
-    if constexpr (N == 1) {
-        r.v[0] = to_float(*p);
-    } else if constexpr (N < Pack<T>::N) {
-        uint2 q = *reinterpret_cast<const uint2*>(p);
-        r.v[0] = __uint_as_float(q.x << 16);
-        r.v[1] = __uint_as_float(q.x & 0xffff0000u);
-        r.v[2] = __uint_as_float(q.y << 16);
-        r.v[3] = __uint_as_float(q.y & 0xffff0000u);
-    } else {
-#pragma unroll
-        for (int i = 0; i < N; i += Pack<T>::N) {
-            Pack<T> q = load_pack(p + i);
-#pragma unroll
-            for (int k = 0; k < Pack<T>::N; k++) r.v[i + k] = q.v[k];
-        }
-    }
+    fetch(r.v, p);
     return r;
-}
-
-template <int N>
-__device__ __forceinline__ void store(real* p, const Piece<N>& x) {
-    if constexpr (N == 1) {
-        set(*p, x.v[0]);
-    } else if constexpr (N < Pack<real>::N) {
-        unsigned low = bf16_bits(x.v[0]) | (unsigned)bf16_bits(x.v[1]) << 16;
-        *reinterpret_cast<uint2*>(p) = make_uint2(low, bf16_bits(x.v[2]) | (unsigned)bf16_bits(x.v[3]) << 16);
-    } else {
-        Pack<real> q;
-#pragma unroll
-        for (int k = 0; k < N; k++) q.v[k] = x.v[k];
-        store_pack(p, q);
-    }
-}
-
-template <int N>
-__device__ __forceinline__ void store_floats(float* p, const float (&x)[N]) {
-    if constexpr (N == 1) {
-        *p = x[0];
-    } else {
-#pragma unroll
-        for (int i = 0; i < N; i += 4) store_pack(p + i, Pack<float>{{x[i], x[i + 1], x[i + 2], x[i + 3]}});
-    }
 }
 
 // Where a thread stands: its first channel, its row among the `lanes` that the block has at a time.
@@ -161,9 +121,9 @@ __device__ __forceinline__ void moments(float* sums, const real* x, const NormDi
         float count[N];
 #pragma unroll
         for (int i = 0; i < N; i++) count[i] = n;
-        store_floats(out, count);
-        store_floats(out + d.c, mean);
-        store_floats(out + 2 * d.c, squares);
+        put(out, count);
+        put(out + d.c, mean);
+        put(out + 2 * d.c, squares);
     }
 }
 
@@ -304,7 +264,7 @@ __device__ __forceinline__ void forward(real* __restrict__ y, const real* __rest
         if (residual) z = plus(z, load<N>(residual + i));
 #pragma unroll
         for (int k = 0; k < N; k++) z.v[k] = z.v[k] > 0.0f ? z.v[k] : d.slope * z.v[k];
-        store(y + i, z);
+        put(y + i, z.v);
     }
 }
 
@@ -330,7 +290,7 @@ __device__ __forceinline__ void gated(real* __restrict__ y, const real* __restri
         Piece<N> a = moved(load<N>(from), scale_a, shift_a), b = moved(load<N>(from + half), scale_b, shift_b);
 #pragma unroll
         for (int k = 0; k < N; k++) a.v[k] *= logistic(b.v[k]);
-        store(y + row * half + at.j, a);
+        put(y + row * half + at.j, a.v);
     }
 }
 
@@ -383,8 +343,8 @@ __device__ __forceinline__ void write_lane_sums(float* sums, float (&total)[2][N
     }
     if (at.inside && at.lane == 0) {
         float* out = sums + blockIdx.x * 2 * d.c + j;
-        store_floats(out, total[0]);
-        store_floats(out + d.c, total[1]);
+        put(out, total[0]);
+        put(out + d.c, total[1]);
     }
 }
 
@@ -525,8 +485,8 @@ __device__ __forceinline__ void backward(real* __restrict__ dx, real* __restrict
         Piece<N> v = load<N>(x + i), z = moved(v, centre.scale, shifts);
         if (residual) z = plus(z, load<N>(residual + i));
         Piece<N> dz = rectified_back(load<N>(dy + i), z, d.slope);
-        if (dr) store(dr + i, dz);
-        if (dx) store(dx + i, centre(dz, v));
+        if (dr) put(dr + i, dz.v);
+        if (dx) put(dx + i, centre(dz, v).v);
     }
 }
 
@@ -557,8 +517,8 @@ __device__ __forceinline__ void gated_backward(real* __restrict__ dx, const real
         Piece<N> xa = load<N>(x + i), xb = load<N>(x + i + half);
         Piece<N> a = moved(xa, centre_a.scale, shift_a), b = moved(xb, centre_b.scale, shift_b);
         gated_back(a, b, load<N>(dy + row * half + at.j));
-        store(dx + i, centre_a(a, xa));
-        store(dx + i + half, centre_b(b, xb));
+        put(dx + i, centre_a(a, xa).v);
+        put(dx + i + half, centre_b(b, xb).v);
     }
 }
 

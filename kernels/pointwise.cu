@@ -37,16 +37,9 @@ template <class To, class From>
 __device__ __forceinline__ void cast(To* __restrict__ y, const From* __restrict__ x, int n) {
     int fours = n / 4;
     for (int i = thread_index(); i < fours; i += thread_count()) {
-        if constexpr (sizeof(To) == 4) {
-            uint2 q = *reinterpret_cast<const uint2*>(x + 4 * i);
-            store_pack(y + 4 * i, {{__uint_as_float(q.x << 16), __uint_as_float(q.x & 0xffff0000u),
-                                    __uint_as_float(q.y << 16), __uint_as_float(q.y & 0xffff0000u)}});
-        } else {
-            Pack<float> p = load_pack(x + 4 * i);
-            unsigned low = bf16_bits(p.v[0]) | (unsigned)bf16_bits(p.v[1]) << 16;
-            unsigned high = bf16_bits(p.v[2]) | (unsigned)bf16_bits(p.v[3]) << 16;
-            *reinterpret_cast<uint2*>(y + 4 * i) = make_uint2(low, high);
-        }
+        float v[4];
+        fetch(v, x + 4 * i);
+        put(y + 4 * i, v);
     }
     int i = 4 * fours + thread_index();
     if (i < n) set(y[i], to_float(x[i]));

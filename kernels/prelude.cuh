@@ -78,8 +78,8 @@ __device__ __forceinline__ int thread_count() { return gridDim.x * blockDim.x; }
 // ---------------------------------------------------------------- sums, in one order
 
 struct Sum {
-    __device__ static float none() { return 0.0f; }
-    __device__ static float join(float a, float b) { return a + b; }
+    template <class X>
+    __device__ static X join(X a, X b) { return a + b; }
 };
 
 struct Max {
@@ -88,8 +88,8 @@ struct Max {
 };
 
 // Over the 32 lanes of a warp; every lane gets the result.
-template <class Op>
-__device__ __forceinline__ float warp_reduce(float x) {
+template <class Op, class X>
+__device__ __forceinline__ X warp_reduce(X x) {
 #pragma unroll
     for (int step = 16; step > 0; step >>= 1) x = Op::join(x, __shfl_xor_sync(0xffffffffu, x, step));
     return x;
@@ -97,13 +97,13 @@ __device__ __forceinline__ float warp_reduce(float x) {
 
 // Over a block of THREADS (a multiple of 32); every thread gets the result. `shared` holds THREADS / 32 numbers and
 // may be used again at once.
-template <class Op, int THREADS>
-__device__ __forceinline__ float block_reduce(float x, float* shared) {
+template <class Op, int THREADS, class X>
+__device__ __forceinline__ X block_reduce(X x, X* shared) {
     constexpr int WARPS = THREADS / 32;
     x = warp_reduce<Op>(x);
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
     __syncthreads();
-    float total = shared[0];
+    X total = shared[0];
 #pragma unroll
     for (int w = 1; w < WARPS; w++) total = Op::join(total, shared[w]);
     __syncthreads();
@@ -133,31 +133,48 @@ __device__ __forceinline__ uint4 philox(uint4 c, uint2 key) {
 // 24 bits as a number in [0, 1).
 __device__ __forceinline__ float unit(unsigned bits) { return (float)(bits >> 8) * (1.0f / 16777216.0f); }
 
-// ---------------------------------------------------------------- one number or a pack
+// ---------------------------------------------------------------- numbers that lie together
 
-// The N numbers at p, in float: N is 1, or what a pack of T holds.
+// The N numbers at p, in float: one, half a pack of bf16 (four), or whole packs of T.
 template <int N, class T>
 __device__ __forceinline__ void fetch(float (&v)[N], const T* p) {
-    static_assert(N == 1 || N == Pack<T>::N, "one number or a pack");
+    constexpr int WHOLE = Pack<T>::N;
+    static_assert(N == 1 || N == 4 || N % WHOLE == 0, "one number, half a pack of bf16, or whole packs");
     if constexpr (N == 1) {
         v[0] = to_float(*p);
+    } else if constexpr (N < WHOLE) {
+        uint2 q = *reinterpret_cast<const uint2*>(p);
+        v[0] = __uint_as_float(q.x << 16);
+        v[1] = __uint_as_float(q.x & 0xffff0000u);
+        v[2] = __uint_as_float(q.y << 16);
+        v[3] = __uint_as_float(q.y & 0xffff0000u);
     } else {
-        Pack<T> q = load_pack(p);
 #pragma unroll
-        for (int i = 0; i < N; i++) v[i] = q.v[i];
+        for (int i = 0; i < N; i += WHOLE) {
+            Pack<T> q = load_pack(p + i);
+#pragma unroll
+            for (int k = 0; k < WHOLE; k++) v[i + k] = q.v[k];
+        }
     }
 }
 
 template <int N, class T>
 __device__ __forceinline__ void put(T* p, const float (&v)[N]) {
-    static_assert(N == 1 || N == Pack<T>::N, "one number or a pack");
+    constexpr int WHOLE = Pack<T>::N;
+    static_assert(N == 1 || N == 4 || N % WHOLE == 0, "one number, half a pack of bf16, or whole packs");
     if constexpr (N == 1) {
         set(*p, v[0]);
+    } else if constexpr (N < WHOLE) {
+        unsigned low = bf16_bits(v[0]) | (unsigned)bf16_bits(v[1]) << 16;
+        *reinterpret_cast<uint2*>(p) = make_uint2(low, bf16_bits(v[2]) | (unsigned)bf16_bits(v[3]) << 16);
     } else {
-        Pack<T> q;
 #pragma unroll
-        for (int i = 0; i < N; i++) q.v[i] = v[i];
-        store_pack(p, q);
+        for (int i = 0; i < N; i += WHOLE) {
+            Pack<T> q;
+#pragma unroll
+            for (int k = 0; k < WHOLE; k++) q.v[k] = v[i + k];
+            store_pack(p + i, q);
+        }
     }
 }
 
@@ -192,22 +209,7 @@ __device__ __forceinline__ void map_each(T* y, const T* x, int n, F f) {
     }
 }
 
-// ---------------------------------------------------------------- sums in f64, in one order
-
-// Σ x over a block of THREADS (a multiple of 32); every thread gets it. `shared` holds THREADS / 32 numbers and may
-// be used again at once.
-template <int THREADS>
-__device__ __forceinline__ double block_sum(double x, double* shared) {
-#pragma unroll
-    for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(0xffffffffu, x, step);
-    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
-    __syncthreads();
-    double total = shared[0];
-#pragma unroll
-    for (int w = 1; w < THREADS / 32; w++) total += shared[w];
-    __syncthreads();
-    return total;
-}
+// ---------------------------------------------------------------- f64
 
 // Numbers of f64 kept in a scratch buffer of twice as many floats.
 __device__ __forceinline__ double* doubles(float* scratch) { return reinterpret_cast<double*>(scratch); }

@@ -6,7 +6,7 @@ extern "C" __global__ void __launch_bounds__(256) reduce_sum_fwd(float* __restri
     __shared__ double shared[8];
     double sum = 0.0;
     each_of(x, n, [&](int, float x) { sum += x; });
-    sum = block_sum<256>(sum, shared);
+    sum = block_reduce<Sum, 256>(sum, shared);
     if (threadIdx.x == 0) doubles(partial)[blockIdx.x] = sum;
 }
 
@@ -21,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(256) reduce_total_fwd(float* __rest
     __shared__ double shared[8];
     double sum = 0.0;
     for (int i = threadIdx.x; i < d.count; i += 256) sum += doubles(partial)[i];
-    sum = block_sum<256>(sum, shared);
+    sum = block_reduce<Sum, 256>(sum, shared);
     if (threadIdx.x == 0) y[0] = (float)(d.factor * sum / d.divisor);
 }
 

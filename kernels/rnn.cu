@@ -19,22 +19,6 @@ __device__ __forceinline__ float squash(float x) { return 2.0f * logistic(2.0f *
 // Into how many slices of its rows a product is cut, so that every thread has work; src/engine/ops/rnn.rs agrees.
 __device__ __forceinline__ int slices_of(int groups, int rows) { return max(1, min(rows, THREADS / groups)); }
 
-template <int V>
-__device__ __forceinline__ void load_columns(float (&w)[V], const float* p) {
-    if (V == 4) {
-        float4 q = *reinterpret_cast<const float4*>(p);
-        w[0] = q.x, w[V > 1 ? 1 : 0] = q.y, w[V > 2 ? 2 : 0] = q.z, w[V > 3 ? 3 : 0] = q.w;
-    } else {
-        w[0] = *p;
-    }
-}
-
-template <int V>
-__device__ __forceinline__ void store_columns(float* p, const float (&x)[V]) {
-    if (V == 4) *reinterpret_cast<float4*>(p) = make_float4(x[0], x[V > 1 ? 1 : 0], x[V > 2 ? 2 : 0], x[V > 3 ? 3 : 0]);
-    else *p = x[0];
-}
-
 // part[slice][R][cols] = Σ over the slice's rows k of w[k][c] v[k][R]: neighbours read neighbouring columns, V each.
 template <int R, int V>
 __device__ __forceinline__ void products(
@@ -48,9 +32,9 @@ __device__ __forceinline__ void products(
 #pragma unroll(R == 1 ? 8 : 4)
         for (int k = slice; k < rows; k += slices, at += slices * cols) {
             float x[V];
-            load_columns<V>(x, at);
+            fetch(x, at);
             float state[R];
-            load_columns<R>(state, v + k * R);
+            fetch(state, v + k * R);
 #pragma unroll
             for (int r = 0; r < R; r++) {
                 float value = state[r];
@@ -60,7 +44,7 @@ __device__ __forceinline__ void products(
         }
 #pragma unroll
         for (int r = 0; r < R; r++)
-            store_columns<V>(part + (slice * R + r) * cols + c, sum[r]);
+            put(part + (slice * R + r) * cols + c, sum[r]);
     }
 }
 
@@ -115,6 +99,61 @@ __device__ __forceinline__ void input_of(
     for (int g = 0; g < G; g++) a[g] = gates[(row.place(step) * 4 + g) * n + i % n];
 }
 
+// Through the steps of a cell with G gates, from the state h: cell(row, step, r, j, what the input gives the gates) makes
+// the next state of unit j from it and from what `products` left in `part`.
+template <int R, int G, class Cell>
+__device__ __forceinline__ void steps(
+    const RnnDims& d, const int* lengths, const float* gates, const float* w, int longest, float* part, const float* h, Cell cell
+) {
+    int n = d.hidden;
+    for (int step = 0; step < longest; step++) {
+        // What the input gives the first of a thread's units is on its way while the state is multiplied.
+        float ahead[G] = {};
+        if (threadIdx.x < R * n) input_of<R, G>(ahead, gates, d, lengths, step, threadIdx.x);
+        products<R, 4>(part, w, h, n, d.ld);
+        __syncthreads();
+        for (int i = threadIdx.x; i < R * n; i += THREADS) {
+            int r = i / n;
+            Row row = row_of(d, lengths, r);
+            if (step >= row.length) continue;
+            if (i != threadIdx.x) input_of<R, G>(ahead, gates, d, lengths, step, i);
+            cell(row, step, r, i % n, ahead);
+        }
+        __syncthreads();
+    }
+}
+
+// Back through them: saved(row, step, b, j) is what a step of unit j is gone back through with, cell(row, step, r, j,
+// that) leaves in `delta` what goes through W_hh.
+template <int R, int V, int G, class Saved, class Cell>
+__device__ __forceinline__ void steps_back(
+    const RnnDims& d, const int* lengths, const float* w, int longest, float* part, const float* delta, Saved saved, Cell cell
+) {
+    int n = d.hidden;
+    auto ahead = decltype(saved(Row{}, 0, 0, 0)){};
+    for (int step = longest; step >= 0; step--) {
+        if (step < longest) {
+            for (int i = threadIdx.x; i < R * n; i += THREADS) {
+                int r = i / n, j = i % n;
+                Row row = row_of(d, lengths, r);
+                if (step >= row.length) continue;
+                if (i != threadIdx.x) ahead = saved(row, step, blockIdx.x * R + r, j);
+                cell(row, step, r, j, ahead);
+            }
+        }
+        // What the step before saved is on its way while this one is multiplied.
+        if (threadIdx.x < R * n) {
+            int r = threadIdx.x / n;
+            Row row = row_of(d, lengths, r);
+            if (step > 0 && step - 1 < row.length) ahead = saved(row, step - 1, blockIdx.x * R + r, threadIdx.x % n);
+        }
+        if (step == longest) continue;
+        __syncthreads();
+        products<R, V>(part, w, delta, G * n, n);
+        __syncthreads();
+    }
+}
+
 // ---------------------------------------------------------------- LSTM
 
 struct LstmForward {
@@ -157,21 +196,10 @@ __device__ __forceinline__ void lstm_walk(const LstmForward& p, const RnnDims& d
         c[j * R + r] = real_row ? or_zero(p.c0, b * n + j) : 0.0f;
     }
     __syncthreads();
-    for (int step = 0; step < longest; step++) {
-        // What the input gives the first of a thread's units is on its way while the state is multiplied.
-        float ahead[4] = {};
-        if (threadIdx.x < R * n) input_of<R, 4>(ahead, p.gates, d, p.lengths, step, threadIdx.x);
-        products<R, 4>(part, p.w, h, n, d.ld);
-        __syncthreads();
-        for (int i = threadIdx.x; i < R * n; i += THREADS) {
-            int r = i / n;
-            Row row = row_of(d, p.lengths, r);
-            if (step >= row.length) continue;
-            if (i != threadIdx.x) input_of<R, 4>(ahead, p.gates, d, p.lengths, step, i);
-            lstm_cell<R>(p, d, row, step, r, i % n, ahead, part, h, c);
-        }
-        __syncthreads();
-    }
+    auto cell = [&](const Row& row, int step, int r, int j, const float (&a)[4]) {
+        lstm_cell<R>(p, d, row, step, r, j, a, part, h, c);
+    };
+    steps<R, 4>(d, p.lengths, p.gates, p.w, longest, part, h, cell);
     for (int r = 0; r < R; r++) {
         int b = blockIdx.x * R + r;
         if (b >= d.batch) break;
@@ -257,29 +285,11 @@ __device__ __forceinline__ void lstm_walk_back(const LstmBackward& p, const RnnD
             p.sums[row.first * 4 * n + i] = 0.0f;
     }
     __syncthreads();
-    LstmSaved ahead = {};
-    for (int step = longest; step >= 0; step--) {
-        if (step < longest) {
-            for (int i = threadIdx.x; i < R * n; i += THREADS) {
-                int r = i / n, j = i % n;
-                Row row = row_of(d, p.lengths, r);
-                if (step >= row.length) continue;
-                if (i != threadIdx.x) ahead = lstm_saved(p, d, row, step, blockIdx.x * R + r, j);
-                lstm_cell_back<R, V>(p, d, row, step, r, j, ahead, part, delta, dc);
-            }
-        }
-        // What the step before saved is on its way while this one is multiplied.
-        if (threadIdx.x < R * n) {
-            int r = threadIdx.x / n;
-            Row row = row_of(d, p.lengths, r);
-            if (step > 0 && step - 1 < row.length)
-                ahead = lstm_saved(p, d, row, step - 1, blockIdx.x * R + r, threadIdx.x % n);
-        }
-        if (step == longest) continue;
-        __syncthreads();
-        products<R, V>(part, p.w, delta, 4 * n, n);
-        __syncthreads();
-    }
+    auto saved = [&](const Row& row, int step, int b, int j) { return lstm_saved(p, d, row, step, b, j); };
+    auto cell = [&](const Row& row, int step, int r, int j, const LstmSaved& s) {
+        lstm_cell_back<R, V>(p, d, row, step, r, j, s, part, delta, dc);
+    };
+    steps_back<R, V, 4>(d, p.lengths, p.w, longest, part, delta, saved, cell);
     for (int i = threadIdx.x; i < R * n; i += THREADS) {
         int r = i / n, j = i % n, b = blockIdx.x * R + r;
         if (b >= d.batch) break;
@@ -341,20 +351,10 @@ __device__ __forceinline__ void gru_walk(const GruForward& p, const RnnDims& d) 
         h[j * R + r] = b < d.batch ? or_zero(p.h0, b * n + j) : 0.0f;
     }
     __syncthreads();
-    for (int step = 0; step < longest; step++) {
-        float ahead[3] = {};
-        if (threadIdx.x < R * n) input_of<R, 3>(ahead, p.gates, d, p.lengths, step, threadIdx.x);
-        products<R, 4>(part, p.w, h, n, d.ld);
-        __syncthreads();
-        for (int i = threadIdx.x; i < R * n; i += THREADS) {
-            int r = i / n;
-            Row row = row_of(d, p.lengths, r);
-            if (step >= row.length) continue;
-            if (i != threadIdx.x) input_of<R, 3>(ahead, p.gates, d, p.lengths, step, i);
-            gru_cell<R>(p, d, row, step, r, i % n, ahead, part, h);
-        }
-        __syncthreads();
-    }
+    auto cell = [&](const Row& row, int step, int r, int j, const float (&a)[3]) {
+        gru_cell<R>(p, d, row, step, r, j, a, part, h);
+    };
+    steps<R, 3>(d, p.lengths, p.gates, p.w, longest, part, h, cell);
     for (int r = 0; r < R; r++) {
         int b = blockIdx.x * R + r;
         if (b >= d.batch) break;
@@ -437,29 +437,11 @@ __device__ __forceinline__ void gru_walk_back(const GruBackward& p, const RnnDim
             p.da[i] = p.dq[i] = 0.0f;
     }
     __syncthreads();
-    GruSaved ahead = {};
-    for (int step = longest; step >= 0; step--) {
-        if (step < longest) {
-            for (int i = threadIdx.x; i < R * n; i += THREADS) {
-                int r = i / n, j = i % n;
-                Row row = row_of(d, p.lengths, r);
-                if (step >= row.length) continue;
-                if (i != threadIdx.x) ahead = gru_saved(p, d, row, step, blockIdx.x * R + r, j);
-                gru_cell_back<R, V>(p, d, row, step, r, j, ahead, part, delta, around);
-            }
-        }
-        // What the step before saved is on its way while this one is multiplied.
-        if (threadIdx.x < R * n) {
-            int r = threadIdx.x / n;
-            Row row = row_of(d, p.lengths, r);
-            if (step > 0 && step - 1 < row.length)
-                ahead = gru_saved(p, d, row, step - 1, blockIdx.x * R + r, threadIdx.x % n);
-        }
-        if (step == longest) continue;
-        __syncthreads();
-        products<R, V>(part, p.w, delta, 3 * n, n);
-        __syncthreads();
-    }
+    auto saved = [&](const Row& row, int step, int b, int j) { return gru_saved(p, d, row, step, b, j); };
+    auto cell = [&](const Row& row, int step, int r, int j, const GruSaved& s) {
+        gru_cell_back<R, V>(p, d, row, step, r, j, s, part, delta, around);
+    };
+    steps_back<R, V, 3>(d, p.lengths, p.w, longest, part, delta, saved, cell);
     for (int i = threadIdx.x; i < R * n; i += THREADS) {
         int r = i / n, j = i % n, b = blockIdx.x * R + r;
         if (b >= d.batch) break;
