@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Machine, PrecisionName, say};
+use super::{Machine, say};
 use crate::atomic;
 use crate::engine::device::{self, DType, Device, Precision, cpu, cuda};
 use crate::engine::ops::matmul::linear;
@@ -24,8 +24,8 @@ pub struct Args {
     filter: Vec<String>,
     #[command(flatten)]
     machine: Machine,
-    #[arg(long, default_value = "f32")]
-    precision: PrecisionName,
+    #[arg(long, default_value = "f32", value_parser = super::precision())]
+    precision: Precision,
     /// Pictures at once in the networks' layers [default: as published on a GPU, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
@@ -81,7 +81,7 @@ struct Row {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     args.machine.set()?;
-    let precision = Precision::from(args.precision);
+    let precision = args.precision;
     set_precision(precision)?;
     let device = device::current();
     let plan = Plan::of(&device, &args);
@@ -125,7 +125,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "", "", "median", "GB/s", "copy", "GFLOP/s", "executed", "arith"
     ))?;
 
-    let storage = if precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 };
+    let storage = precision.storage();
     let deadline = args.seconds.map(|s| Instant::now() + Duration::from_secs(s));
     let (mut rows, mut failed, mut too_late) = (Vec::new(), Vec::new(), 0);
     for (subject, pass) in chosen {
@@ -249,7 +249,7 @@ fn ceilings(device: &Device, plan: &Plan, precision: Precision) -> (Ceilings, Op
     };
     let copy = flush.as_ref().map_or_else(|| copy_on_the_cpu(plan), Flush::rate);
     let n = plan.product;
-    let storage = if precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 };
+    let storage = precision.storage();
     let (x, w) = (random([n, n], -1.0, 1.0, 0).cast(storage), random([n, n], -1.0, 1.0, 1));
     let product = || drop(no_grad(|| linear(&x, &w, None)));
     let seconds = || match device {
@@ -301,7 +301,7 @@ fn measure(subject: &Subject, pass: &Pass, storage: DType, plan: &Plan, flush: O
         name: subject.name.clone(),
         pass: pass.name,
         layer: subject.layer,
-        storage: if trial.storage == DType::Bf16 { "bf16" } else { "f32" },
+        storage: trial.storage.name(),
         seconds,
         host: trial.host,
         bytes: trial.bytes,
@@ -358,16 +358,6 @@ impl Row {
             "of_copy": bytes / ceilings.copy,
             "of_product": executed / ceilings.product,
         })
-    }
-}
-
-impl PrecisionName {
-    fn name(self) -> &'static str {
-        match self {
-            PrecisionName::F32 => "f32",
-            PrecisionName::Tf32 => "tf32",
-            PrecisionName::Bf16 => "bf16",
-        }
     }
 }
 

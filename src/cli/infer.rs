@@ -9,6 +9,7 @@ use crate::data::{Picture, save_png};
 use crate::engine::Tensor;
 use crate::engine::nn::{Archive, Array, Values};
 use crate::engine::ops::shape::transpose;
+use crate::engine::tensor::{Precision, set_precision};
 use crate::error::{Error, Result};
 use crate::eval::grid;
 use crate::eval::painter::{Painter, Painting, Wish};
@@ -38,13 +39,13 @@ pub struct Args {
     #[command(flatten)]
     machine: Machine,
     /// How activations are stored: bf16 is for CUDA
-    #[arg(long, default_value = "f32")]
-    precision: super::PrecisionName,
+    #[arg(long, default_value = "f32", value_parser = super::precision())]
+    precision: Precision,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     args.machine.set()?;
-    crate::engine::tensor::set_precision(args.precision.into())?;
+    set_precision(args.precision)?;
     let run = RunFolder::open(&args.run.folder)?;
     let painter = Painter::open(&run)?;
     let wishes = args.wishes(&painter)?;

@@ -13,8 +13,7 @@ use crate::engine::device::cuda::report::{self, Compilation, Report};
 use crate::engine::device::cuda::{Arch, Version, probe};
 use crate::engine::device::{self, DType, Device};
 use crate::engine::ops::{Case, families};
-use crate::engine::tensor::tape::record_many;
-use crate::engine::tensor::{Tensor, backward};
+use crate::engine::tensor::{Tensor, backward_from};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +24,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_name = "ARCH", conflicts_with_all = ["compile", "profile"])]
     arch: Vec<Arch>,
     /// How `real` is stored [default: both]
-    #[arg(long, value_name = "STORAGE", value_parser = ["f32", "bf16"])]
+    #[arg(long, value_name = "STORAGE", value_parser = DType::ALL.map(DType::name))]
     storage: Option<String>,
     /// Compile for these architectures into the cache and list nothing
     #[arg(long, value_delimiter = ',', value_name = "ARCH", conflicts_with = "profile")]
@@ -39,11 +38,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let storages: Vec<DType> = [("f32", DType::F32), ("bf16", DType::Bf16)]
-        .into_iter()
-        .filter(|(name, _)| args.storage.as_deref().is_none_or(|only| only == *name))
-        .map(|(_, dtype)| dtype)
-        .collect();
+    let asked = |dtype: &DType| args.storage.as_deref().is_none_or(|only| only == dtype.name());
+    let storages: Vec<DType> = DType::ALL.into_iter().filter(asked).collect();
     if args.profile {
         return profile(&args, &storages);
     }
@@ -205,15 +201,8 @@ fn run_case(case: &Case, device: &Device, dtype: DType) {
     device::with(device, || {
         let inputs: Vec<Tensor> = (0..values.len()).map(input).collect();
         let outputs = (case.run)(&inputs);
-        let ones = |y: &Tensor| Some(Tensor::full(y.shape(), 1.0).cast(y.dtype()));
-        let gradients: Vec<_> = outputs.iter().map(ones).collect();
-        // The anchor keeps the sum on the tape where no output is on it.
-        let anchor = Tensor::scalar(0.0).leaf();
-        let ends: Vec<&Tensor> = outputs.iter().chain([&anchor]).collect();
-        let sum = record_many(vec![Tensor::scalar(0.0)], &ends, move |_, _| {
-            gradients.into_iter().chain([None]).collect()
-        });
-        backward(&sum[0], &inputs.iter().collect::<Vec<_>>());
+        let ends = outputs.iter().map(|y| (y, Tensor::full(y.shape(), 1.0).cast(y.dtype())));
+        backward_from(ends, &inputs.iter().collect::<Vec<_>>());
     });
 }
 

@@ -14,6 +14,7 @@ use std::io::{ErrorKind, Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
 use crate::engine::device;
@@ -68,21 +69,11 @@ struct Machine {
     threads: Threads,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum PrecisionName {
-    F32,
-    Tf32,
-    Bf16,
-}
-
-impl From<PrecisionName> for Precision {
-    fn from(name: PrecisionName) -> Precision {
-        match name {
-            PrecisionName::F32 => Precision::F32,
-            PrecisionName::Tf32 => Precision::Tf32,
-            PrecisionName::Bf16 => Precision::Bf16,
-        }
-    }
+/// Reads the name of a precision.
+fn precision() -> impl TypedValueParser<Value = Precision> {
+    let of_name = |name: String| Precision::ALL.into_iter().find(|p| p.name() == name);
+    PossibleValuesParser::new(Precision::ALL.map(Precision::name))
+        .map(move |name| of_name(name).expect("a possible value"))
 }
 
 /// A run folder, as `train --out` left it.

@@ -2,8 +2,7 @@
 
 use mirrorgan_engine::engine::device;
 use mirrorgan_engine::engine::ops::Case;
-use mirrorgan_engine::engine::tensor::tape::record_many;
-use mirrorgan_engine::engine::tensor::{Device, Rng, Tensor, backward};
+use mirrorgan_engine::engine::tensor::{Device, Rng, Tensor, backward_from};
 
 pub const SEED: u64 = 2019;
 
@@ -21,15 +20,8 @@ pub fn analytic(case: &Case, values: &[Tensor]) -> (Vec<Tensor>, Vec<Option<Tens
     let inputs: Vec<Tensor> =
         differentiable.map(|(i, x)| if i.differentiable { x.leaf() } else { x.detach() }).collect();
     let outputs = (case.run)(&inputs);
-    let weights: Vec<Tensor> =
-        probes(&outputs).iter().zip(&outputs).map(|(p, y)| p.to(&y.device()).cast(y.dtype())).collect();
-    // The anchor keeps the loss on the tape when an operator has lost it.
-    let anchor = Tensor::scalar(0.0).leaf();
-    let terms: Vec<&Tensor> = outputs.iter().chain([&anchor]).collect();
-    let loss = record_many(vec![Tensor::scalar(0.0)], &terms, move |_, _| {
-        weights.into_iter().map(Some).chain([None]).collect()
-    });
-    let mut grads = backward(&loss[0], &inputs.iter().collect::<Vec<_>>());
+    let weights = probes(&outputs).into_iter().zip(&outputs).map(|(p, y)| p.to(&y.device()).cast(y.dtype()));
+    let mut grads = backward_from(outputs.iter().zip(weights), &inputs.iter().collect::<Vec<_>>());
     let grads = inputs.iter().map(|x| grads.take(x)).collect();
     (outputs.iter().map(Tensor::detach).collect(), grads)
 }

@@ -24,6 +24,15 @@ pub enum DType {
 }
 
 impl DType {
+    pub const ALL: [DType; 2] = [DType::F32, DType::Bf16];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+        }
+    }
+
     pub fn bytes(self) -> usize {
         match self {
             DType::F32 => 4,
@@ -62,6 +71,16 @@ pub fn precision() -> Precision {
 }
 
 impl Precision {
+    pub const ALL: [Precision; 3] = [Precision::F32, Precision::Tf32, Precision::Bf16];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+
     /// How activations are stored.
     pub fn storage(self) -> DType {
         if self == Precision::Bf16 { DType::Bf16 } else { DType::F32 }

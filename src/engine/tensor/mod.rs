@@ -19,7 +19,7 @@ pub use super::device::{DType, Device, Precision, live_bytes, set_precision};
 pub use rng::Rng;
 pub use run::{Kernel, run, run_many};
 pub use shape::Shape;
-pub use tape::{Grads, backward, no_grad, record};
+pub use tape::{Grads, backward, backward_from, no_grad, record};
 
 #[derive(Clone)]
 enum Storage {

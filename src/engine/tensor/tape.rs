@@ -158,16 +158,24 @@ fn accumulate(sum: &mut Tensor, x: &Tensor) {
 #[track_caller]
 pub fn backward(loss: &Tensor, targets: &[&Tensor]) -> Grads {
     assert_eq!(loss.len(), 1, "backward starts from one number, not from {:?}", loss.shape);
-    let Some(root) = &loss.edge else { panic!("backward from a tensor that does not depend on any leaf") };
-    let targets: std::collections::HashSet<(u64, usize)> =
-        targets.iter().filter_map(|t| t.edge.as_ref()).map(Edge::key).collect();
-    let nodes = reachable(root);
-    let wanted = on_a_path(&nodes, &targets);
-    let mut grads = Grads::default();
+    assert!(loss.edge.is_some(), "backward from a tensor that does not depend on any leaf");
     let mut one = loss.empty(loss.shape);
     one.fill(1.0);
-    grads.add(root, one);
+    backward_from([(loss, one)], targets)
+}
+
+/// The gradients of Σ <y, dy> over the ends (y, dy); an end that depends on no leaf adds nothing.
+#[track_caller]
+pub fn backward_from<'a>(ends: impl IntoIterator<Item = (&'a Tensor, Tensor)>, targets: &[&Tensor]) -> Grads {
+    let ends: Vec<(&Edge, Tensor)> =
+        ends.into_iter().filter_map(|(y, dy)| Some((y.edge.as_ref()?, dy))).collect();
+    let targets: std::collections::HashSet<(u64, usize)> =
+        targets.iter().filter_map(|t| t.edge.as_ref()).map(Edge::key).collect();
+    let nodes = reachable(ends.iter().map(|(end, _)| end.node.clone()).collect());
+    let wanted = on_a_path(&nodes, &targets);
+    let mut grads = Grads::default();
     no_grad(|| {
+        ends.into_iter().for_each(|(end, dy)| grads.add(end, dy));
         for node in nodes.iter().rev().filter(|n| wanted[&n.id] && !n.parents.is_empty()) {
             let keys = (0..node.outputs).map(|o| (node.id, o));
             let dys: Vec<_> = keys
@@ -192,10 +200,9 @@ pub fn backward(loss: &Tensor, targets: &[&Tensor]) -> Grads {
     grads
 }
 
-/// All nodes that `root` depends on, oldest first.
-fn reachable(root: &Edge) -> Vec<Arc<Node>> {
+/// All nodes that these depend on, and themselves, oldest first.
+fn reachable(mut open: Vec<Arc<Node>>) -> Vec<Arc<Node>> {
     let mut seen = HashMap::new();
-    let mut open = vec![root.node.clone()];
     while let Some(node) = open.pop() {
         if seen.insert(node.id, node.clone()).is_none() {
             open.extend(node.parents.iter().flatten().map(|e| e.node.clone()));

@@ -89,12 +89,6 @@ impl Gpu {
         self.pool().usage
     }
 
-    /// Forgets the peak.
-    pub fn reset_peak(&self) {
-        let mut pool = self.pool();
-        pool.usage.peak = pool.usage.live;
-    }
-
     /// `len` elements whose contents are unspecified.
     pub fn scratch_of(&self, dtype: DType, len: usize) -> Buffer {
         let bytes = len * dtype.bytes();
@@ -166,12 +160,6 @@ impl Gpu {
     /// A buffer with these values.
     pub fn upload_f32(&self, values: &[f32]) -> Buffer {
         let buffer = self.scratch(values.len());
-        self.write(buffer.address, values);
-        buffer
-    }
-
-    pub fn upload_bf16(&self, values: &[half::bf16]) -> Buffer {
-        let buffer = self.scratch_of(DType::Bf16, values.len());
         self.write(buffer.address, values);
         buffer
     }

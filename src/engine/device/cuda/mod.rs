@@ -23,7 +23,7 @@ use super::{DType, Precision};
 use crate::error::{Error, Result, throw};
 pub use launch::{Grid, In, IntBuffer, Ints, Kernel, Out, Table, k};
 pub use memory::{Buffer, Usage};
-pub use nvrtc::{Arch, Compiled, compile};
+pub use nvrtc::{Arch, Compiled};
 pub use probe::{Probe, Version, probe};
 
 /// The oldest compute capability that the kernels are written for.

@@ -239,11 +239,6 @@ fn c_string(text: &str) -> CString {
     CString::new(text).expect("kernel files and options hold no NUL")
 }
 
-/// Compiles one kernel file, without the cache.
-pub fn compile(family: &str, arch: Arch, dtype: DType) -> Result<Compiled> {
-    Program::new(family, arch, dtype)?.compile()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

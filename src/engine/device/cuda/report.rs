@@ -129,10 +129,7 @@ fn read(job: &Job, built: &Built) -> Result<Vec<Report>> {
         let threads = elf.section(&format!(".nv.info.{}", l.kernel)).and_then(largest_block).unwrap_or(1024);
         reports.push(Report {
             file: format!("{family}.cu"),
-            storage: match dtype {
-                DType::F32 => "f32",
-                DType::Bf16 => "bf16",
-            },
+            storage: dtype.name(),
             arch: arch.to_string(),
             registers: l.registers,
             shared: l.shared,
