@@ -104,6 +104,8 @@ struct Parameter {
     name: String,
     constant: bool,
     pointer: bool,
+    /// Marked OPTIONAL: null where there is no tensor.
+    optional: bool,
 }
 
 struct Kernel {
@@ -208,11 +210,13 @@ fn kernels_of(file: &str, tokens: &[String]) -> Vec<Kernel> {
 fn parameter(file: &str, kernel: &str, tokens: &[String]) -> Parameter {
     let constant = tokens.iter().any(|t| t == "const");
     let pointer = tokens.iter().any(|t| t == "*");
-    let words: Vec<String> =
-        tokens.iter().filter(|t| !["const", "*", "__restrict__"].contains(&t.as_str())).cloned().collect();
+    let optional = tokens.iter().any(|t| t == "OPTIONAL");
+    assert!(pointer || !optional, "{file}: {kernel}: only a pointer can be OPTIONAL");
+    let marks = ["const", "*", "__restrict__", "OPTIONAL"];
+    let words: Vec<String> = tokens.iter().filter(|t| !marks.contains(&t.as_str())).cloned().collect();
     let (kind, rest) = split_type(&words);
     let [name] = rest else { panic!("{file}: {kernel}: cannot read the parameter '{}'", tokens.join(" ")) };
-    Parameter { kind, name: name.clone(), constant, pointer }
+    Parameter { kind, name: name.clone(), constant, pointer, optional }
 }
 
 /// The Rust twin of a plain type.
@@ -245,43 +249,44 @@ impl Struct {
 }
 
 impl Parameter {
-    /// Rust type, and the statement that checks the argument and makes of it what the kernel takes.
+    /// Rust type, and the statements that check the argument and make of it what the kernel takes.
     fn rust(&self, file: &str, kernel: &str, structs: &[Struct]) -> (String, String) {
-        let Parameter { kind, name, constant, pointer } = self;
+        let Parameter { kind, name, constant, pointer, .. } = self;
         let twin = structs.iter().any(|s| s.name == *kind);
+        let view = if *constant { "In" } else { "Out" };
         match (kind.as_str(), pointer, constant) {
-            ("real", true, true) => (
-                "In".into(),
-                format!(
-                    "storage.real({name:?}, {name}.dtype(), {name}.address());\n    let mut {name} = {name}.address();"
-                ),
-            ),
-            ("real", true, false) => (
-                "Out".into(),
-                format!(
-                    "storage.real({name:?}, {name}.dtype(), {name}.address());\n    let mut {name} = {name}.address();"
-                ),
-            ),
-            ("float" | "bf16", true, _) => {
-                let dtype = if kind == "float" { "DType::F32" } else { "DType::Bf16" };
-                let rust = if *constant { "In" } else { "Out" };
-                (
-                    rust.into(),
-                    format!(
-                        "storage.fixed({name:?}, {name}.dtype(), {name}.address(), {dtype});\n    let mut {name} = {name}.address();"
-                    ),
-                )
+            ("real", true, _) => self.view(view, &format!("storage.real({name:?}, view.dtype());")),
+            ("float", true, _) => {
+                self.view(view, &format!("storage.fixed({name:?}, view.dtype(), DType::F32);"))
             }
-            ("int", true, true) => ("Ints".into(), format!("let mut {name} = {name}.address();")),
-            (_, true, true) if twin => {
-                (format!("&Table<{kind}>"), format!("let mut {name} = {name}.address();"))
+            ("bf16", true, _) => {
+                self.view(view, &format!("storage.fixed({name:?}, view.dtype(), DType::Bf16);"))
             }
+            ("int", true, true) => self.view("Ints", ""),
+            (_, true, true) if twin => self.view(&format!("&Table<{kind}>"), ""),
             (_, false, _) if twin => (kind.clone(), format!("let mut {name} = {name};")),
             (_, false, _) if scalar(kind).is_some() => {
                 (scalar(kind).unwrap_or("").into(), format!("let mut {name} = {name};"))
             }
             _ => panic!("{file}: {kernel}: no Rust type for the parameter {name} of type {kind}"),
         }
+    }
+
+    /// A pointer: a view of memory, or an `Option` of one.
+    fn view(&self, kind: &str, check: &str) -> (String, String) {
+        let Parameter { name, optional, .. } = self;
+        let check = check.replace("view", name);
+        if !optional {
+            let check =
+                if check.is_empty() { check } else { format!("if {name}.address() != 0 {{ {check} }}") };
+            return (kind.to_string(), format!("{check}\n    let mut {name} = {name}.address();"));
+        }
+        let check =
+            if check.is_empty() { check } else { format!("if let Some({name}) = {name} {{ {check} }}") };
+        (
+            format!("Option<{kind}>"),
+            format!("{check}\n    let mut {name} = {name}.map_or(0, |view| view.address());"),
+        )
     }
 }
 

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput};
-use mirrorgan_engine::cli::bench::subjects::{Batch, subjects};
-use mirrorgan_engine::cli::bench::trial::Trial;
+use mirrorgan_engine::bench::benchmarks::{Batch, benchmarks};
+use mirrorgan_engine::bench::measurement::Measurement;
 use mirrorgan_engine::engine::device;
 use mirrorgan_engine::engine::tensor::DType;
 
@@ -16,16 +16,17 @@ fn main() {
     device::set(&device);
     let mut criterion = Criterion::default().configure_from_args().sample_size(10);
     let mut group = criterion.benchmark_group("ops");
-    for subject in subjects(Batch::Of(1), 7_100_000) {
-        for pass in &subject.passes {
+    for benchmark in benchmarks(Batch::Of(1), 7_100_000) {
+        for pass in &benchmark.passes {
             if pass.flops > 0.0 {
                 group.throughput(Throughput::Elements(pass.flops as u64));
             }
             // Made when first run: a filter leaves most out.
-            let mut trial = None;
-            group.bench_function(format!("{} {}", subject.name, pass.name), |b| {
-                let trial = trial.get_or_insert_with(|| Trial::new(&subject, pass, DType::F32));
-                b.iter_custom(|runs| Duration::from_secs_f64(trial.seconds(runs as usize, None)));
+            let mut measurement = None;
+            group.bench_function(format!("{} {}", benchmark.name, pass.name), |b| {
+                let measurement =
+                    measurement.get_or_insert_with(|| Measurement::new(&benchmark, pass, DType::F32));
+                b.iter_custom(|runs| Duration::from_secs_f64(measurement.seconds(runs as usize, None)));
             });
         }
     }

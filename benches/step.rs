@@ -14,11 +14,11 @@ use std::time::Instant;
 
 use mirrorgan_engine::engine::device::{self, Device, Precision};
 use mirrorgan_engine::engine::nn::{Adam, AdamConfig, Mode, Source, Store};
-use mirrorgan_engine::engine::tensor::{Ids, Tensor, no_grad, set_precision};
+use mirrorgan_engine::engine::tensor::{IntTensor, Tensor, no_grad, set_precision};
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
 use mirrorgan_engine::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
 use mirrorgan_engine::mirrorgan::losses::{discriminator_loss, generator_loss};
-use mirrorgan_engine::mirrorgan::stem::Meaning;
+use mirrorgan_engine::mirrorgan::stem::TextEmbedding;
 
 #[path = "../tests/formula/mod.rs"]
 #[allow(dead_code)] // the goldens use more of it
@@ -161,8 +161,8 @@ fn picture(name: &str, batch: usize, side: usize) -> Tensor {
 }
 
 struct Inputs {
-    meaning: Meaning,
-    lengths: Ids,
+    meaning: TextEmbedding,
+    lengths: IntTensor,
     z: Tensor,
     eps: Tensor,
 }
@@ -175,11 +175,11 @@ fn inputs(batch: usize) -> Inputs {
     }
     let noise = |name| Tensor::from_vec(formula::normal(name, &[batch, 100]), [batch, 100]);
     Inputs {
-        meaning: Meaning {
+        meaning: TextEmbedding {
             words: Tensor::from_vec(words, [batch, WORDS, FEATURES]),
             sentence: Tensor::from_vec(formula::tensor("sentence", &[batch, FEATURES]), [batch, FEATURES]),
         },
-        lengths: Ids::new((0..batch).map(|i| [18, 11, 7, 5][i % 4]).collect(), [batch]),
+        lengths: IntTensor::new((0..batch).map(|i| [18, 11, 7, 5][i % 4]).collect(), [batch]),
         z: noise("z"),
         eps: noise("eps"),
     }
@@ -208,11 +208,11 @@ fn step(asked: &Asked) -> Report {
         let mut told = Vec::new();
         for (i, d) in ds.iter().enumerate() {
             let loss = discriminator_loss(d, &real[i], &made.images[i].detach(), &inputs.meaning.sentence);
-            adam_d[i].minimise(&loss);
+            adam_d[i].minimize(&loss);
             told.push((format!("d{i}"), loss.detach()));
         }
         let terms = generator_loss(&ds, &made, &inputs.meaning.sentence);
-        adam_g.minimise(&terms.total());
+        adam_g.minimize(&terms.total());
         if losses.len() < 3 {
             told.extend(terms.values().into_iter().map(|(name, value)| (name, on_the_cpu(value))));
             losses.push(told);

@@ -3,9 +3,9 @@
 //!     cargo run --release --example 04_generate
 
 use mirrorgan_engine::engine::nn::{Mode, Source, Store};
-use mirrorgan_engine::engine::tensor::{Ids, Rng, no_grad};
+use mirrorgan_engine::engine::tensor::{IntTensor, Rng, no_grad};
 use mirrorgan_engine::mirrorgan::generator::{Generator, GeneratorConfig};
-use mirrorgan_engine::mirrorgan::stem::Meaning;
+use mirrorgan_engine::mirrorgan::stem::TextEmbedding;
 
 fn main() {
     let config = GeneratorConfig {
@@ -25,8 +25,9 @@ fn main() {
 
     // A text encoder would give these; `engine infer` does.
     let mut rng = Rng::new(2, 0);
-    let meaning = Meaning { words: rng.normal([1, words, features]), sentence: rng.normal([1, features]) };
-    let lengths = Ids::new(vec![words as i32], [1]);
+    let meaning =
+        TextEmbedding { words: rng.normal([1, words, features]), sentence: rng.normal([1, features]) };
+    let lengths = IntTensor::new(vec![words as i32], [1]);
     let (noise, eps) = (rng.normal([1, config.noise]), rng.normal([1, config.condition]));
 
     let made = no_grad(|| generator.forward(&noise, &meaning, &lengths, &eps, Mode::Eval));

@@ -30,7 +30,7 @@ struct Attention {
         weights = shared + d.together * width;
     }
 
-    // The first of the neighbouring channels that make a lane's k-th pack of a round.
+    // The first of the neighboring channels that make a lane's k-th pack of a round.
     template <class T>
     __device__ int channel(int round, int k) const {
         return (round * (CHANNELS / Pack<T>::N) + k) * d.lanes * Pack<T>::N + lane * Pack<T>::N;
@@ -348,7 +348,7 @@ struct PixelSums {
 };
 
 // sum[i][j] += Σ over a warp's pixels of a[n][t + i] x[n][c + j]. A lane has W keys and four channels; the eight
-// lanes of a quarter neighbour each other in x.
+// lanes of a quarter neighbor each other in x.
 template <int W, class A, class X>
 __device__ __forceinline__ void add_outer(
     float (&sum)[W][4], const A* __restrict__ a, const X* __restrict__ x, int first, int last, int t, int c,

@@ -195,7 +195,7 @@ struct Sums<T, FMA, A_ALONG, B_ALONG> {
     }
     __device__ static int first_row() { return threadIdx.x / 32 / (T::BN / T::WN) * T::WM; }
     __device__ static int first_column() { return threadIdx.x / 32 % (T::BN / T::WN) * T::WN; }
-    // Neighbouring lanes read neighbouring rows (along) or neighbouring chunks (across).
+    // Neighboring lanes read neighboring rows (along) or neighboring chunks (across).
     __device__ static int row(int i) {
         int lane = threadIdx.x % 32 / 4;
         return first_row() + (A_ALONG ? lane + 8 * i : lane * 4 + 32 * (i / 4) + i % 4);
@@ -400,7 +400,7 @@ __device__ __forceinline__ const float* multiply(A a, B b, int slices) {
     return reinterpret_cast<const float*>(shared_bytes);
 }
 
-// Calls f(row, column, values) for every Pack<real>::N neighbours of the tile; each thread keeps its column.
+// Calls f(row, column, values) for every Pack<real>::N neighbors of the tile; each thread keeps its column.
 template <class T, class F>
 __device__ __forceinline__ void for_packs(const float* sums, F f) {
     constexpr int N = Pack<real>::N, PACKS = T::BN / N;

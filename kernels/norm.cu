@@ -1,4 +1,4 @@
-// Batch normalisation (Ioffe and Szegedy, 2015) in one pass with what follows it: a residual, a rectifier, or the gated
+// Batch normalization (Ioffe and Szegedy, 2015) in one pass with what follows it: a residual, a rectifier, or the gated
 // linear unit (Dauphin et al., 2017).
 //
 //   z = scale x + shift + residual,  scale = γ inv_std,  shift = β - mean scale,  inv_std = 1 / √(variance + eps)
@@ -6,7 +6,7 @@
 //
 // x, residual, dx [rows,C]; y, dy [rows,C], gated [rows,C/2]; γ, β and all that is by channel [C], always float.
 //
-// A block takes `columns` pieces of `width` neighbouring channels side by side and 256 / columns rows at a time;
+// A block takes `columns` pieces of `width` neighboring channels side by side and 256 / columns rows at a time;
 // blockIdx.y steps on through the channels (gated: through the first half of them), blockIdx.x through the rows.
 #include "prelude.cuh"
 
@@ -21,7 +21,7 @@ struct TileDims {
     float eps;
 };
 
-// N neighbouring numbers, in float; N is 1, that of a pack of `real`, or 4: half a pack of bf16.
+// N neighboring numbers, in float; N is 1, that of a pack of `real`, or 4: half a pack of bf16.
 template <int N>
 struct Piece {
     float v[N];
@@ -200,7 +200,7 @@ __device__ __forceinline__ void affine(float* inv_std, float* scale, float* shif
 
 // sums [tiles,3,C], γ, β [C] -> mean, biased variance, inv_std, scale, shift [C]
 extern "C" __global__ void __launch_bounds__(256)
-    batch_norm_finalise_fwd(float* __restrict__ mean, float* __restrict__ variance, float* __restrict__ inv_std,
+    batch_norm_finalize_fwd(float* __restrict__ mean, float* __restrict__ variance, float* __restrict__ inv_std,
                             float* __restrict__ scale, float* __restrict__ shift, const float* __restrict__ sums,
                             const float* __restrict__ gamma, const float* __restrict__ beta, TileDims d) {
     __shared__ double shared[256];
@@ -425,7 +425,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // dγ = inv_std Σ dz (x - mean), dβ = Σ dz: sums [tiles,2,C] -> [C]
 extern "C" __global__ void __launch_bounds__(256)
-    batch_norm_finalise_bwd_w(float* __restrict__ dgamma, float* __restrict__ dbeta, const float* __restrict__ sums,
+    batch_norm_finalize_bwd_w(float* __restrict__ dgamma, float* __restrict__ dbeta, const float* __restrict__ sums,
                               const float* __restrict__ inv_std, TileDims d) {
     __shared__ double shared[256];
     int j = blockIdx.x * 8 + threadIdx.x % 8;
@@ -447,10 +447,10 @@ extern "C" __global__ void __launch_bounds__(256)
 // dx = scale (dz - offset - slope (x - mean)) with offset = dβ / rows and slope = inv_std dγ / rows, both 0 where the
 // moments are constants. Kept as mean, scale, -scale slope and -scale offset.
 template <int N>
-struct Centre {
+struct Center {
     Piece<N> mean, scale, slope, offset;
 
-    __device__ __forceinline__ Centre(const float* mean_, const float* scale_, const float* inv_std,
+    __device__ __forceinline__ Center(const float* mean_, const float* scale_, const float* inv_std,
                                       const float* dgamma, const float* dbeta, int j, int rows) {
         mean = load<N>(mean_ + j);
         scale = load<N>(scale_ + j);
@@ -477,16 +477,16 @@ __device__ __forceinline__ void backward(real* __restrict__ dx, real* __restrict
                                          const NormDims& d) {
     Place at(d, d.c);
     if (!at.inside) return;
-    Centre<N> centre(mean, scale, inv_std, dgamma, dbeta, at.j, d.rows);
+    Center<N> center(mean, scale, inv_std, dgamma, dbeta, at.j, d.rows);
     Piece<N> shifts = load<N>(shift + at.j);
 #pragma unroll 2
     for (int row = blockIdx.x * at.lanes + at.lane; row < d.rows; row += gridDim.x * at.lanes) {
         int i = row * d.c + at.j;
-        Piece<N> v = load<N>(x + i), z = moved(v, centre.scale, shifts);
+        Piece<N> v = load<N>(x + i), z = moved(v, center.scale, shifts);
         if (residual) z = plus(z, load<N>(residual + i));
         Piece<N> dz = rectified_back(load<N>(dy + i), z, d.slope);
         if (dr) put(dr + i, dz.v);
-        if (dx) put(dx + i, centre(dz, v).v);
+        if (dx) put(dx + i, center(dz, v).v);
     }
 }
 
@@ -509,16 +509,16 @@ __device__ __forceinline__ void gated_backward(real* __restrict__ dx, const real
     int half = d.c / 2;
     Place at(d, half);
     if (!at.inside) return;
-    Centre<N> centre_a(mean, scale, inv_std, dgamma, dbeta, at.j, d.rows);
-    Centre<N> centre_b(mean, scale, inv_std, dgamma, dbeta, at.j + half, d.rows);
+    Center<N> center_a(mean, scale, inv_std, dgamma, dbeta, at.j, d.rows);
+    Center<N> center_b(mean, scale, inv_std, dgamma, dbeta, at.j + half, d.rows);
     Piece<N> shift_a = load<N>(shift + at.j), shift_b = load<N>(shift + half + at.j);
     for (int row = blockIdx.x * at.lanes + at.lane; row < d.rows; row += gridDim.x * at.lanes) {
         int i = row * d.c + at.j;
         Piece<N> xa = load<N>(x + i), xb = load<N>(x + i + half);
-        Piece<N> a = moved(xa, centre_a.scale, shift_a), b = moved(xb, centre_b.scale, shift_b);
+        Piece<N> a = moved(xa, center_a.scale, shift_a), b = moved(xb, center_b.scale, shift_b);
         gated_back(a, b, load<N>(dy + row * half + at.j));
-        put(dx + i, centre_a(a, xa).v);
-        put(dx + i + half, centre_b(b, xb).v);
+        put(dx + i, center_a(a, xa).v);
+        put(dx + i + half, center_b(b, xb).v);
     }
 }
 

@@ -1,4 +1,4 @@
-// Steps of an optimiser over all parameters at once: a table names the tensors, a block takes a chunk of one of them.
+// Steps of an optimizer over all parameters at once: a table names the tensors, a block takes a chunk of one of them.
 #include "prelude.cuh"
 
 // Elements a block takes.

@@ -1,4 +1,4 @@
-// Element by element: sums, products, activations, the gated linear unit (Dauphin et al., 2017), reparameterisation
+// Element by element: sums, products, activations, the gated linear unit (Dauphin et al., 2017), reparameterization
 // (Kingma and Welling, 2014). All tensors of a call have n elements, but for the gated unit.
 #include "prelude.cuh"
 
@@ -163,7 +163,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // y = mu + spread, spread = e^(logvar / 2) eps; the noise is float however the rest is stored
 extern "C" __global__ void __launch_bounds__(256)
-    reparameterise_fwd(real* __restrict__ y, real* __restrict__ spread, const real* __restrict__ mu,
+    reparameterize_fwd(real* __restrict__ y, real* __restrict__ spread, const real* __restrict__ mu,
                        const real* __restrict__ logvar, const float* __restrict__ eps, int n) {
     for (int i = thread_index(); i < n; i += thread_count()) {
         float s = expf(0.5f * to_float(logvar[i])) * eps[i];
@@ -174,6 +174,6 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // dlogvar = dy spread / 2
 extern "C" __global__ void __launch_bounds__(256)
-    reparameterise_bwd(real* __restrict__ dlogvar, const real* __restrict__ dy, const real* __restrict__ spread, int n) {
+    reparameterize_bwd(real* __restrict__ dlogvar, const real* __restrict__ dy, const real* __restrict__ spread, int n) {
     map2(dlogvar, dy, spread, n, [](float dy, float s) { return 0.5f * dy * s; });
 }

@@ -1,6 +1,9 @@
 // What every kernel begins with: storage types, 16-byte accesses, reductions, random numbers.
 #pragma once
 
+// Before a pointer parameter of a kernel: null where there is no tensor (build.rs makes an `Option` of it).
+#define OPTIONAL
+
 // ---------------------------------------------------------------- storage
 
 // A bf16 number as it lies in memory; arithmetic is done in float.

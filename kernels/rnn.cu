@@ -19,7 +19,7 @@ __device__ __forceinline__ float squash(float x) { return 2.0f * logistic(2.0f *
 // Into how many slices of its rows a product is cut, so that every thread has work; src/engine/ops/rnn.rs agrees.
 __device__ __forceinline__ int slices_of(int groups, int rows) { return max(1, min(rows, THREADS / groups)); }
 
-// part[slice][R][cols] = Σ over the slice's rows k of w[k][c] v[k][R]: neighbours read neighbouring columns, V each.
+// part[slice][R][cols] = Σ over the slice's rows k of w[k][c] v[k][R]: neighbors read neighboring columns, V each.
 template <int R, int V>
 __device__ __forceinline__ void products(
     float* part, const float* __restrict__ w, const float* v, int rows, int cols

@@ -1,4 +1,4 @@
-// Softmax over rows: up to 32 neighbouring threads a row, or for long rows a block.
+// Softmax over rows: up to 32 neighboring threads a row, or for long rows a block.
 #include "prelude.cuh"
 
 struct SoftmaxDims {

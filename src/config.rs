@@ -9,11 +9,11 @@ use toml::{Table, Value};
 use crate::engine::tensor::Precision;
 use crate::error::{Error, Result};
 use crate::mirrorgan::backbone::{BackboneConfig, SmallConfig};
+use crate::mirrorgan::captioner::CaptionerConfig;
 use crate::mirrorgan::damsm::Gammas;
 use crate::mirrorgan::discriminator::DiscriminatorConfig;
 use crate::mirrorgan::generator::GeneratorConfig;
-use crate::mirrorgan::stem::StemConfig;
-use crate::mirrorgan::stream::StreamConfig;
+use crate::mirrorgan::stem::TextEncoderConfig;
 
 /// The presets in the binary: complete files, no inheritance.
 pub const PRESETS: [(&str, &str); 6] = [
@@ -29,7 +29,7 @@ pub const PRESETS: [(&str, &str); 6] = [
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub data: Data,
-    pub stem: StemConfig,
+    pub stem: TextEncoderConfig,
     pub damsm: Damsm,
     pub stream: Stream,
     pub gan: Gan,
@@ -159,15 +159,15 @@ impl Damsm {
 }
 
 impl Stream {
-    pub fn network(&self) -> Result<StreamConfig> {
+    pub fn network(&self) -> Result<CaptionerConfig> {
         let backbone = match self.encoder {
             StreamEncoder::Small => small("stream", &self.small_widths, self.small_map_after)?,
             StreamEncoder::Resnet152 => return Err(not_here_yet("stream.encoder", "resnet152")),
         };
-        Ok(StreamConfig {
+        Ok(CaptionerConfig {
             backbone,
             resize: (self.resize > 0).then_some(self.resize),
-            imagenet_normalisation: self.imagenet_norm,
+            imagenet_normalization: self.imagenet_norm,
             embedding: self.embed,
             hidden: self.hidden,
             learn_end: self.learn_end,
@@ -275,7 +275,7 @@ impl Config {
         for (key, batch) in
             [("train", self.train.batch), ("damsm", self.damsm.batch), ("stream", self.stream.batch)]
         {
-            let why = "a batch is normalised over itself, and wrong pairs are made within it";
+            let why = "a batch is normalized over itself, and wrong pairs are made within it";
             at_least(&format!("{key}.batch"), batch, 2, why)?;
         }
         for (key, every) in [

@@ -10,7 +10,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     #[error("configuration: {key}: {why}")]
     Config { key: String, why: String },
-    #[error("{}: {why}", Place(file, *line))]
+    #[error("{}: {why}", Location(file, *line))]
     Data { file: PathBuf, line: Option<usize>, why: String },
     #[error("{}", weights_message(file, missing, unexpected, misshaped))]
     Weights { file: PathBuf, missing: Vec<String>, unexpected: Vec<String>, misshaped: Vec<String> },
@@ -64,6 +64,15 @@ impl Error {
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Error {
         Error::Io { path: path.as_ref().to_path_buf(), source }
     }
+
+    /// The message without the file that it names.
+    pub fn reason(self) -> String {
+        match self {
+            Error::Data { why, .. } => why,
+            Error::Io { source, .. } => format!("cannot be read: {source}"),
+            other => other.to_string(),
+        }
+    }
 }
 
 fn memory_message(device: &str, bytes: [usize; 3], by: &str, advice: Option<&str>) -> String {
@@ -75,9 +84,9 @@ fn memory_message(device: &str, bytes: [usize; 3], by: &str, advice: Option<&str
     )
 }
 
-struct Place<'a>(&'a Path, Option<usize>);
+struct Location<'a>(&'a Path, Option<usize>);
 
-impl std::fmt::Display for Place<'_> {
+impl std::fmt::Display for Location<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.1 {
             Some(line) => write!(f, "{}:{line}", self.0.display()),

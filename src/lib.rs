@@ -16,17 +16,25 @@
 //!
 //! Modules in the order of their floors; a module uses only those above it in this list.
 
-pub mod atomic;
 pub mod error;
+
+pub mod files;
 
 pub mod engine;
 
 pub mod data;
 pub mod mirrorgan;
 
+pub mod bench;
 pub mod config;
 
+pub mod render;
+pub mod run;
+
+pub mod infer;
+
 pub mod eval;
+
 pub mod train;
 
 pub mod cli;

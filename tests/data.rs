@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mirrorgan_engine::data::captions::{encode, fit_eval, fit_train, tokenise};
-use mirrorgan_engine::data::image::{Region, bird_region, decode, margin_side};
+use mirrorgan_engine::data::picture::{Region, bbox_crop, decode, margin_side};
 use mirrorgan_engine::data::{
     Batch, EvalBatches, Item, Loader, LoaderConfig, Picture, Vocabulary, cub, demo, save_png,
 };
@@ -21,8 +21,8 @@ const FINCH: &str = "001.Finch/Finch_1";
 
 #[test]
 fn tokens_are_those_of_attngan() {
-    let words = tokenise("The bird's 2 wings\u{fffd}\u{fffd}are blue_grey, n\u{e9}at; \u{e9} END.");
-    assert_eq!(words, ["the", "bird", "s", "2", "wings", "are", "blue_grey", "nat", "end"]);
+    let words = tokenise("The bird's 2 wings\u{fffd}\u{fffd}are blue_gray, n\u{e9}at; \u{e9} END.");
+    assert_eq!(words, ["the", "bird", "s", "2", "wings", "are", "blue_gray", "nat", "end"]);
     assert!(tokenise(" ... \u{e9} ").is_empty());
 }
 
@@ -81,13 +81,13 @@ fn long_captions_are_cut_in_order() {
 #[test]
 fn boxes_are_cropped_as_published() {
     let region = |left, top, right, bottom| Ok(Region { left, top, right, bottom });
-    // Albatross 1 of CUB: centre (222, 179), half-side int(325 · 0.75) = 243, clipped to 500×335.
-    assert_eq!(bird_region(500, 335, [60.0, 27.0, 325.0, 304.0]), region(0, 0, 465, 335));
-    assert_eq!(bird_region(200, 200, [90.0, 95.0, 21.0, 10.0]), region(85, 85, 115, 115));
+    // Albatross 1 of CUB: center (222, 179), half-side int(325 · 0.75) = 243, clipped to 500×335.
+    assert_eq!(bbox_crop(500, 335, [60.0, 27.0, 325.0, 304.0]), region(0, 0, 465, 335));
+    assert_eq!(bbox_crop(200, 200, [90.0, 95.0, 21.0, 10.0]), region(85, 85, 115, 115));
     for outside in
         [[200.0, 10.0, 5.0, 5.0], [-9.0, 0.0, 4.0, 4.0], [5.0, 5.0, 0.0, 9.0], [5.0, f32::NAN, 1.0, 9.0]]
     {
-        assert!(bird_region(200, 200, outside).unwrap_err().contains("outside the picture"));
+        assert!(bbox_crop(200, 200, outside).unwrap_err().contains("outside the picture"));
     }
 }
 
@@ -113,7 +113,7 @@ fn a_mirrored_picture_exchanges_columns_only() {
     let picture = Picture { width: 2, height: 2, pixels: (0..12).collect() };
     assert_eq!(picture.mirrored().pixels, [3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8]);
     let mut values = Vec::new();
-    Picture { width: 1, height: 1, pixels: vec![0, 255, 51] }.normalise_into(&mut values);
+    Picture { width: 1, height: 1, pixels: vec![0, 255, 51] }.normalize_into(&mut values);
     assert_eq!(values, [-1.0, 1.0, 51.0 / 127.5 - 1.0]);
 }
 
@@ -315,7 +315,7 @@ fn what_cannot_be_used_is_skipped_with_a_reason() {
 }
 
 #[test]
-fn grey_pictures_are_counted_and_used() {
+fn gray_pictures_are_counted_and_used() {
     let folder = Folder::new();
     let mut bytes = std::io::Cursor::new(Vec::new());
     image::GrayImage::from_pixel(32, 24, image::Luma([77]))
@@ -323,7 +323,7 @@ fn grey_pictures_are_counted_and_used() {
         .unwrap();
     folder.put(&image_file(FINCH), bytes.into_inner());
     let report = cub::check(folder.root()).unwrap();
-    assert_eq!((report.grey, report.test, report.is_clean()), (1, 1, true));
+    assert_eq!((report.gray, report.test, report.is_clean()), (1, 1, true));
     let picture = decode(&folder.root().join(image_file(FINCH))).unwrap().picture;
     assert_eq!(picture.pixels.len(), 32 * 24 * 3);
 }
@@ -375,24 +375,24 @@ fn demo_captions_are_ten_different_ones_that_agree() {
         assert!(item.captions.iter().all(|caption| caption.len() <= 18));
         let mut told: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         for caption in &item.captions {
-            for (part, colour) in colours_of(&set.vocabulary.sentence(caption)) {
-                told.entry(part).or_default().insert(colour);
+            for (part, color) in colors_of(&set.vocabulary.sentence(caption)) {
+                told.entry(part).or_default().insert(color);
             }
         }
-        assert!(told.values().all(|colours| colours.len() == 1), "{}: {told:?}", item.id);
+        assert!(told.values().all(|colors| colors.len() == 1), "{}: {told:?}", item.id);
         // The species, in the folder's name, is what was drawn: captions must tell the same.
         let species = item.id.to_lowercase();
         for (part, name) in [("body", "_winged_{}_bird"), ("wings", ".{}_winged")] {
-            let colour = told[part].first().unwrap();
-            assert!(species.contains(&name.replace("{}", colour)), "{species}: {part} {colour}");
+            let color = told[part].first().unwrap();
+            assert!(species.contains(&name.replace("{}", color)), "{species}: {part} {color}");
         }
     }
 }
 
-const COLOURS: [&str; 9] = ["red", "blue", "yellow", "green", "brown", "black", "white", "grey", "orange"];
+const COLORS: [&str; 9] = ["red", "blue", "yellow", "green", "brown", "black", "white", "grey", "orange"];
 
-/// What a caption says of each part: every colour belongs to the part that is nearest in its phrase.
-fn colours_of(caption: &str) -> Vec<(&'static str, String)> {
+/// What a caption says of each part: every color belongs to the part that is nearest in its phrase.
+fn colors_of(caption: &str) -> Vec<(&'static str, String)> {
     let words: Vec<&str> = caption.split(' ').collect();
     let part_of = |word: &str| match word {
         "bird" | "body" => Some("body"),
@@ -413,8 +413,8 @@ fn colours_of(caption: &str) -> Vec<(&'static str, String)> {
         };
         next.or(on_its.flatten()).or_else(subject)
     };
-    let coloured = words.iter().enumerate().filter(|(_, word)| COLOURS.contains(word));
-    coloured.map(|(at, word)| (owner(at).expect("every colour has an owner"), word.to_string())).collect()
+    let colored = words.iter().enumerate().filter(|(_, word)| COLORS.contains(word));
+    colored.map(|(at, word)| (owner(at).expect("every color has an owner"), word.to_string())).collect()
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn the_demo_is_the_same_for_the_same_seed() {
 }
 
 #[test]
-fn the_demo_holds_species_out_but_no_colour() {
+fn the_demo_holds_species_out_but_no_color() {
     let folder = tempfile::tempdir().unwrap();
     let set = cub::open(demo_in(&folder, 243, 2)).unwrap();
     let classes = |items: &[Item]| items.iter().map(|item| item.class).collect::<BTreeSet<_>>();
@@ -443,9 +443,9 @@ fn the_demo_holds_species_out_but_no_colour() {
     assert_eq!((classes(&set.train).len(), classes(&set.test).len()), (69, 12));
     let mut told = BTreeSet::new();
     for caption in set.train.iter().flat_map(|item| &item.captions) {
-        told.extend(colours_of(&set.vocabulary.sentence(caption)));
+        told.extend(colors_of(&set.vocabulary.sentence(caption)));
     }
-    assert_eq!(told.len(), 4 * COLOURS.len(), "nine colours of body, wings, belly and crown are trained");
+    assert_eq!(told.len(), 4 * COLORS.len(), "nine colors of body, wings, belly and crown are trained");
     assert!(set.vocabulary.words().iter().all(|word| word.is_ascii()));
     assert!(encode("a small red bird with black wings", &set.vocabulary).unknown.is_empty());
 }
@@ -456,7 +456,7 @@ fn demo_birds_fill_their_crops() {
     let set = cub::open(demo_in(&folder, 81, 4)).unwrap();
     for item in set.train.iter().chain(&set.test) {
         let picture = decode(&item.image).unwrap().picture;
-        let region = bird_region(picture.width, picture.height, item.bbox.unwrap()).unwrap();
+        let region = bbox_crop(picture.width, picture.height, item.bbox.unwrap()).unwrap();
         let (width, height) = (region.right - region.left, region.bottom - region.top);
         assert!(width.min(height) >= 76, "{}: {width}×{height}", item.id);
     }

@@ -17,13 +17,13 @@ use mirrorgan_engine::engine::ops::pointwise::{add, add_all, mul, scale};
 use mirrorgan_engine::engine::ops::pool::adaptive_avg_pool;
 use mirrorgan_engine::engine::ops::reduce::{mean_rows, sum};
 use mirrorgan_engine::engine::ops::shape::transpose;
-use mirrorgan_engine::engine::tensor::{Grads, Ids, Tensor, backward};
-use mirrorgan_engine::mirrorgan::damsm::{Described, Gammas, damsm_loss};
+use mirrorgan_engine::engine::tensor::{Grads, IntTensor, Tensor, backward};
+use mirrorgan_engine::mirrorgan::captioner::CaptionDecoder;
+use mirrorgan_engine::mirrorgan::damsm::{Gammas, ImageEmbedding, damsm_loss};
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
 use mirrorgan_engine::mirrorgan::generator::{Generator, GeneratorConfig};
 use mirrorgan_engine::mirrorgan::losses::{adversarial_loss, discriminator_loss, generator_loss};
-use mirrorgan_engine::mirrorgan::stem::{Meaning, StemConfig, TextEncoder};
-use mirrorgan_engine::mirrorgan::stream::CaptionDecoder;
+use mirrorgan_engine::mirrorgan::stem::{TextEmbedding, TextEncoder, TextEncoderConfig};
 
 const LENGTHS: [usize; 4] = [18, 11, 7, 5];
 const WORDS: usize = 18;
@@ -245,19 +245,19 @@ fn image(name: &str, batch: usize, side: usize) -> Tensor {
     channels_last(&input(name, [batch, 3, side, side]))
 }
 
-fn meaning(batch: usize, features: usize) -> Meaning {
-    Meaning {
+fn meaning(batch: usize, features: usize) -> TextEmbedding {
+    TextEmbedding {
         words: swapped(&input("words", [batch, features, WORDS])),
         sentence: input("sentence", [batch, features]),
     }
 }
 
-fn lengths(batch: usize) -> Ids {
-    Ids::new(LENGTHS[..batch].iter().map(|&n| n as i32).collect(), [batch])
+fn lengths(batch: usize) -> IntTensor {
+    IntTensor::new(LENGTHS[..batch].iter().map(|&n| n as i32).collect(), [batch])
 }
 
-fn captions(vocabulary: usize) -> Ids {
-    Ids::new(formula::captions(vocabulary, &LENGTHS, WORDS), [LENGTHS.len(), WORDS])
+fn captions(vocabulary: usize) -> IntTensor {
+    IntTensor::new(formula::captions(vocabulary, &LENGTHS, WORDS), [LENGTHS.len(), WORDS])
 }
 
 /// A scalar that touches every element of `x`, in PyTorch's order, with its own weight.
@@ -278,7 +278,7 @@ fn gradients(loss: &Tensor, targets: &[Tensor]) -> Grads {
 
 fn text_encoder(name: &'static str, cell: CellKind) {
     let mut golden = Golden::open(name);
-    let config = StemConfig { cell, embedding: 300, features: 256, dropout: 0.5 };
+    let config = TextEncoderConfig { cell, embedding: 300, features: 256, dropout: 0.5 };
     let (encoder, store) = network("text_encoder", |scope| TextEncoder::new(scope, 5450, &config));
     let said = encoder.forward(&captions(5450), &lengths(4), None);
     let words = swapped(&said.words);
@@ -335,7 +335,7 @@ fn generator(
     let config = generator_config(width, kind);
     let (generator, store) = network("netG", |scope| Generator::new(scope, features, &config));
     let said = meaning(batch, features);
-    let said = Meaning { words: said.words.leaf(), sentence: said.sentence.leaf() };
+    let said = TextEmbedding { words: said.words.leaf(), sentence: said.sentence.leaf() };
     let made = generator.forward(&noise("z", batch), &said, &lengths(batch), &noise("eps", batch), mode);
     let images: Vec<Tensor> = made.images.iter().map(channels_first).collect();
     let probes = images.iter().enumerate().map(|(i, x)| probe(&format!("image{i}"), x));
@@ -436,10 +436,10 @@ fn damsm_losses() {
     use mirrorgan_engine::engine::ops::matching::{cosine_scores, word_scores};
     let mut golden = Golden::open("damsm_loss");
     let said = meaning(4, 256);
-    let said = Meaning { words: said.words.leaf(), sentence: said.sentence.leaf() };
+    let said = TextEmbedding { words: said.words.leaf(), sentence: said.sentence.leaf() };
     let regions = channels_last(&input("regions", [4, 256, 17, 17])).reshape([4, 289, 256]).leaf();
-    let seen = Described { regions, code: input("code", [4, 256]).leaf() };
-    let classes = Ids::new(CLASSES.to_vec(), [4]);
+    let seen = ImageEmbedding { regions, code: input("code", [4, 256]).leaf() };
+    let classes = IntTensor::new(CLASSES.to_vec(), [4]);
     golden.same_ids("in.lengths", lengths(4).as_slice());
     golden.same_ids("in.classes", &CLASSES);
     let scores = word_scores(&said.words, &lengths(4), &seen.regions, GAMMAS.gamma1, GAMMAS.gamma2);
@@ -533,7 +533,7 @@ fn gan_step(name: &'static str, kind: Kind, semantic: impl Fn(&Tensor) -> Tensor
         for (i, d) in players.discriminators.iter().enumerate() {
             let loss = discriminator_loss(d, &real[i], &made.images[i].detach(), &said.sentence);
             note(format!("loss_d{i}"), &loss);
-            opt_d[i].minimise(&loss);
+            opt_d[i].minimize(&loss);
         }
         let mut terms = generator_loss(&players.discriminators, &made, &said.sentence);
         terms.push("semantic", semantic(&made.images[2]));
@@ -622,10 +622,10 @@ fn gan_step_mirror() {
 
 fn gan_step_attn() {
     let weight = Tensor::from_vec(formula::fill("standin", "region.weight", &[32, 3]), [32, 3]);
-    let (said, classes) = (meaning(4, 32), Ids::new(CLASSES.to_vec(), [4]));
+    let (said, classes) = (meaning(4, 32), IntTensor::new(CLASSES.to_vec(), [4]));
     gan_step("gan_step_attn", Kind::Attn, |image| {
         let regions = linear(&grid(image).reshape([4, 64, 3]), &weight, None);
-        let seen = Described { code: mean_rows(&regions), regions };
+        let seen = ImageEmbedding { code: mean_rows(&regions), regions };
         scale(&damsm_loss(&seen, &said, &lengths(4), Some(&classes), GAMMAS).total(), 5.0)
     });
 }

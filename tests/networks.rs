@@ -3,14 +3,14 @@
 
 use mirrorgan_engine::engine::nn::{CellKind, Mode, Scope, Source, Store};
 use mirrorgan_engine::engine::ops::pointwise::add;
-use mirrorgan_engine::engine::tensor::{Ids, Rng, Tensor, backward};
+use mirrorgan_engine::engine::tensor::{IntTensor, Rng, Tensor, backward};
 use mirrorgan_engine::mirrorgan::backbone::{BackboneConfig, SmallConfig};
+use mirrorgan_engine::mirrorgan::captioner::{Captioner, CaptionerConfig};
 use mirrorgan_engine::mirrorgan::damsm::{Gammas, ImageEncoder, damsm_loss};
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
 use mirrorgan_engine::mirrorgan::generator::{Generator, GeneratorConfig};
 use mirrorgan_engine::mirrorgan::losses::{discriminator_loss, generator_loss};
-use mirrorgan_engine::mirrorgan::stem::{Meaning, StemConfig, TextEncoder};
-use mirrorgan_engine::mirrorgan::stream::{Stream, StreamConfig};
+use mirrorgan_engine::mirrorgan::stem::{TextEmbedding, TextEncoder, TextEncoderConfig};
 
 const FEATURES: usize = 16;
 const VOCABULARY: usize = 39;
@@ -19,17 +19,17 @@ fn build<N>(make: impl FnOnce(&Scope) -> N) -> (N, Store) {
     Store::build(Source::Init(Rng::new(5, 0)), make).unwrap()
 }
 
-fn captions() -> (Ids, Ids) {
+fn captions() -> (IntTensor, IntTensor) {
     let ids = vec![3, 9, 4, 1, 7, 7, 0, 0, 38, 2, 5, 0];
-    (Ids::new(ids, [3, 4]), Ids::new(vec![4, 2, 3], [3]))
+    (IntTensor::new(ids, [3, 4]), IntTensor::new(vec![4, 2, 3], [3]))
 }
 
-fn meaning() -> Meaning {
-    let config = StemConfig { cell: CellKind::Lstm, embedding: 12, features: FEATURES, dropout: 0.5 };
+fn meaning() -> TextEmbedding {
+    let config = TextEncoderConfig { cell: CellKind::Lstm, embedding: 12, features: FEATURES, dropout: 0.5 };
     let (ids, lengths) = captions();
     let (encoder, _) = build(|scope| TextEncoder::new(scope, VOCABULARY, &config));
     let said = encoder.forward(&ids, &lengths, Some(&mut Rng::new(1, 1)));
-    Meaning { words: said.words.detach(), sentence: said.sentence.detach() }
+    TextEmbedding { words: said.words.detach(), sentence: said.sentence.detach() }
 }
 
 fn small() -> BackboneConfig {
@@ -93,15 +93,15 @@ fn a_small_image_encoder_learns_to_match() {
 
 #[test]
 fn stream_learns_and_its_captions_end() {
-    let config = StreamConfig {
+    let config = CaptionerConfig {
         backbone: small(),
         resize: Some(64),
-        imagenet_normalisation: true,
+        imagenet_normalization: true,
         embedding: 8,
         hidden: 10,
         learn_end: true,
     };
-    let make = |scope: &Scope| Stream::new(&scope.at("cnn"), &scope.at("rnn"), VOCABULARY, &config);
+    let make = |scope: &Scope| Captioner::new(&scope.at("cnn"), &scope.at("rnn"), VOCABULARY, &config);
     let (stream, store) = build(make);
     let images = Rng::new(4, 0).uniform([3, 32, 32, 3], -1.0, 1.0);
     let (ids, lengths) = captions();

@@ -11,7 +11,8 @@ use mirrorgan_engine::config::Config;
 use mirrorgan_engine::data::{Dataset, cub, demo};
 use mirrorgan_engine::engine::device::with;
 use mirrorgan_engine::error::{Error, Result};
-use mirrorgan_engine::train::{self, Job, Kind, Leave, Outcome, Progress};
+use mirrorgan_engine::run::{Checkpoints, Phase};
+use mirrorgan_engine::train::{self, Outcome, Progress, StopReason, TrainJob};
 
 const TINY: [&str; 24] = [
     "stem.embedding=8",
@@ -54,22 +55,22 @@ static BIRDS: LazyLock<Dataset> = LazyLock::new(|| {
 
 /// The terms of one step.
 struct Losses {
-    kind: Kind,
+    kind: Phase,
     terms: Vec<(String, f32)>,
 }
 
 /// Remembers all losses, and asks to stop after a step.
 #[derive(Default)]
 struct Watcher {
-    stage: Option<Kind>,
+    stage: Option<Phase>,
     losses: Vec<Losses>,
     notes: Vec<String>,
-    stop_at: Option<(Kind, u64)>,
+    stop_at: Option<(Phase, u64)>,
     stop: Arc<AtomicBool>,
 }
 
 impl Progress for Watcher {
-    fn begin(&mut self, kind: Kind, _: u64, _: u64) {
+    fn begin(&mut self, kind: Phase, _: u64, _: u64) {
         self.stage = Some(kind);
     }
 
@@ -96,10 +97,10 @@ fn train_to(
     out: &Path,
     config: Config,
     resume: bool,
-    stop_at: Option<(Kind, u64)>,
+    stop_at: Option<(Phase, u64)>,
 ) -> (Result<Outcome>, Watcher) {
     let mut watcher = Watcher { stop_at, ..Watcher::default() };
-    let job = Job {
+    let job = TrainJob {
         stages: train::wanted(&config),
         config,
         dataset: BIRDS.clone(),
@@ -116,7 +117,7 @@ fn train_to(
 fn weights(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for stage in ["damsm", "stream", "gan"] {
-        let checkpoint = train::Checkpoints::of(run, stage).latest().unwrap().unwrap().folder;
+        let checkpoint = Checkpoints::of(run, stage).latest().unwrap().unwrap().folder;
         for entry in std::fs::read_dir(checkpoint).unwrap().flatten() {
             let name = entry.file_name().into_string().unwrap();
             found.insert(format!("{stage}/{name}"), std::fs::read(entry.path()).unwrap());
@@ -181,9 +182,11 @@ fn going_on_equals_never_having_stopped() {
     assert_eq!(outcome.unwrap(), Outcome::Finished);
 
     let mut resume = false;
-    for stop in [(Kind::Damsm, 1), (Kind::Damsm, 3), (Kind::Stream, 2), (Kind::Gan, 1), (Kind::Gan, 3)] {
+    for stop in
+        [(Phase::Damsm, 1), (Phase::Damsm, 3), (Phase::Captioner, 2), (Phase::Gan, 1), (Phase::Gan, 3)]
+    {
         let (outcome, _) = train_to(broken.path(), config(&[]), resume, Some(stop));
-        let left = Outcome::Left { stage: stop.0, step: stop.1, why: Leave::Interrupted };
+        let left = Outcome::Left { stage: stop.0, step: stop.1, why: StopReason::Interrupted };
         assert_eq!(outcome.unwrap(), left);
         resume = true;
     }
@@ -217,7 +220,7 @@ fn a_loss_that_is_not_finite_stops_with_its_name() {
 #[test]
 fn another_configuration_is_refused_by_name() {
     let run = tempfile::tempdir().unwrap();
-    train_to(run.path(), config(&[]), false, Some((Kind::Damsm, 1))).0.unwrap();
+    train_to(run.path(), config(&[]), false, Some((Phase::Damsm, 1))).0.unwrap();
     let (outcome, _) = train_to(run.path(), config(&["gan.gf=3", "train.steps=9"]), true, None);
     let message = outcome.unwrap_err().to_string();
     assert!(message.contains("gan.gf is 2 there and 3 here") && !message.contains("steps"), "{message}");
@@ -227,7 +230,7 @@ fn another_configuration_is_refused_by_name() {
 fn time_that_is_up_is_saved_and_said() {
     let run = tempfile::tempdir().unwrap();
     let (config, stop) = (config(&[]), Arc::default());
-    let job = Job {
+    let job = TrainJob {
         stages: train::wanted(&config),
         config,
         dataset: BIRDS.clone(),
@@ -238,7 +241,7 @@ fn time_that_is_up_is_saved_and_said() {
         stop,
     };
     let outcome = train::train(job, &mut Watcher::default()).unwrap();
-    assert_eq!(outcome, Outcome::Left { stage: Kind::Damsm, step: 1, why: Leave::TimeIsUp });
+    assert_eq!(outcome, Outcome::Left { stage: Phase::Damsm, step: 1, why: StopReason::TimeIsUp });
     assert!(run.path().join("damsm/step-000001/state.json").is_file());
 }
 
@@ -249,11 +252,11 @@ fn a_model_without_a_captioner_trains_none() {
         config(&["gan.lambda_stream=0", "gan.sentence_attention=false", "stream.encoder=resnet152"]);
     let (outcome, watcher) = train_to(run.path(), attngan, false, None);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
-    assert!(watcher.losses.iter().all(|l| l.kind != Kind::Stream));
+    assert!(watcher.losses.iter().all(|l| l.kind != Phase::Captioner));
 }
 
 /// The losses of a training on the CPU and on the device, and the largest relative distance of each step's.
-fn distances(settings: &[&str], on_device: &[&str], batch: &[&str]) -> Option<Vec<(Kind, f32)>> {
+fn distances(settings: &[&str], on_device: &[&str], batch: &[&str]) -> Option<Vec<(Phase, f32)>> {
     let device = device::cuda()?;
     let [here, there] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let config = |more: &[&str]| {
@@ -281,7 +284,7 @@ fn distances(settings: &[&str], on_device: &[&str], batch: &[&str]) -> Option<Ve
 
 /// Each step of a stage may be farther off than the one before: Adam's first steps are little more than the signs of
 /// gradients, so that rounding grows.
-fn within(found: Option<Vec<(Kind, f32)>>, limits: &[f32]) {
+fn within(found: Option<Vec<(Phase, f32)>>, limits: &[f32]) {
     let mut step = (None, 0);
     for (kind, far) in found.into_iter().flatten() {
         step = if step.0 == Some(kind) { (Some(kind), step.1 + 1) } else { (Some(kind), 0) };

@@ -2,10 +2,10 @@
 //! not fit says so, all of it at once.
 
 use half::{bf16, f16};
-use mirrorgan_engine::atomic;
 use mirrorgan_engine::engine::nn::{Archive, Array, Scope, Source, Store, Values};
 use mirrorgan_engine::engine::tensor::Rng;
 use mirrorgan_engine::error::Error;
+use mirrorgan_engine::files::atomic;
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
 use mirrorgan_engine::mirrorgan::generator::{Generator, GeneratorConfig};
 use safetensors::Dtype;

@@ -1,21 +1,18 @@
 //! `engine bench`
 
-pub mod subjects;
-pub mod trial;
-
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::{Machine, say};
-use crate::atomic;
+use crate::bench::benchmarks::{self, Batch, Benchmark, Pass};
+use crate::bench::measurement::{CacheFlush, Measurement, least, median, random};
 use crate::engine::device::{self, DType, Device, Precision, cpu, cuda};
 use crate::engine::ops::matmul::linear;
 use crate::engine::tensor::{no_grad, set_precision};
 use crate::error::{Error, caught};
-use subjects::{Batch, Pass, Subject};
-use trial::{Flush, Trial, least, median, random};
+use crate::files::atomic;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,7 +26,7 @@ pub struct Args {
     /// Pictures at once in the networks' layers [default: as published on a GPU, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch: Option<u32>,
-    /// Leave out the small cases of the gradient check
+    /// StopReason out the small cases of the gradient check
     #[arg(long)]
     large: bool,
     /// Run everything once: whether it works, not how fast
@@ -85,7 +82,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     set_precision(precision)?;
     let device = device::current();
     let plan = Plan::of(&device, &args);
-    let all = subjects::subjects(plan.batch, plan.parameters);
+    let all = benchmarks::benchmarks(plan.batch, plan.parameters);
     let chosen = choose(&all, &args.filter)?;
     let mut chosen: Vec<_> =
         chosen.into_iter().filter(|(s, _)| !args.large || s.layer || s.case.large).collect();
@@ -128,19 +125,19 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let storage = precision.storage();
     let deadline = args.seconds.map(|s| Instant::now() + Duration::from_secs(s));
     let (mut rows, mut failed, mut too_late) = (Vec::new(), Vec::new(), 0);
-    for (subject, pass) in chosen {
+    for (benchmark, pass) in chosen {
         if deadline.is_some_and(|d| Instant::now() > d) {
             too_late += 1;
             continue;
         }
-        match caught(|| measure(subject, pass, storage, &plan, flush.as_ref())) {
+        match caught(|| measure(benchmark, pass, storage, &plan, flush.as_ref())) {
             Ok(row) => {
                 say(row.told(width, &ceilings))?;
                 rows.push(row);
             }
             Err(error @ Error::OutOfMemory { .. }) => {
-                say(format!("{} {}: left out: {error}", subject.name, pass.name))?;
-                failed.push(json!({ "case": subject.name, "pass": pass.name, "why": error.to_string() }));
+                say(format!("{} {}: left out: {error}", benchmark.name, pass.name))?;
+                failed.push(json!({ "case": benchmark.name, "pass": pass.name, "why": error.to_string() }));
             }
             Err(error) => return Err(error.into()),
         }
@@ -208,10 +205,10 @@ impl Plan {
 }
 
 /// The passes whose names hold all words of the filter.
-fn choose<'a>(all: &'a [Subject], filter: &[String]) -> anyhow::Result<Vec<(&'a Subject, &'a Pass)>> {
+fn choose<'a>(all: &'a [Benchmark], filter: &[String]) -> anyhow::Result<Vec<(&'a Benchmark, &'a Pass)>> {
     let words: Vec<String> =
         filter.iter().flat_map(|f| f.split_whitespace()).map(str::to_lowercase).collect();
-    let full = |s: &Subject, p: &Pass| format!("{} {}", s.name, p.name).to_lowercase();
+    let full = |s: &Benchmark, p: &Pass| format!("{} {}", s.name, p.name).to_lowercase();
     let passes = || all.iter().flat_map(|s| s.passes.iter().map(move |p| (s, p)));
     let chosen: Vec<_> =
         passes().filter(|(s, p)| words.iter().all(|w| full(s, p).contains(w.as_str()))).collect();
@@ -237,17 +234,17 @@ fn choose<'a>(all: &'a [Subject], filter: &[String]) -> anyhow::Result<Vec<(&'a 
 }
 
 /// Whether it is small enough to be begun, by a low estimate of its bytes.
-fn fits(subject: &Subject, pass: &Pass, [flops, bytes]: [f64; 2]) -> bool {
-    let elements: usize = subject.case.inputs.iter().map(|i| i.shape.count()).sum();
-    pass.flops.max(subject.case.flops) <= flops && 4.0 * elements as f64 <= bytes
+fn fits(benchmark: &Benchmark, pass: &Pass, [flops, bytes]: [f64; 2]) -> bool {
+    let elements: usize = benchmark.case.inputs.iter().map(|i| i.shape.count()).sum();
+    pass.flops.max(benchmark.case.flops) <= flops && 4.0 * elements as f64 <= bytes
 }
 
-fn ceilings(device: &Device, plan: &Plan, precision: Precision) -> (Ceilings, Option<Flush>) {
+fn ceilings(device: &Device, plan: &Plan, precision: Precision) -> (Ceilings, Option<CacheFlush>) {
     let flush = match device {
         Device::Cpu => None,
-        Device::Cuda(gpu) => Some(Flush::new(gpu, plan.copy, plan.rounds)),
+        Device::Cuda(gpu) => Some(CacheFlush::new(gpu, plan.copy, plan.rounds)),
     };
-    let copy = flush.as_ref().map_or_else(|| copy_on_the_cpu(plan), Flush::rate);
+    let copy = flush.as_ref().map_or_else(|| copy_on_the_cpu(plan), CacheFlush::rate);
     let n = plan.product;
     let storage = precision.storage();
     let (x, w) = (random([n, n], -1.0, 1.0, 0).cast(storage), random([n, n], -1.0, 1.0, 1));
@@ -281,30 +278,36 @@ fn copy_on_the_cpu(plan: &Plan) -> f64 {
 }
 
 /// The median of several rounds of several runs.
-fn measure(subject: &Subject, pass: &Pass, storage: DType, plan: &Plan, flush: Option<&Flush>) -> Row {
+fn measure(
+    benchmark: &Benchmark,
+    pass: &Pass,
+    storage: DType,
+    plan: &Plan,
+    flush: Option<&CacheFlush>,
+) -> Row {
     const MOST_RUNS: f64 = 50.0;
     /// A slow case is not run more often than this many seconds hold, but three times.
     const PATIENCE: f64 = 2.0;
-    let mut trial = Trial::new(subject, pass, storage);
+    let mut measurement = Measurement::new(benchmark, pass, storage);
     if plan.warm_up > 0 {
-        trial.seconds(1, flush);
+        measurement.seconds(1, flush);
     }
-    let once = if plan.round > 0.0 { trial.seconds(1, flush).max(1e-9) } else { 1.0 };
+    let once = if plan.round > 0.0 { measurement.seconds(1, flush).max(1e-9) } else { 1.0 };
     if once < PATIENCE / 20.0 && plan.warm_up > 1 {
-        trial.seconds(plan.warm_up, flush);
+        measurement.seconds(plan.warm_up, flush);
     }
     let runs = (plan.round / once).ceil().clamp(1.0, MOST_RUNS) as usize;
     let rounds = (PATIENCE / (once * runs as f64)).clamp(3.0, plan.rounds.max(3) as f64) as usize;
     let rounds = rounds.min(plan.rounds);
-    let seconds = median((0..rounds).map(|_| trial.seconds(runs, flush) / runs as f64).collect());
+    let seconds = median((0..rounds).map(|_| measurement.seconds(runs, flush) / runs as f64).collect());
     Row {
-        name: subject.name.clone(),
+        name: benchmark.name.clone(),
         pass: pass.name,
-        layer: subject.layer,
-        storage: trial.storage.name(),
+        layer: benchmark.layer,
+        storage: measurement.storage.name(),
         seconds,
-        host: trial.host,
-        bytes: trial.bytes,
+        host: measurement.host,
+        bytes: measurement.bytes,
         flops: pass.flops,
         executed: pass.executed,
     }

@@ -11,9 +11,9 @@ use crate::engine::nn::{Archive, Array, Values};
 use crate::engine::ops::shape::transpose;
 use crate::engine::tensor::{Precision, set_precision};
 use crate::error::{Error, Result};
-use crate::eval::grid;
-use crate::eval::painter::{Painter, Painting, Wish};
-use crate::train::RunFolder;
+use crate::infer::{Prompt, Sample, Sampler};
+use crate::render::grid;
+use crate::run::RunFolder;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -47,23 +47,23 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     args.machine.set()?;
     set_precision(args.precision)?;
     let run = RunFolder::open(&args.run.folder)?;
-    let painter = Painter::open(&run)?;
-    let wishes = args.wishes(&painter)?;
+    let sampler = Sampler::open(&run)?;
+    let prompts = args.prompts(&sampler)?;
     let out = args.out.clone().unwrap_or_else(|| run.root().join("infer"));
     std::fs::create_dir_all(&out).map_err(|e| Error::io(&out, e)).context("no place for the pictures")?;
     let mut dump = Dump::default();
-    for (number, wish) in wishes.iter().enumerate() {
-        for line in painter.suggestions(&wish.unknown) {
+    for (number, prompt) in prompts.iter().enumerate() {
+        for line in sampler.suggestions(&prompt.unknown) {
             eprintln!("note: caption {}: {line}; left out", number + 1);
         }
-        for sample in 0..args.samples {
-            let painting = painter.paint(&wish.ids, args.seed, (number as u64) << 32 | u64::from(sample));
-            let stem = format!("{:03}-{}", number + 1, sample + 1);
-            for path in write(&out, &stem, wish, &painting)? {
+        for index in 0..args.samples {
+            let sample = sampler.sample(&prompt.ids, args.seed, (number as u64) << 32 | u64::from(index));
+            let stem = format!("{:03}-{}", number + 1, index + 1);
+            for path in write(&out, &stem, prompt, &sample)? {
                 say(path.display())?;
             }
             if args.dump.is_some() {
-                dump.0.push((wish.ids.clone(), painting));
+                dump.0.push((prompt.ids.clone(), sample));
             }
         }
     }
@@ -76,25 +76,25 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 impl Args {
     /// Every caption, understood; the first that cannot be painted ends all.
-    fn wishes(&self, painter: &Painter) -> anyhow::Result<Vec<Wish>> {
+    fn prompts(&self, sampler: &Sampler) -> anyhow::Result<Vec<Prompt>> {
         let Some(file) = &self.file else {
-            let wish = |(number, caption): (usize, &String)| {
-                painter.wish(caption).map_err(|why| anyhow::anyhow!("caption {number}: {why}"))
+            let prompt = |(number, caption): (usize, &String)| {
+                sampler.prompt(caption).map_err(|why| anyhow::anyhow!("caption {number}: {why}"))
             };
-            return (1..).zip(&self.captions).map(wish).collect();
+            return (1..).zip(&self.captions).map(prompt).collect();
         };
         let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
         let text = String::from_utf8(bytes).map_err(|_| Error::data(file, "not UTF-8; save it as UTF-8"))?;
         if text.trim().is_empty() {
             return Err(Error::data(file, "no captions in it; write one a line").into());
         }
-        let wish = |(line, caption)| painter.wish(caption).map_err(|why| Error::data_at(file, line, why));
-        Ok((1..).zip(text.lines()).map(wish).collect::<Result<_>>()?)
+        let prompt = |(line, caption)| sampler.prompt(caption).map_err(|why| Error::data_at(file, line, why));
+        Ok((1..).zip(text.lines()).map(prompt).collect::<Result<_>>()?)
     }
 }
 
 /// A picture of each size and a sheet for each attention map.
-fn write(out: &Path, stem: &str, wish: &Wish, painting: &Painting) -> Result<Vec<PathBuf>> {
+fn write(out: &Path, stem: &str, prompt: &Prompt, sample: &Sample) -> Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     let mut save = |name: String, picture: &Picture| {
         let path = out.join(format!("{stem}-{name}.png"));
@@ -102,22 +102,22 @@ fn write(out: &Path, stem: &str, wish: &Wish, painting: &Painting) -> Result<Vec
         written.push(path);
         Ok(())
     };
-    let pictures: Vec<Picture> = painting.made.images.iter().map(|image| grid::picture(image, 0)).collect();
+    let pictures: Vec<Picture> = sample.made.images.iter().map(|image| grid::picture(image, 0)).collect();
     for picture in &pictures {
         save(picture.width.to_string(), picture)?;
     }
     // The map of a stage is beside the picture that it led to.
-    let first = pictures.len().saturating_sub(painting.made.attention.len());
-    for (i, map) in painting.made.attention.iter().enumerate() {
+    let first = pictures.len().saturating_sub(sample.made.attention.len());
+    for (i, map) in sample.made.attention.iter().enumerate() {
         let picture = &pictures[(first + i).min(pictures.len() - 1)];
-        save(format!("attention{}", i + 1), &grid::attention_sheet(picture, map, 0, &wish.words))?;
+        save(format!("attention{}", i + 1), &grid::attention_sheet(picture, map, 0, &prompt.words))?;
     }
     Ok(written)
 }
 
-/// All paintings with their word ids, to become one file.
+/// All samples with their word ids, to become one file.
 #[derive(Default)]
-struct Dump(Vec<(Vec<i32>, Painting)>);
+struct Dump(Vec<(Vec<i32>, Sample)>);
 
 impl Dump {
     /// Captions are padded to the longest with 0, and so is what belongs to their words.
@@ -135,23 +135,23 @@ impl Dump {
         archive.insert("lengths", Array { shape: vec![count], values: Values::I64(lengths) });
         archive.insert("z", self.stack(|p| p.z.clone()));
         archive.insert("eps", self.stack(|p| p.eps.clone()));
-        archive.insert("sentence", self.stack(|p| p.meaning.sentence.clone()));
-        archive.insert("words", self.stack(|p| transpose(&padded(&p.meaning.words, longest), &[0, 2, 1])));
+        archive.insert("sentence", self.stack(|p| p.embedding.sentence.clone()));
+        archive.insert("words", self.stack(|p| transpose(&padded(&p.embedding.words, longest), &[0, 2, 1])));
         let Some((_, first)) = self.0.first() else { return archive };
         for i in 0..first.made.images.len() {
             let image = self.stack(|p| transpose(&p.made.images[i], &[0, 3, 1, 2]));
             archive.insert(format!("image{i}"), image);
         }
         for i in 0..first.made.attention.len() {
-            let words_first = |p: &Painting| transpose(&p.made.attention[i], &[0, 3, 1, 2]);
+            let words_first = |p: &Sample| transpose(&p.made.attention[i], &[0, 3, 1, 2]);
             archive.insert(format!("attention{i}"), self.stack(|p| padded(&words_first(p), longest)));
         }
         archive
     }
 
-    /// What `part` gives of each painting, [1,..], as one [B,..].
-    fn stack(&self, part: impl Fn(&Painting) -> Tensor) -> Array {
-        let parts: Vec<Tensor> = self.0.iter().map(|(_, painting)| part(painting)).collect();
+    /// What `part` gives of each sample, [1,..], as one [B,..].
+    fn stack(&self, part: impl Fn(&Sample) -> Tensor) -> Array {
+        let parts: Vec<Tensor> = self.0.iter().map(|(_, sample)| part(sample)).collect();
         let mut shape = parts[0].shape().to_vec();
         shape[0] = parts.len();
         Array::f32(&shape, parts.iter().flat_map(Tensor::to_vec).collect())

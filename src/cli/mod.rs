@@ -38,7 +38,7 @@ enum Command {
     Train(train::Args),
     /// Paint pictures of captions with a trained run
     Infer(infer::Args),
-    /// Describe pictures in words with a trained run
+    /// CaptionerPhase pictures in words with a trained run
     Caption(caption::Args),
     /// Say what this binary is and what it runs on
     Info(info::Args),

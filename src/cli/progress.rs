@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::train::{Kind, Progress};
+use crate::run::Phase;
+use crate::train::Progress;
 
 /// Between two plain lines.
 const QUIET: Duration = Duration::from_secs(5);
@@ -19,7 +20,7 @@ pub struct Display {
 
 /// The stage on show.
 struct Shown {
-    kind: Kind,
+    kind: Phase,
     to: u64,
     bar: Option<ProgressBar>,
     /// When the last step ended, and the smoothed seconds of a step.
@@ -29,7 +30,7 @@ struct Shown {
 }
 
 impl Progress for Display {
-    fn begin(&mut self, kind: Kind, from: u64, to: u64) {
+    fn begin(&mut self, kind: Phase, from: u64, to: u64) {
         let bar = stderr().is_terminal().then(|| bar(kind, from, to));
         self.stage = Some(Shown { kind, to, bar, last_step: Instant::now(), seconds: None, last_line: None });
     }
@@ -82,7 +83,7 @@ impl Shown {
     }
 }
 
-fn bar(kind: Kind, from: u64, to: u64) -> ProgressBar {
+fn bar(kind: Phase, from: u64, to: u64) -> ProgressBar {
     let template = "{prefix:>6} {bar:24} {pos}/{len}  {msg}  {eta} left";
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|e| unreachable!("a fixed template: {e}"));

@@ -13,7 +13,8 @@ use crate::config::Config;
 use crate::data::{Dataset, cub, demo};
 use crate::engine::device;
 use crate::error::Result;
-use crate::train::{self, Job, Kind, Leave, Outcome};
+use crate::run::Phase;
+use crate::train::{self, Outcome, StopReason, TrainJob};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -62,7 +63,7 @@ enum Name {
 enum StageName {
     All,
     Damsm,
-    Stream,
+    Captioner,
     Gan,
 }
 
@@ -74,12 +75,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let dataset = args.dataset(&out, &config)?;
     let stages = match args.stage {
         StageName::All => train::wanted(&config),
-        StageName::Damsm => vec![Kind::Damsm],
-        StageName::Stream => vec![Kind::Stream],
-        StageName::Gan => vec![Kind::Gan],
+        StageName::Damsm => vec![Phase::Damsm],
+        StageName::Captioner => vec![Phase::Captioner],
+        StageName::Gan => vec![Phase::Gan],
     };
     let (resume, time_limit, stop) = (args.resume, args.time_limit, stop_on_ctrl_c()?);
-    let job = Job { config, dataset, out: out.clone(), stages, resume, time_limit, header: header(), stop };
+    let job =
+        TrainJob { config, dataset, out: out.clone(), stages, resume, time_limit, header: header(), stop };
     report(train::train(job, &mut Display::default())?, &out, begin)
 }
 
@@ -173,8 +175,8 @@ fn report(outcome: Outcome, out: &Path, begin: Instant) -> anyhow::Result<()> {
         }
         Outcome::Left { stage, step, why } => {
             let why = match why {
-                Leave::Interrupted => "interrupted",
-                Leave::TimeIsUp => "the time is up",
+                StopReason::Interrupted => "interrupted",
+                StopReason::TimeIsUp => "the time is up",
             };
             say(format!("{why}: {} saved at step {step} in {out}; go on with --resume", stage.name()))
         }

@@ -7,8 +7,8 @@ use std::path::Path;
 use rand::Rng;
 use rand::seq::index;
 
-use crate::atomic;
 use crate::error::{Error, Result};
+use crate::files::atomic;
 
 /// Word 0: pads short captions and ends generated ones.
 pub const END: &str = "<end>";

@@ -19,8 +19,8 @@ use rayon::prelude::*;
 
 use super::captions::{Vocabulary, encode_words, tokenise};
 use super::dataset::{Dataset, Item, Report, Skip};
-use super::image::{bird_region, decode};
 use super::pickle;
+use super::picture::{bbox_crop, decode};
 use crate::error::{Error, Result};
 
 /// The classes of the official test split; all others train.
@@ -68,10 +68,10 @@ pub fn open(dir: impl AsRef<Path>) -> Result<Dataset> {
 /// As [`open`].
 pub fn check(dir: impl AsRef<Path>) -> Result<Report> {
     let mut dataset = open(dir)?;
-    let mut grey = 0;
+    let mut gray = 0;
     for items in [&mut dataset.train, &mut dataset.test] {
         let (good, bad) = inspect(std::mem::take(items));
-        grey += good.iter().filter(|(_, grey)| *grey).count();
+        gray += good.iter().filter(|(_, gray)| *gray).count();
         *items = good.into_iter().map(|(item, _)| item).collect();
         dataset.skipped.extend(bad);
     }
@@ -84,37 +84,28 @@ pub fn check(dir: impl AsRef<Path>) -> Result<Report> {
         captions: captions().count(),
         words: dataset.vocabulary.len(),
         longest: captions().map(Vec::len).max().unwrap_or(0),
-        grey,
+        gray,
         root: dataset.root,
         skipped: dataset.skipped,
         notices: dataset.notices,
     })
 }
 
-/// Decodes every picture: the good ones with whether they are grey, the others with the reason.
+/// Decodes every picture: the good ones with whether they are gray, the others with the reason.
 fn inspect(items: Vec<Item>) -> (Vec<(Item, bool)>, Vec<Skip>) {
-    items.into_par_iter().partition_map(|item| match is_grey(&item) {
-        Ok(grey) => rayon::iter::Either::Left((item, grey)),
-        Err(error) => rayon::iter::Either::Right(Skip { why: reason(error), file: item.image }),
+    items.into_par_iter().partition_map(|item| match is_gray(&item) {
+        Ok(gray) => rayon::iter::Either::Left((item, gray)),
+        Err(error) => rayon::iter::Either::Right(Skip { why: error.reason(), file: item.image }),
     })
 }
 
-fn is_grey(item: &Item) -> Result<bool> {
+fn is_gray(item: &Item) -> Result<bool> {
     let decoded = decode(&item.image)?;
     if let Some(bbox) = item.bbox {
-        bird_region(decoded.picture.width, decoded.picture.height, bbox)
+        bbox_crop(decoded.picture.width, decoded.picture.height, bbox)
             .map_err(|why| Error::data(&item.image, why))?;
     }
-    Ok(decoded.grey)
-}
-
-/// An error's reason without the file that it names.
-pub(super) fn reason(error: Error) -> String {
-    match error {
-        Error::Data { why, .. } => why,
-        Error::Io { source, .. } => format!("cannot be read: {source}"),
-        other => other.to_string(),
-    }
+    Ok(decoded.gray)
 }
 
 /// One line of images.txt, with its box.
@@ -271,14 +262,14 @@ struct Draft<'a> {
 
 enum Captions {
     Words(Vec<Vec<String>>),
-    Ids(Vec<Vec<i32>>),
+    IntTensor(Vec<Vec<i32>>),
 }
 
 impl Draft<'_> {
     fn words(&self) -> &[Vec<String>] {
         match &self.captions {
             Captions::Words(captions) => captions,
-            Captions::Ids(_) => &[],
+            Captions::IntTensor(_) => &[],
         }
     }
 }
@@ -315,7 +306,7 @@ fn draft<'a>(
         return Err(Skip { file: listed.image.clone(), why: "the picture is missing".into() });
     }
     let captions = match pickled {
-        Some(ids) => Captions::Ids(ids.to_vec()),
+        Some(ids) => Captions::IntTensor(ids.to_vec()),
         None => Captions::Words(read_captions(&listing.text.join(format!("{key}.txt")))?),
     };
     Ok(Draft { listed, captions })
@@ -346,7 +337,7 @@ fn encode_all(
     let mut items = Vec::with_capacity(drafts.len());
     for Draft { listed, captions } in drafts {
         let mut captions: Vec<Vec<i32>> = match captions {
-            Captions::Ids(captions) => captions,
+            Captions::IntTensor(captions) => captions,
             Captions::Words(captions) => captions
                 .iter()
                 .map(|words| {

@@ -50,8 +50,8 @@ pub struct Report {
     pub words: usize,
     /// Length in words of the longest caption.
     pub longest: usize,
-    /// Pictures without colour; they are used as RGB.
-    pub grey: usize,
+    /// Pictures without color; they are used as RGB.
+    pub gray: usize,
     pub skipped: Vec<Skip>,
     pub notices: Vec<String>,
 }
@@ -73,8 +73,8 @@ impl fmt::Display for Report {
         writeln!(f, "  test      {:>7} pictures of {} classes", self.test, self.test_classes)?;
         writeln!(f, "  captions  {:>7}, the longest of {} words", self.captions, self.longest)?;
         writeln!(f, "  words     {:>7} in the vocabulary", self.words)?;
-        if self.grey > 0 {
-            writeln!(f, "  grey      {:>7} pictures without colour, used as RGB", self.grey)?;
+        if self.gray > 0 {
+            writeln!(f, "  gray      {:>7} pictures without color, used as RGB", self.gray)?;
         }
         for notice in &self.notices {
             writeln!(f, "  note: {notice}")?;

@@ -15,10 +15,9 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use super::captions::{fit_eval, fit_train};
-use super::cub::reason;
 use super::dataset::{Item, Skip};
-use super::image::{Cut, Picture, prepare};
-use super::stream::stream;
+use super::picture::{Cut, Picture, prepare};
+use super::rng::rng_for;
 use crate::error::{Error, Result};
 
 /// Bytes of prepared pictures kept in memory unless told otherwise.
@@ -258,7 +257,7 @@ impl Source {
     fn order(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.items.len()).collect();
         if self.config.train {
-            order.shuffle(&mut stream(self.config.seed, epoch, SHUFFLE));
+            order.shuffle(&mut rng_for(self.config.seed, epoch, SHUFFLE));
         }
         order
     }
@@ -269,7 +268,7 @@ impl Source {
         for place in (place..place + count).map(|place| place % count) {
             match self.picture(place) {
                 Ok(picture) if self.config.train => {
-                    let mut rng = stream(self.config.seed, epoch, place as u64);
+                    let mut rng = rng_for(self.config.seed, epoch, place as u64);
                     return Ok(self.train_sample(place, &picture, &mut rng));
                 }
                 Ok(picture) => return Ok(self.eval_sample(place, &picture, 0)),
@@ -283,7 +282,7 @@ impl Source {
     fn train_sample(&self, place: usize, picture: &Picture, rng: &mut Xoshiro256PlusPlus) -> Sample {
         let side = self.largest();
         let cut =
-            if self.config.augment { Cut::random(picture, side, rng) } else { Cut::centre(picture, side) };
+            if self.config.augment { Cut::random(picture, side, rng) } else { Cut::center(picture, side) };
         let captions = &self.items[place].captions;
         let chosen = &captions[rng.random_range(0..captions.len())];
         let caption = fit_train(chosen, self.config.words, rng);
@@ -293,7 +292,7 @@ impl Source {
     fn eval_sample(&self, place: usize, picture: &Picture, caption: usize) -> Sample {
         let captions = &self.items[place].captions;
         let caption = fit_eval(&captions[caption % captions.len()], self.config.words);
-        let cut = Cut::centre(picture, self.largest());
+        let cut = Cut::center(picture, self.largest());
         Sample { place, images: self.stages(picture, cut), caption }
     }
 
@@ -306,7 +305,7 @@ impl Source {
         let square = picture.cut(self.largest(), cut);
         let stage = |size: &usize| {
             let mut values = Vec::with_capacity(size * size * 3);
-            square.resized(*size, *size).normalise_into(&mut values);
+            square.resized(*size, *size).normalize_into(&mut values);
             values
         };
         self.config.sizes.iter().map(stage).collect()
@@ -317,7 +316,7 @@ impl Source {
         let item = &self.items[place];
         let known = self.prepared[place].get().cloned();
         let picture = known.unwrap_or_else(|| {
-            let fresh = prepare(&item.image, item.bbox, self.largest()).map(Arc::new).map_err(reason);
+            let fresh = prepare(&item.image, item.bbox, self.largest()).map(Arc::new).map_err(Error::reason);
             self.keep(place, &fresh);
             fresh
         });

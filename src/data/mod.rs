@@ -4,7 +4,7 @@
 //!  demo ──writes──► DIR ──cub::open──► Dataset ──loader──► Batch
 //!                    │                    │
 //!                    │                    ├─ captions   words ↔ ids, one vocabulary for a data set
-//!                    └─ pickle            └─ image      decode, crop, resize, [−1, 1]
+//!                    └─ pickle            └─ picture     decode, crop, resize, [−1, 1]
 //! ```
 //!
 //! Everything a batch holds depends on the data, the seed and the step alone, never on the timing of
@@ -12,18 +12,17 @@
 //!
 //! This floor knows no tensor and no network; it speaks in `Vec<f32>` and `Vec<i32>`.
 
-mod birds;
 pub mod captions;
 pub mod cub;
 pub mod dataset;
 pub mod demo;
-pub mod image;
 pub mod loader;
 mod pickle;
+pub mod picture;
 mod resize;
-mod stream;
+mod rng;
 
 pub use self::captions::{Encoded, Vocabulary};
 pub use self::dataset::{Dataset, Item, Report, Skip};
-pub use self::image::{Picture, save_png};
 pub use self::loader::{Batch, EvalBatches, Loader, LoaderConfig};
+pub use self::picture::{Picture, save_png};

@@ -1,11 +1,11 @@
 //! Pillow's antialiased bilinear resizing, to the bit.
 //!
-//! Each output pixel is the mean of the input about its centre, weighted by a triangle that is one output pixel
+//! Each output pixel is the mean of the input about its center, weighted by a triangle that is one output pixel
 //! wide either side where the picture shrinks, and one input pixel where it grows. Rows first, then columns, with
 //! 8-bit values between and weights in fixed point. Source: `Resample.c` of Pillow. Written out here because a
 //! resizer for one kind of pixel and one filter is a page, and a general one takes minutes to compile.
 
-use super::image::Picture;
+use super::picture::Picture;
 
 /// Bits after the point of a weight: eight of a value and two spare fit an `i32` beside them.
 const FRACTION: u32 = 22;
@@ -30,10 +30,10 @@ fn taps(from: usize, to: usize) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
     let reach = scale.max(1.0);
     let tap = |out: usize| {
-        let centre = (out as f64 + 0.5) * scale;
-        let first = (centre - reach + 0.5).max(0.0) as usize;
-        let last = ((centre + reach + 0.5) as usize).min(from);
-        let triangle = |at: usize| (1.0 - ((at as f64 - centre + 0.5) / reach).abs()).max(0.0);
+        let center = (out as f64 + 0.5) * scale;
+        let first = (center - reach + 0.5).max(0.0) as usize;
+        let last = ((center + reach + 0.5) as usize).min(from);
+        let triangle = |at: usize| (1.0 - ((at as f64 - center + 0.5) / reach).abs()).max(0.0);
         let sum: f64 = (first..last).map(triangle).sum();
         let fixed = |at| (triangle(at) / sum * f64::from(1 << FRACTION)).round() as i32;
         Taps { first, weights: (first..last).map(fixed).collect() }

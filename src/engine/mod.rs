@@ -5,4 +5,4 @@ pub mod nn;
 pub mod ops;
 pub mod tensor;
 
-pub use tensor::{Ids, Shape, Tensor};
+pub use tensor::{IntTensor, Shape, Tensor};

@@ -1,6 +1,6 @@
-//! What a trained model is judged by: pictures to look at, and figures.
+//! Numbers by which a trained network is judged.
 
-pub mod grid;
-pub mod painter;
+mod metric;
 pub mod r_precision;
-mod text;
+
+pub use metric::Metric;

@@ -1,11 +1,11 @@
 //! R-precision (AttnGAN, section 4): does a picture find its caption among captions of other classes?
 
+use super::Metric;
 use crate::data::Batch;
 use crate::engine::Tensor;
 use crate::error::Result;
-use crate::train::Inputs;
-use crate::train::noise::{Purpose, stream};
-use crate::train::stage::{Context, Figure};
+use crate::run::seed::{RngStream, rng_for};
+use crate::run::{Context, Inputs};
 
 /// Pictures and captions as vectors of one space.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub fn measure(
     context: &Context,
     of: &str,
     mut code: impl FnMut(&Inputs) -> (Tensor, Tensor),
-) -> Result<Option<Figure>> {
+) -> Result<Option<Metric>> {
     let config = context.config;
     let (candidates, side) = (config.eval.candidates, config.gan.largest());
     let mut codes = Codes::default();
@@ -36,12 +36,12 @@ pub fn measure(
         codes.captions.extend(rows(&captions));
     }
     let Some(value) = r_precision(&codes, candidates, config.train.seed) else { return Ok(None) };
-    let told = format!(
+    let message = format!(
         "R-precision of {} {of} among {candidates} captions: {value:.3} (chance {:.3})",
         codes.classes.len(),
         1.0 / candidates as f32
     );
-    Ok(Some(Figure { name: "r_precision".to_string(), value, told }))
+    Ok(Some(Metric { name: "r_precision".to_string(), value, message }))
 }
 
 fn rows(t: &Tensor) -> Vec<Vec<f32>> {
@@ -58,7 +58,7 @@ fn r_precision(codes: &Codes, candidates: usize, seed: u64) -> Option<f32> {
         if others.len() < candidates - 1 {
             return None;
         }
-        stream(seed, picture as u64, Purpose::Evaluation).shuffle(&mut others);
+        rng_for(seed, picture as u64, RngStream::Evaluation).shuffle(&mut others);
         let nearness = |caption: usize| cosine(&codes.pictures[picture], &codes.captions[caption]);
         let own = nearness(picture);
         found += usize::from(others[..candidates - 1].iter().all(|&other| nearness(other) < own));

@@ -3,16 +3,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::nn::{Conv2d, Initialiser, Linear, Mode, Policy, Scope};
+use crate::engine::nn::{Conv2d, Initializer, Linear, Mode, Policy, Scope};
 use crate::engine::ops::matching::{cosine_scores, matching_loss, word_scores};
-use crate::engine::tensor::{DType, Ids, Tensor};
+use crate::engine::tensor::{DType, IntTensor, Tensor};
 
 use super::backbone::{Backbone, BackboneConfig};
 use super::losses::Terms;
-use super::stem::Meaning;
+use super::stem::TextEmbedding;
 
 /// Both projections begin uniform in ±0.1, as published.
-const PROJECTION: Initialiser = Initialiser::Uniform(0.1);
+const PROJECTION: Initializer = Initializer::Uniform(0.1);
 
 /// Images to the space of the words.
 pub struct ImageEncoder {
@@ -22,7 +22,7 @@ pub struct ImageEncoder {
 }
 
 /// An image in the space of the words: its regions [B,N,D] and, as a whole, its code [B,D].
-pub struct Described {
+pub struct ImageEmbedding {
     pub regions: Tensor,
     pub code: Tensor,
 }
@@ -40,11 +40,11 @@ impl ImageEncoder {
     }
 
     /// Images [B,S,S,3] in [-1, 1].
-    pub fn forward(&self, images: &Tensor, mode: Mode) -> Described {
+    pub fn forward(&self, images: &Tensor, mode: Mode) -> ImageEmbedding {
         let seen = self.backbone.forward(images, mode);
         let regions = self.regions.forward(&seen.map).cast(DType::F32);
         let [batch, height, width, features] = regions.dims();
-        Described {
+        ImageEmbedding {
             regions: regions.reshape([batch, height * width, features]),
             code: self.code.forward(&seen.pooled).cast(DType::F32),
         }
@@ -63,10 +63,10 @@ pub struct Gammas {
 /// The four terms of the DAMSM loss (equation 14): words w0, w1 and sentence s0, s1, each in both directions.
 /// Pairs of one class other than the match are left out.
 pub fn damsm_loss(
-    image: &Described,
-    meaning: &Meaning,
-    lengths: &Ids,
-    classes: Option<&Ids>,
+    image: &ImageEmbedding,
+    meaning: &TextEmbedding,
+    lengths: &IntTensor,
+    classes: Option<&IntTensor>,
     gammas: Gammas,
 ) -> Terms {
     let Gammas { gamma1, gamma2, gamma3 } = gammas;

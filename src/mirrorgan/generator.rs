@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::nn::{BatchNorm, Conv2d, Linear, Mode, Scope};
 use crate::engine::ops::norm::Activation;
-use crate::engine::ops::pointwise::{glu, reparameterise, tanh};
+use crate::engine::ops::pointwise::{glu, reparameterize, tanh};
 use crate::engine::ops::shape::{concat, slice, transpose};
-use crate::engine::tensor::{Ids, Tensor};
+use crate::engine::tensor::{IntTensor, Tensor};
 
 use super::ADVERSARIAL_POLICY;
 use super::glam::{AttentionStage, StageSizes, UpBlock};
-use super::stem::Meaning;
+use super::stem::TextEmbedding;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,8 +96,8 @@ impl Generator {
     pub fn forward(
         &self,
         noise: &Tensor,
-        meaning: &Meaning,
-        lengths: &Ids,
+        meaning: &TextEmbedding,
+        lengths: &IntTensor,
         eps: &Tensor,
         mode: Mode,
     ) -> Generated {
@@ -136,7 +136,7 @@ impl ConditioningAugmentation {
     fn forward(&self, sentence: &Tensor, eps: &Tensor) -> Augmented {
         let x = glu(&self.fc.forward(sentence));
         let (mu, logvar) = (slice(&x, 1, 0, self.width), slice(&x, 1, self.width, self.width));
-        Augmented { c: reparameterise(&mu, &logvar, eps), mu, logvar }
+        Augmented { c: reparameterize(&mu, &logvar, eps), mu, logvar }
     }
 }
 

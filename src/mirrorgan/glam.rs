@@ -5,9 +5,9 @@ use crate::engine::nn::{BatchNorm, Conv2d, Linear, Mode, Scope, UpConv};
 use crate::engine::ops::attention::{sentence_attention, word_attention};
 use crate::engine::ops::norm::Activation;
 use crate::engine::ops::shape::concat;
-use crate::engine::tensor::{Ids, Tensor};
+use crate::engine::tensor::{IntTensor, Tensor};
 
-use super::stem::Meaning;
+use super::stem::TextEmbedding;
 
 /// F_i: attention, residual blocks, one doubling: h_{i-1} [B,H,W,C] -> h_i [B,2H,2W,C].
 pub struct AttentionStage {
@@ -56,8 +56,8 @@ impl AttentionStage {
         &self,
         h: &Tensor,
         condition: &Tensor,
-        meaning: &Meaning,
-        lengths: &Ids,
+        meaning: &TextEmbedding,
+        lengths: &IntTensor,
         mode: Mode,
     ) -> (Tensor, Tensor) {
         let words = meaning.words.cast(h.dtype());

@@ -3,28 +3,28 @@
 //!
 //! ```text
 //! caption ── STEM ──┬─ words w, sentence s ──► GLAM ──► images I_0, I_1, I_2 ──► STREAM ──► caption again
-//!            (stem) │                     (generator,        │                  (stream)
+//!            (stem) │                     (generator,        │                  (captioner)
 //!                   │                        glam)           ├──► discriminators D_0, D_1, D_2
 //!                   └─────────────────────────────────────── └──► DAMSM: does the image match the words?
 //! ```
 
 pub mod backbone;
+pub mod captioner;
 pub mod damsm;
 pub mod discriminator;
 pub mod generator;
 pub mod glam;
 pub mod losses;
 pub mod stem;
-pub mod stream;
 
-use crate::engine::nn::{Initialiser, Policy};
+use crate::engine::nn::{Initializer, Policy};
 
 /// Weights orthogonal, biases zero, batch norm's scale from N(1, 0.02): the first values of the generator and of
 /// the discriminators in the published code, after DCGAN (Radford et al., 2016, section 4).
 const ADVERSARIAL_POLICY: Policy = Policy {
-    weight: Initialiser::Orthogonal,
-    bias: Initialiser::Constant(0.0),
-    scale: Initialiser::Normal { mean: 1.0, deviation: 0.02 },
+    weight: Initializer::Orthogonal,
+    bias: Initializer::Constant(0.0),
+    scale: Initializer::Normal { mean: 1.0, deviation: 0.02 },
 };
 
 /// The slope of LeakyReLU below zero in every network that has one (DCGAN, section 3).

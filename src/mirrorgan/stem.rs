@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::nn::{Bidirectional, CellKind, Embedding, Initialiser, Scope};
+use crate::engine::nn::{Bidirectional, CellKind, Embedding, Initializer, Scope};
 use crate::engine::ops::random::dropout;
-use crate::engine::tensor::{Ids, Rng, Tensor};
+use crate::engine::tensor::{IntTensor, Rng, Tensor};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StemConfig {
+pub struct TextEncoderConfig {
     pub cell: CellKind,
     /// Width of a word's embedding.
     pub embedding: usize,
@@ -20,7 +20,7 @@ pub struct StemConfig {
 
 /// What a caption says: word features w [B,T,D], zero beyond each length, and the sentence vector s [B,D].
 #[derive(Clone)]
-pub struct Meaning {
+pub struct TextEmbedding {
     pub words: Tensor,
     pub sentence: Tensor,
 }
@@ -32,10 +32,10 @@ pub struct TextEncoder {
 }
 
 /// Embeddings begin uniform in ±0.1, as published.
-const EMBEDDING: Initialiser = Initialiser::Uniform(0.1);
+const EMBEDDING: Initializer = Initializer::Uniform(0.1);
 
 impl TextEncoder {
-    pub fn new(scope: &Scope, vocabulary: usize, config: &StemConfig) -> TextEncoder {
+    pub fn new(scope: &Scope, vocabulary: usize, config: &TextEncoderConfig) -> TextEncoder {
         TextEncoder {
             embedding: Embedding::new(&scope.at("encoder"), vocabulary, config.embedding, EMBEDDING),
             rnn: Bidirectional::new(&scope.at("rnn"), config.cell, config.embedding, config.features / 2),
@@ -44,13 +44,13 @@ impl TextEncoder {
     }
 
     /// Captions [B,T] as word indices, 0 beyond each length. With `rng` embeddings are dropped, as in training.
-    pub fn forward(&self, captions: &Ids, lengths: &Ids, rng: Option<&mut Rng>) -> Meaning {
+    pub fn forward(&self, captions: &IntTensor, lengths: &IntTensor, rng: Option<&mut Rng>) -> TextEmbedding {
         let embedded = self.embedding.forward(captions);
         let embedded = match rng {
             Some(rng) => dropout(&embedded, self.dropout, rng),
             None => embedded,
         };
         let (words, sentence) = self.rnn.forward(&embedded, lengths);
-        Meaning { words, sentence }
+        TextEmbedding { words, sentence }
     }
 }

@@ -1,44 +1,18 @@
 //! The first stage: STEM's text encoder and an image encoder learn one space, in which a caption lies near its picture.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::inputs::Inputs;
-use super::noise::{Purpose, stream};
-use super::stage::{At, Context, Figure, Stage};
-use crate::config::Config;
+use super::phase::{PhaseTrainer, Position};
 use crate::engine::Tensor;
-use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
+use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
-use crate::eval::r_precision;
+use crate::eval::{Metric, r_precision};
+use crate::infer::frozen::{IMAGE_ENCODER, TEXT_ENCODER, weight_file};
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use crate::mirrorgan::stem::TextEncoder;
-
-const TEXT: &str = "text_encoder";
-const IMAGE: &str = "image_encoder";
-
-/// STEM as this stage left it: nothing is recorded for its sake any more.
-pub fn frozen_text_encoder(checkpoint: &Path, words: usize, config: &Config) -> Result<TextEncoder> {
-    let source = Source::Archive(Archive::read(checkpoint.join(format!("{TEXT}.safetensors")))?);
-    let (text, store) = Store::build(source, |scope| TextEncoder::new(scope, words, &config.stem))?;
-    store.freeze();
-    Ok(text)
-}
-
-/// The image encoder's file in a checkpoint of this stage.
-pub(super) fn image_encoder_file(checkpoint: &Path) -> PathBuf {
-    checkpoint.join(format!("{IMAGE}.safetensors"))
-}
-
-/// The image encoder as this stage left it: nothing is recorded for its sake any more.
-pub fn frozen_image_encoder(checkpoint: &Path, config: &Config) -> Result<ImageEncoder> {
-    let source = Source::Archive(Archive::read(image_encoder_file(checkpoint))?);
-    let backbone = config.damsm.backbone()?;
-    let build = |scope: &Scope| ImageEncoder::new(scope, config.stem.features, &backbone);
-    let (image, store) = Store::build(source, build)?;
-    store.freeze();
-    Ok(image)
-}
+use crate::run::seed::{RngStream, rng_for};
+use crate::run::{Context, Inputs};
 
 pub(super) struct Damsm<'a> {
     context: &'a Context<'a>,
@@ -46,7 +20,7 @@ pub(super) struct Damsm<'a> {
     image: Learner<ImageEncoder>,
 }
 
-/// A network, its parameters, and the optimiser of these.
+/// A network, its parameters, and the optimizer of these.
 struct Learner<N> {
     network: N,
     store: Store,
@@ -62,7 +36,7 @@ impl<N> Learner<N> {
 impl<'a> Damsm<'a> {
     pub fn new(context: &'a Context<'a>) -> Result<Damsm<'a>> {
         let config = context.config;
-        let init = |network| Source::Init(stream(config.train.seed, network, Purpose::Weights));
+        let init = |network| Source::Init(rng_for(config.train.seed, network, RngStream::Weights));
         let backbone = config.damsm.backbone()?;
         let text = Store::build(init(0), |scope| TextEncoder::new(scope, context.words(), &config.stem))?;
         let image = Store::build(init(1), |scope| ImageEncoder::new(scope, config.stem.features, &backbone))?;
@@ -80,11 +54,11 @@ impl<'a> Damsm<'a> {
     }
 }
 
-impl Stage for Damsm<'_> {
-    fn step(&mut self, at: At, batch: &Inputs) -> Vec<(String, f32)> {
+impl PhaseTrainer for Damsm<'_> {
+    fn step(&mut self, at: Position, batch: &Inputs) -> Vec<(String, f32)> {
         let config = self.context.config;
         self.set_learning_rate(at.epoch);
-        let mut rng = stream(config.train.seed, at.step, Purpose::Dropout);
+        let mut rng = rng_for(config.train.seed, at.step, RngStream::Dropout);
         let meaning = self.text.network.forward(&batch.captions, &batch.lengths, Some(&mut rng));
         let seen = self.image.network.forward(batch.largest(), Mode::Train);
         let classes = Some(&batch.classes);
@@ -99,24 +73,24 @@ impl Stage for Damsm<'_> {
     }
 
     fn save(&mut self, folder: &Path) -> Result<()> {
-        self.text.store.save(folder.join(format!("{TEXT}.safetensors")))?;
-        self.image.store.save(image_encoder_file(folder))?;
-        let mut optimiser = Archive::default();
-        optimiser.add_section(TEXT, self.text.adam.archive());
-        optimiser.add_section(IMAGE, self.image.adam.archive());
-        optimiser.write(folder.join("optimizer.safetensors"))
+        self.text.store.save(weight_file(folder, TEXT_ENCODER))?;
+        self.image.store.save(weight_file(folder, IMAGE_ENCODER))?;
+        let mut optimizer = Archive::default();
+        optimizer.add_section(TEXT_ENCODER, self.text.adam.archive());
+        optimizer.add_section(IMAGE_ENCODER, self.image.adam.archive());
+        optimizer.write(folder.join("optimizer.safetensors"))
     }
 
     fn load(&mut self, folder: &Path) -> Result<()> {
-        self.text.store.load(Archive::read(folder.join(format!("{TEXT}.safetensors")))?)?;
-        self.image.store.load(Archive::read(image_encoder_file(folder))?)?;
-        let mut optimiser = Archive::read(folder.join("optimizer.safetensors"))?;
-        self.text.adam.load(optimiser.take_section(TEXT))?;
-        self.image.adam.load(optimiser.take_section(IMAGE))
+        self.text.store.load(Archive::read(weight_file(folder, TEXT_ENCODER))?)?;
+        self.image.store.load(Archive::read(weight_file(folder, IMAGE_ENCODER))?)?;
+        let mut optimizer = Archive::read(folder.join("optimizer.safetensors"))?;
+        self.text.adam.load(optimizer.take_section(TEXT_ENCODER))?;
+        self.image.adam.load(optimizer.take_section(IMAGE_ENCODER))
     }
 
     /// How often a real picture finds its caption.
-    fn figure(&mut self) -> Result<Option<Figure>> {
+    fn figure(&mut self) -> Result<Option<Metric>> {
         let code = |batch: &Inputs| -> (Tensor, Tensor) {
             let meaning = self.text.network.forward(&batch.captions, &batch.lengths, None);
             (self.image.network.forward(batch.largest(), Mode::Eval).code, meaning.sentence)

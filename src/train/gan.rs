@@ -2,37 +2,29 @@
 
 use std::path::Path;
 
-use super::inputs::Inputs;
-use super::noise::{Purpose, stream};
-use super::stage::{At, Context, Figure, Kind, Stage};
-use super::{damsm, stream as captioner};
+use super::phase::{PhaseTrainer, Position};
 use crate::config::Config;
 use crate::data::Picture;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
 use crate::engine::tensor::{no_grad, range};
-use crate::engine::{Ids, Tensor};
+use crate::engine::{IntTensor, Tensor};
 use crate::error::{Error, Result};
-use crate::eval::{grid, r_precision};
+use crate::eval::{Metric, r_precision};
+use crate::infer::frozen;
+use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use crate::mirrorgan::discriminator::Discriminator;
 use crate::mirrorgan::generator::{Generated, Generator};
 use crate::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
-use crate::mirrorgan::stem::{Meaning, TextEncoder};
-use crate::mirrorgan::stream::Stream;
-
-/// The generator of a checkpoint, as it samples.
-pub fn frozen_generator(checkpoint: &Path, config: &Config) -> Result<Generator> {
-    let source = Source::Archive(Archive::read(checkpoint.join("netG.safetensors"))?);
-    let build = |scope: &Scope| Generator::new(scope, config.stem.features, &config.gan.generator());
-    let (generator, store) = Store::build(source, build)?;
-    store.freeze();
-    Ok(generator)
-}
+use crate::mirrorgan::stem::{TextEmbedding, TextEncoder};
+use crate::render::grid;
+use crate::run::seed::{RngStream, rng_for};
+use crate::run::{Context, Inputs, Phase};
 
 pub(super) struct Gan<'a> {
     context: &'a Context<'a>,
     text: TextEncoder,
-    judges: Judges,
+    frozen: FrozenNetworks,
     generator: Generator,
     generator_store: Store,
     generator_adam: Adam,
@@ -43,16 +35,16 @@ pub(super) struct Gan<'a> {
 }
 
 /// Frozen networks that a picture is shown to; those of no weight in the loss are left out.
-struct Judges {
-    stream: Option<Stream>,
+struct FrozenNetworks {
+    captioner: Option<Captioner>,
     damsm: Option<ImageEncoder>,
 }
 
 /// What the sample grids are painted from.
 struct Samples {
     captions: Vec<String>,
-    meaning: Meaning,
-    lengths: Ids,
+    meaning: TextEmbedding,
+    lengths: IntTensor,
     noise: Tensor,
     eps: Tensor,
 }
@@ -60,10 +52,10 @@ struct Samples {
 impl<'a> Gan<'a> {
     pub fn new(context: &'a Context<'a>) -> Result<Gan<'a>> {
         let config = context.config;
-        let matching = context.finished(Kind::Damsm)?.folder;
-        let text = damsm::frozen_text_encoder(&matching, context.words(), config)?;
-        let judges = Judges::new(context, &matching)?;
-        let init = |network| Source::Init(stream(config.train.seed, network, Purpose::Weights));
+        let matching = context.finished(Phase::Damsm)?.folder;
+        let text = frozen::text_encoder(&matching, context.words(), config)?;
+        let frozen = FrozenNetworks::new(context, &matching)?;
+        let init = |network| Source::Init(rng_for(config.train.seed, network, RngStream::Weights));
         let features = config.stem.features;
         let build = |scope: &Scope| Generator::new(scope, features, &config.gan.generator());
         let (generator, generator_store) = Store::build(init(4), build)?;
@@ -72,7 +64,7 @@ impl<'a> Gan<'a> {
             context,
             samples: Samples::new(context, &text)?,
             text,
-            judges,
+            frozen,
             generator,
             generator_adam: adam.averaging(config.train.average_decay),
             generator_store,
@@ -98,18 +90,18 @@ impl<'a> Gan<'a> {
     /// z [B,Z] and the augmentation's eps [B,C] of a step.
     fn noise(&self, step: u64, batch: usize) -> (Tensor, Tensor) {
         let gan = &self.context.config.gan;
-        let mut rng = stream(self.context.config.train.seed, step, Purpose::Noise);
+        let mut rng = rng_for(self.context.config.train.seed, step, RngStream::Noise);
         (rng.normal([batch, gan.noise]), rng.normal([batch, gan.condition]))
     }
 
     /// The generator's loss beyond what the discriminators say.
-    fn judged(&self, made: &Generated, meaning: &Meaning, batch: &Inputs, terms: &mut Terms) {
+    fn judged(&self, made: &Generated, meaning: &TextEmbedding, batch: &Inputs, terms: &mut Terms) {
         let (config, largest) = (self.context.config, &made.images[made.images.len() - 1]);
-        if let Some(stream) = &self.judges.stream {
-            let loss = stream.loss(largest, &batch.captions, &batch.lengths, Mode::Eval);
+        if let Some(captioner) = &self.frozen.captioner {
+            let loss = captioner.loss(largest, &batch.captions, &batch.lengths, Mode::Eval);
             terms.add_weighted(config.gan.lambda_stream, Terms::from([("caption", loss)]));
         }
-        if let Some(image) = &self.judges.damsm {
+        if let Some(image) = &self.frozen.damsm {
             let seen = image.forward(largest, Mode::Eval);
             let (classes, gammas) = (Some(&batch.classes), config.damsm.gammas());
             let loss = damsm_loss(&seen, meaning, &batch.lengths, classes, gammas);
@@ -118,8 +110,8 @@ impl<'a> Gan<'a> {
     }
 }
 
-impl Stage for Gan<'_> {
-    fn step(&mut self, at: At, batch: &Inputs) -> Vec<(String, f32)> {
+impl PhaseTrainer for Gan<'_> {
+    fn step(&mut self, at: Position, batch: &Inputs) -> Vec<(String, f32)> {
         // 1  text → embeddings (STEM is frozen)
         let meaning = range("text", || self.text.forward(&batch.captions, &batch.lengths, None));
 
@@ -136,7 +128,7 @@ impl Stage for Gan<'_> {
         {
             range(format!("discriminator {i}"), || {
                 let loss = discriminator_loss(d, real, &fake.detach(), &meaning.sentence);
-                adam.minimise(&loss);
+                adam.minimize(&loss);
                 told.push(format!("d{i}"), loss.detach());
             });
         }
@@ -144,7 +136,7 @@ impl Stage for Gan<'_> {
         // 4  the generator learns to fool them, to be re-described as its caption (STREAM), to match it (DAMSM)
         let mut terms = generator_loss(&self.discriminators, &made, &meaning.sentence);
         self.judged(&made, &meaning, batch, &mut terms);
-        range("generator learns", || self.generator_adam.minimise(&terms.total()));
+        range("generator learns", || self.generator_adam.minimize(&terms.total()));
 
         [told.values(), terms.values()].concat()
     }
@@ -153,24 +145,24 @@ impl Stage for Gan<'_> {
         self.generator_store.save(folder.join("netG_raw.safetensors"))?;
         let average = averaged(&mut self.generator_adam, || self.generator_store.archive());
         average.write(folder.join("netG.safetensors"))?;
-        let mut optimiser = Archive::default();
-        optimiser.add_section("netG", self.generator_adam.archive());
+        let mut optimizer = Archive::default();
+        optimizer.add_section("netG", self.generator_adam.archive());
         for (i, (store, adam)) in self.discriminator_stores.iter().zip(&self.discriminator_adams).enumerate()
         {
             store.save(folder.join(format!("netD{i}.safetensors")))?;
-            optimiser.add_section(&format!("netD{i}"), adam.archive());
+            optimizer.add_section(&format!("netD{i}"), adam.archive());
         }
-        optimiser.write(folder.join("optimizer.safetensors"))
+        optimizer.write(folder.join("optimizer.safetensors"))
     }
 
     fn load(&mut self, folder: &Path) -> Result<()> {
         self.generator_store.load(Archive::read(folder.join("netG_raw.safetensors"))?)?;
-        let mut optimiser = Archive::read(folder.join("optimizer.safetensors"))?;
-        self.generator_adam.load(optimiser.take_section("netG"))?;
+        let mut optimizer = Archive::read(folder.join("optimizer.safetensors"))?;
+        self.generator_adam.load(optimizer.take_section("netG"))?;
         let discriminators = self.discriminator_stores.iter().zip(&mut self.discriminator_adams);
         for (i, (store, adam)) in discriminators.enumerate() {
             store.load(Archive::read(folder.join(format!("netD{i}.safetensors")))?)?;
-            adam.load(optimiser.take_section(&format!("netD{i}")))?;
+            adam.load(optimizer.take_section(&format!("netD{i}")))?;
         }
         Ok(())
     }
@@ -188,11 +180,11 @@ impl Stage for Gan<'_> {
     }
 
     /// How often a picture finds the caption it was painted from.
-    fn figure(&mut self) -> Result<Option<Figure>> {
+    fn figure(&mut self) -> Result<Option<Metric>> {
         let (context, gan) = (self.context, &self.context.config.gan);
-        let matching = context.finished(Kind::Damsm)?.folder;
-        let image = damsm::frozen_image_encoder(&matching, context.config)?;
-        let mut rng = stream(context.config.train.seed, 0, Purpose::Evaluation);
+        let matching = context.finished(Phase::Damsm)?.folder;
+        let image = frozen::image_encoder(&matching, context.config)?;
+        let mut rng = rng_for(context.config.train.seed, 0, RngStream::Evaluation);
         let code = |batch: &Inputs| {
             let meaning = self.text.forward(&batch.captions, &batch.lengths, None);
             let z = rng.normal([batch.count(), gan.noise]);
@@ -217,15 +209,15 @@ fn adam(config: &Config, learning_rate: f64) -> AdamConfig {
     AdamConfig { learning_rate, beta1: train.beta1, beta2: train.beta2, epsilon: train.adam_epsilon }
 }
 
-impl Judges {
-    fn new(context: &Context, matching: &Path) -> Result<Judges> {
+impl FrozenNetworks {
+    fn new(context: &Context, matching: &Path) -> Result<FrozenNetworks> {
         let config = context.config;
-        let stream = || -> Result<Stream> {
-            captioner::frozen(&context.finished(Kind::Stream)?.folder, context.words(), config)
+        let captioner = || -> Result<Captioner> {
+            frozen::captioner(&context.finished(Phase::Captioner)?.folder, context.words(), config)
         };
-        let damsm = || damsm::frozen_image_encoder(matching, config);
-        Ok(Judges {
-            stream: (config.gan.lambda_stream > 0.0).then(stream).transpose()?,
+        let damsm = || frozen::image_encoder(matching, config);
+        Ok(FrozenNetworks {
+            captioner: (config.gan.lambda_stream > 0.0).then(captioner).transpose()?,
             damsm: (config.gan.lambda_damsm > 0.0).then(damsm).transpose()?,
         })
     }
@@ -242,7 +234,7 @@ impl Samples {
         let captions = batch.captions.chunks(config.data.words_eval).map(sentence).collect();
         let batch = Inputs::new(batch, &[config.gan.largest()]);
         let meaning = no_grad(|| text.forward(&batch.captions, &batch.lengths, None));
-        let mut rng = stream(config.train.seed, 0, Purpose::Samples);
+        let mut rng = rng_for(config.train.seed, 0, RngStream::Samples);
         let (noise, eps) = (
             rng.normal([batch.count(), config.gan.noise]),
             rng.normal([batch.count(), config.gan.condition]),

@@ -132,7 +132,7 @@ mod tests {
         let record = record(b"hello");
         assert_eq!(record.len(), 8 + 4 + 5 + 4);
         assert_eq!(&record[..8], [5, 0, 0, 0, 0, 0, 0, 0]);
-        // CRC-32C of "123456789" is e3069283 in every catalogue; masked, this.
+        // CRC-32C of "123456789" is e3069283 in every catalog; masked, this.
         assert_eq!(masked_crc(b"123456789"), 0xe306_9283_u32.rotate_right(15).wrapping_add(0xa282_ead8));
     }
 }

@@ -8,41 +8,34 @@
 //!
 //! The loop is the same for all; a stage knows how to take a step, to save itself and to go on.
 
-mod checkpoint;
-pub mod damsm;
-mod folder;
-pub mod gan;
-mod inputs;
+mod captioner;
+mod damsm;
+mod gan;
 mod log;
-pub mod noise;
-pub mod stage;
-pub mod stream;
+mod phase;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-pub use self::checkpoint::{Checkpoint, Checkpoints, State};
-pub use self::folder::RunFolder;
-pub use self::inputs::Inputs;
-pub use self::stage::Kind;
-
 use self::log::EventLog;
-use self::stage::{At, Context, Figure, Stage};
-use crate::atomic;
+use self::phase::{PhaseTrainer, Position};
 use crate::config::Config;
 use crate::data::{Dataset, Loader, save_png};
 use crate::engine::tensor::{live_bytes, range, set_precision};
 use crate::error::{Error, Result, caught};
+use crate::eval::Metric;
+use crate::files::atomic;
+use crate::run::{Checkpoint, Checkpoints, Context, Inputs, Phase, RunFolder, State};
 
 /// What to train, on what, and where to leave it.
-pub struct Job {
+pub struct TrainJob {
     pub config: Config,
     pub dataset: Dataset,
     pub out: PathBuf,
     /// In order; [`wanted`] gives all that a configuration needs.
-    pub stages: Vec<Kind>,
+    pub stages: Vec<Phase>,
     /// Go on with a stage that is not finished.
     pub resume: bool,
     pub time_limit: Option<Duration>,
@@ -57,14 +50,14 @@ pub enum Outcome {
     Finished,
     /// Saved before the end; `--resume` goes on.
     Left {
-        stage: Kind,
+        stage: Phase,
         step: u64,
-        why: Leave,
+        why: StopReason,
     },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leave {
+pub enum StopReason {
     Interrupted,
     TimeIsUp,
 }
@@ -72,7 +65,7 @@ pub enum Leave {
 /// Whoever shows how training goes.
 pub trait Progress {
     /// A stage begins with `from` of `to` steps taken.
-    fn begin(&mut self, stage: Kind, from: u64, to: u64);
+    fn begin(&mut self, stage: Phase, from: u64, to: u64);
     /// A step of `images` pictures was taken, which makes `step`.
     fn step(&mut self, step: u64, epoch: u64, images: usize, terms: &[(String, f32)]);
     fn end(&mut self);
@@ -81,12 +74,12 @@ pub trait Progress {
 }
 
 /// The stages whose results the generator of this configuration needs, and the generator's.
-pub fn wanted(config: &Config) -> Vec<Kind> {
-    let all = [Kind::Damsm, Kind::Stream, Kind::Gan];
-    all.into_iter().filter(|&kind| kind != Kind::Stream || config.gan.lambda_stream > 0.0).collect()
+pub fn wanted(config: &Config) -> Vec<Phase> {
+    let all = [Phase::Damsm, Phase::Captioner, Phase::Gan];
+    all.into_iter().filter(|&kind| kind != Phase::Captioner || config.gan.lambda_stream > 0.0).collect()
 }
 
-pub fn train(job: Job, progress: &mut dyn Progress) -> Result<Outcome> {
+pub fn train(job: TrainJob, progress: &mut dyn Progress) -> Result<Outcome> {
     check(&job)?;
     set_precision(job.config.train.precision)?;
     let run = RunFolder::prepare(&job.out, &job.config, &job.dataset.vocabulary, &job.header)?;
@@ -101,7 +94,7 @@ pub fn train(job: Job, progress: &mut dyn Progress) -> Result<Outcome> {
 }
 
 /// What would fail only hours later is asked first.
-fn check(job: &Job) -> Result<()> {
+fn check(job: &TrainJob) -> Result<()> {
     let config = &job.config;
     for &kind in &job.stages {
         let (batch, items) = (kind.length(config).0, job.dataset.train.len());
@@ -112,9 +105,9 @@ fn check(job: &Job) -> Result<()> {
             return Err(Error::config(kind.batch_key(), why));
         }
         match kind {
-            Kind::Damsm => drop(config.damsm.backbone()?),
-            Kind::Stream => drop(config.stream.network()?),
-            Kind::Gan => {}
+            Phase::Damsm => drop(config.damsm.backbone()?),
+            Phase::Captioner => drop(config.stream.network()?),
+            Phase::Gan => {}
         }
     }
     Ok(())
@@ -122,14 +115,14 @@ fn check(job: &Job) -> Result<()> {
 
 /// One call of [`train`].
 struct Session<'a> {
-    job: &'a Job,
+    job: &'a TrainJob,
     run: &'a RunFolder,
     deadline: Option<Instant>,
 }
 
 /// A stage from one step to another.
-struct Span {
-    kind: Kind,
+struct PhaseSpan {
+    kind: Phase,
     from: u64,
     to: u64,
     resumed: Option<Checkpoint>,
@@ -137,13 +130,13 @@ struct Span {
 
 impl Session<'_> {
     /// Trains one stage, if it needs it; says where and why it left before the end.
-    fn stage(&self, kind: Kind, progress: &mut dyn Progress) -> Result<Option<(u64, Leave)>> {
+    fn stage(&self, kind: Phase, progress: &mut dyn Progress) -> Result<Option<(u64, StopReason)>> {
         let Some(span) = self.span(kind, progress)? else { return Ok(None) };
         let context = self.context();
-        let mut stage: Box<dyn Stage + '_> = match kind {
-            Kind::Damsm => Box::new(damsm::Damsm::new(&context)?),
-            Kind::Stream => Box::new(stream::Describe::new(&context)?),
-            Kind::Gan => Box::new(gan::Gan::new(&context)?),
+        let mut stage: Box<dyn PhaseTrainer + '_> = match kind {
+            Phase::Damsm => Box::new(damsm::Damsm::new(&context)?),
+            Phase::Captioner => Box::new(captioner::CaptionerPhase::new(&context)?),
+            Phase::Gan => Box::new(gan::Gan::new(&context)?),
         };
         if let Some(checkpoint) = &span.resumed {
             stage.load(&checkpoint.folder)?;
@@ -163,10 +156,10 @@ impl Session<'_> {
     }
 
     /// What is to be done in a stage; nothing where it is finished.
-    fn span(&self, kind: Kind, progress: &mut dyn Progress) -> Result<Option<Span>> {
+    fn span(&self, kind: Phase, progress: &mut dyn Progress) -> Result<Option<PhaseSpan>> {
         let (name, to) = (kind.name(), self.last_step(kind));
         let Some(checkpoint) = Checkpoints::of(self.run.root(), name).latest()? else {
-            return Ok(Some(Span { kind, from: 0, to, resumed: None }));
+            return Ok(Some(PhaseSpan { kind, from: 0, to, resumed: None }));
         };
         let State { step, finished, .. } = checkpoint.state;
         if finished && (step >= to || !self.job.resume) {
@@ -181,10 +174,10 @@ impl Session<'_> {
             return Err(Error::data(self.run.root(), why));
         }
         progress.note(&format!("{name}: goes on from step {step}"));
-        Ok(Some(Span { kind, from: step, to: to.max(step), resumed: Some(checkpoint) }))
+        Ok(Some(PhaseSpan { kind, from: step, to: to.max(step), resumed: Some(checkpoint) }))
     }
 
-    fn last_step(&self, kind: Kind) -> u64 {
+    fn last_step(&self, kind: Phase) -> u64 {
         let (batch, steps, epochs) = kind.length(&self.job.config);
         let an_epoch = (self.job.dataset.train.len() / batch) as u64;
         if steps > 0 { steps } else { epochs * an_epoch }
@@ -192,10 +185,10 @@ impl Session<'_> {
 
     fn steps(
         &self,
-        span: &Span,
-        stage: &mut dyn Stage,
+        span: &PhaseSpan,
+        stage: &mut dyn PhaseTrainer,
         progress: &mut dyn Progress,
-    ) -> Result<Option<(u64, Leave)>> {
+    ) -> Result<Option<(u64, StopReason)>> {
         let train = &self.job.config.train;
         let config = self.context().loader(span.kind);
         let sizes = config.sizes.clone();
@@ -212,7 +205,7 @@ impl Session<'_> {
             for skip in &batch.skipped {
                 progress.note(&format!("skipped {}: {}", skip.file.display(), skip.why));
             }
-            let (at, inputs) = (At { step, epoch: batch.epoch }, Inputs::new(batch, &sizes));
+            let (at, inputs) = (Position { step, epoch: batch.epoch }, Inputs::new(batch, &sizes));
             let held = live_bytes();
             let terms = range(format!("{} step {}", span.kind.name(), step + 1), || {
                 caught(|| stage.step(at, &inputs))
@@ -240,20 +233,20 @@ impl Session<'_> {
         Ok(None)
     }
 
-    fn leave(&self) -> Option<Leave> {
+    fn leave(&self) -> Option<StopReason> {
         if self.job.stop.load(Ordering::Relaxed) {
-            return Some(Leave::Interrupted);
+            return Some(StopReason::Interrupted);
         }
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline).then_some(Leave::TimeIsUp)
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline).then_some(StopReason::TimeIsUp)
     }
 
     fn save(
         &self,
-        kind: Kind,
+        kind: Phase,
         step: u64,
         epoch: u64,
         finished: bool,
-        stage: &mut dyn Stage,
+        stage: &mut dyn PhaseTrainer,
     ) -> Result<PathBuf> {
         let seed = self.job.config.train.seed;
         let state = State { stage: kind.name().to_string(), step, epoch, seed, finished };
@@ -261,7 +254,7 @@ impl Session<'_> {
     }
 
     /// A sample grid into the run's folder and to TensorBoard.
-    fn paint(&self, step: u64, stage: &mut dyn Stage, log: &mut EventLog) -> Result<()> {
+    fn paint(&self, step: u64, stage: &mut dyn PhaseTrainer, log: &mut EventLog) -> Result<()> {
         let Some(table) = stage.paint() else { return Ok(()) };
         let folder = self.run.root().join("samples");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
@@ -274,9 +267,14 @@ impl Session<'_> {
     }
 
     /// The figure that a finished stage is judged by: told, logged, and written beside its checkpoints.
-    fn judge(&self, span: &Span, stage: &mut dyn Stage, progress: &mut dyn Progress) -> Result<()> {
+    fn judge(
+        &self,
+        span: &PhaseSpan,
+        stage: &mut dyn PhaseTrainer,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
         let name = span.kind.name();
-        let Some(Figure { name: figure, value, told }) = stage.figure()? else { return Ok(()) };
+        let Some(Metric { name: figure, value, message: told }) = stage.figure()? else { return Ok(()) };
         progress.note(&format!("{name}: {told}"));
         let mut log = EventLog::create(&self.run.root().join("logs").join(name))?;
         log.scalars(span.to, &[(figure.clone(), value)])?;
@@ -288,7 +286,7 @@ impl Session<'_> {
 
 /// Adds to an error of memory the batch that might fit, from what the tensors of this one held beyond the `held`
 /// bytes of weights and moments when there was no more.
-fn what_might_fit(mut error: Error, held: usize, kind: Kind, batch: usize) -> Error {
+fn what_might_fit(mut error: Error, held: usize, kind: Phase, batch: usize) -> Error {
     if let Error::OutOfMemory { asked, live, total, advice, .. } = &mut error {
         let each = (*live + *asked).saturating_sub(held) / batch;
         let fits = total.saturating_sub(held) / each.max(1);

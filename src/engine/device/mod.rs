@@ -2,10 +2,8 @@
 
 pub mod cpu;
 pub mod cuda;
-mod gemm;
 mod nvtx;
 pub mod range;
-pub mod simd;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -14,7 +12,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use cuda::Gpu;
-pub use gemm::{Mat, gemm};
 
 /// How the elements are stored. Arithmetic is f32 in either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -20,7 +20,7 @@ const RTLD_LAZY: c_int = 1;
 type PushA = unsafe extern "C" fn(*const c_char) -> c_int;
 type Pop = unsafe extern "C" fn() -> c_int;
 type GetExportTable = extern "C" fn(u32) -> *const c_void;
-type Initialise = unsafe extern "C" fn(GetExportTable) -> c_int;
+type Initialize = unsafe extern "C" fn(GetExportTable) -> c_int;
 
 /// Functions of each `NvtxCallbackModule` (invalid, core, CUDA, OpenCL, CUDA runtime, core 2, sync), the invalid one
 /// included.
@@ -133,8 +133,8 @@ impl Tool {
             if entry.is_null() {
                 return Err("the library has no InitializeInjectionNvtx2");
             }
-            let initialise = std::mem::transmute::<*mut c_void, Initialise>(entry);
-            if initialise(export_table) == 0 {
+            let initialize = std::mem::transmute::<*mut c_void, Initialize>(entry);
+            if initialize(export_table) == 0 {
                 return Err("the library refused to begin");
             }
             let function = |id: usize| (*tables()[CORE][id].0).load(Ordering::Acquire);

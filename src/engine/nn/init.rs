@@ -5,7 +5,7 @@ use crate::engine::ops::matmul::{Mat, gemm};
 use crate::engine::tensor::Rng;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Initialiser {
+pub enum Initializer {
     Constant(f32),
     /// Uniform in ±bound.
     Uniform(f32),
@@ -22,32 +22,32 @@ pub enum Initialiser {
 /// What a scope's layers draw, unless a layer says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    pub weight: Initialiser,
-    pub bias: Initialiser,
+    pub weight: Initializer,
+    pub bias: Initializer,
     /// The scale of a batch norm; its shift begins at 0.
-    pub scale: Initialiser,
+    pub scale: Initializer,
 }
 
 impl Default for Policy {
     /// PyTorch's.
     fn default() -> Policy {
-        Policy { weight: Initialiser::FanIn, bias: Initialiser::FanIn, scale: Initialiser::Constant(1.0) }
+        Policy { weight: Initializer::FanIn, bias: Initializer::FanIn, scale: Initializer::Constant(1.0) }
     }
 }
 
-impl Initialiser {
+impl Initializer {
     /// Values for `shape`, whose first dimension counts outputs. `fan_in` is the inputs that one output sums.
     pub fn draw(self, shape: &[usize], fan_in: usize, rng: &mut Rng) -> Vec<f32> {
         let count = shape.iter().product();
         let uniform = |bound: f32, rng: &mut Rng| rng.uniform([count], -bound, bound).to_vec();
         match self {
-            Initialiser::Constant(value) => vec![value; count],
-            Initialiser::Uniform(bound) => uniform(bound, rng),
-            Initialiser::FanIn => uniform(1.0 / (fan_in as f32).sqrt(), rng),
-            Initialiser::Normal { mean, deviation } => {
+            Initializer::Constant(value) => vec![value; count],
+            Initializer::Uniform(bound) => uniform(bound, rng),
+            Initializer::FanIn => uniform(1.0 / (fan_in as f32).sqrt(), rng),
+            Initializer::Normal { mean, deviation } => {
                 rng.normal([count]).to_vec().into_iter().map(|x| mean + deviation * x).collect()
             }
-            Initialiser::Orthogonal => orthogonal(shape[0], count / shape[0], rng),
+            Initializer::Orthogonal => orthogonal(shape[0], count / shape[0], rng),
         }
     }
 }
@@ -57,10 +57,10 @@ fn orthogonal(rows: usize, cols: usize, rng: &mut Rng) -> Vec<f32> {
         return transposed(&orthogonal(cols, rows, rng), cols, rows);
     }
     let mut a = rng.normal([rows, cols]).to_vec();
-    orthonormalise_rows(&mut a, cols);
+    orthonormalize_rows(&mut a, cols);
     if 2 * rows > cols {
         // Nearly square matrices lose digits in the first pass.
-        orthonormalise_rows(&mut a, cols);
+        orthonormalize_rows(&mut a, cols);
     }
     a
 }
@@ -69,13 +69,13 @@ fn orthogonal(rows: usize, cols: usize, rng: &mut Rng) -> Vec<f32> {
 const BLOCK: usize = 64;
 
 /// Gram and Schmidt's method, by blocks of rows.
-fn orthonormalise_rows(a: &mut [f32], cols: usize) {
+fn orthonormalize_rows(a: &mut [f32], cols: usize) {
     let rows = a.len() / cols;
     for from in (0..rows).step_by(BLOCK) {
         let (done, rest) = a.split_at_mut(from * cols);
         let block = &mut rest[..BLOCK.min(rows - from) * cols];
         project_out(block, done, cols);
-        orthonormalise_block(block, cols);
+        orthonormalize_block(block, cols);
     }
 }
 
@@ -93,7 +93,7 @@ fn project_out(block: &mut [f32], done: &[f32], cols: usize) {
 }
 
 /// The modified method: each finished row is at once taken out of all later ones.
-fn orthonormalise_block(block: &mut [f32], cols: usize) {
+fn orthonormalize_block(block: &mut [f32], cols: usize) {
     for i in 0..block.len() / cols {
         let (head, later) = block[i * cols..].split_at_mut(cols);
         let norm = dot(head, head).sqrt();

@@ -1,12 +1,12 @@
 //! Layers: an operator and its parameters, under PyTorch's names.
 
 use super::Mode;
-use super::init::Initialiser;
+use super::init::Initializer;
 use super::store::{Param, Scope};
 use crate::engine::ops::conv::{self, Conv};
 use crate::engine::ops::norm::{self, Activation};
 use crate::engine::ops::{embed, matmul};
-use crate::engine::tensor::{Ids, Tensor, no_grad};
+use crate::engine::tensor::{IntTensor, Tensor, no_grad};
 
 /// Convolution of images [B,H,W,Cin] -> [B,H',W',Cout].
 pub struct Conv2d {
@@ -88,7 +88,7 @@ impl Convolution for UpConv {
     }
 }
 
-/// Nearest neighbour to twice the size, then 3×3: [B,H,W,Cin] -> [B,2H,2W,Cout].
+/// Nearest neighbor to twice the size, then 3×3: [B,H,W,Cin] -> [B,2H,2W,Cout].
 pub struct UpConv {
     weight: Param,
 }
@@ -135,19 +135,19 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    pub fn new(scope: &Scope, count: usize, width: usize, how: Initialiser) -> Embedding {
+    pub fn new(scope: &Scope, count: usize, width: usize, how: Initializer) -> Embedding {
         Embedding { table: scope.param("weight", &[count, width], width, how) }
     }
 
     /// [..] -> [..,width]
     #[track_caller]
-    pub fn forward(&self, ids: &Ids) -> Tensor {
+    pub fn forward(&self, ids: &IntTensor) -> Tensor {
         let _open = self.table.enter();
         embed::embedding(&self.table.tensor(), ids)
     }
 }
 
-/// Batch normalisation over all but the last dimension (Ioffe and Szegedy, 2015), with the activation and the
+/// Batch normalization over all but the last dimension (Ioffe and Szegedy, 2015), with the activation and the
 /// residual connection that follow it.
 pub struct BatchNorm {
     scale: Param,
@@ -164,7 +164,7 @@ impl BatchNorm {
     pub fn new(scope: &Scope, channels: usize) -> BatchNorm {
         BatchNorm {
             scale: scope.param("weight", &[channels], 1, scope.policy().scale),
-            shift: scope.param("bias", &[channels], 1, Initialiser::Constant(0.0)),
+            shift: scope.param("bias", &[channels], 1, Initializer::Constant(0.0)),
             mean: scope.buffer("running_mean", &[channels], 0.0),
             variance: scope.buffer("running_var", &[channels], 1.0),
             batches: scope.counter("num_batches_tracked"),
@@ -193,17 +193,17 @@ impl BatchNorm {
         residual: Option<&Tensor>,
     ) -> Tensor {
         let (y, sums) = conv.convolve(x, mode == Mode::Train);
-        self.normalise(&y, sums.as_ref(), mode, act, residual)
+        self.normalize(&y, sums.as_ref(), mode, act, residual)
     }
 
     /// act(norm(x) + residual)
     #[track_caller]
     pub fn forward(&self, x: &Tensor, mode: Mode, act: Activation, residual: Option<&Tensor>) -> Tensor {
-        self.normalise(x, None, mode, act, residual)
+        self.normalize(x, None, mode, act, residual)
     }
 
     #[track_caller]
-    fn normalise(
+    fn normalize(
         &self,
         x: &Tensor,
         sums: Option<&Tensor>,

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::archive::{Archive, Array};
 use super::store::Param;
-use super::weights::{Archive, Array};
 use crate::engine::ops::optim::{self, AdamStep, adam, squared_norm};
 use crate::engine::tensor::{Grads, Tensor, backward, no_grad};
 use crate::error::{Error, Result};
@@ -73,7 +73,7 @@ impl Adam {
         self.steps
     }
 
-    /// The targets of a backward pass that serves several optimisers; drop them before [`Adam::step`], which
+    /// The targets of a backward pass that serves several optimizers; drop them before [`Adam::step`], which
     /// otherwise has to copy what they share.
     pub fn targets(&self) -> Vec<Tensor> {
         self.slots.iter().map(|s| s.param.tensor()).collect()
@@ -81,7 +81,7 @@ impl Adam {
 
     /// One step down the gradient of `loss`.
     #[track_caller]
-    pub fn minimise(&mut self, loss: &Tensor) {
+    pub fn minimize(&mut self, loss: &Tensor) {
         let mut grads = self.gradients(loss);
         self.step(&mut grads);
     }
@@ -194,14 +194,14 @@ impl Adam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::nn::{Initialiser, Source, Store};
+    use crate::engine::nn::{Initializer, Source, Store};
     use crate::engine::ops::pointwise::mul;
     use crate::engine::ops::reduce::sum;
     use crate::engine::tensor::Rng;
 
     fn weight(seed: u64) -> (Param, Adam) {
         let rng = Rng::new(seed, 0);
-        let make = |scope: &crate::engine::nn::Scope| scope.param("w", &[5], 1, Initialiser::Uniform(1.0));
+        let make = |scope: &crate::engine::nn::Scope| scope.param("w", &[5], 1, Initializer::Uniform(1.0));
         let (param, store) = Store::build(Source::Init(rng), make).unwrap();
         let config = AdamConfig { learning_rate: 0.1, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
         (param, Adam::new(store.params(), config).averaging(0.9))
@@ -212,7 +212,7 @@ mod tests {
             let w = param.tensor();
             let loss = sum(&mul(&w, &w));
             drop(w);
-            adam.minimise(&loss);
+            adam.minimize(&loss);
         }
     }
 

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::init::Initialiser;
+use super::init::Initializer;
 use super::store::{Param, Scope};
 use crate::engine::ops::rnn::{self, Cell};
 use crate::engine::ops::shape::concat;
-use crate::engine::tensor::{Ids, Tensor};
+use crate::engine::tensor::{IntTensor, Tensor};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -35,7 +35,7 @@ struct Direction {
 impl Direction {
     fn new(scope: &Scope, suffix: &str, gates: usize, input: usize, hidden: usize) -> Direction {
         let rows = gates * hidden;
-        let bound = Initialiser::Uniform(1.0 / (hidden as f32).sqrt());
+        let bound = Initializer::Uniform(1.0 / (hidden as f32).sqrt());
         let param = |name, shape: &[usize]| scope.param(format!("{name}_l0{suffix}"), shape, hidden, bound);
         Direction {
             w_ih: param("weight_ih", &[rows, input]),
@@ -52,7 +52,7 @@ impl Direction {
 
     /// (outputs [B,T,H], last hidden state [B,H])
     #[track_caller]
-    fn run(&self, kind: CellKind, x: &Tensor, lengths: &Ids, reverse: bool) -> (Tensor, Tensor) {
+    fn run(&self, kind: CellKind, x: &Tensor, lengths: &IntTensor, reverse: bool) -> (Tensor, Tensor) {
         self.with_cell(|cell| match kind {
             CellKind::Lstm => {
                 let run = rnn::lstm(x, lengths, cell, None, reverse);
@@ -81,7 +81,7 @@ impl Bidirectional {
 
     /// [B,T,I] -> outputs [B,T,2H], zero beyond each length, and last hidden states [B,2H].
     #[track_caller]
-    pub fn forward(&self, x: &Tensor, lengths: &Ids) -> (Tensor, Tensor) {
+    pub fn forward(&self, x: &Tensor, lengths: &IntTensor) -> (Tensor, Tensor) {
         let (there, h_there) = self.forward.run(self.kind, x, lengths, false);
         let (back, h_back) = self.backward.run(self.kind, x, lengths, true);
         (concat(&[&there, &back], 2), concat(&[&h_there, &h_back], 1))
@@ -100,7 +100,7 @@ impl Lstm {
 
     /// [B,T,I] -> outputs [B,T,H] and the state (h, c), from `state` or from zeros.
     #[track_caller]
-    pub fn forward(&self, x: &Tensor, lengths: &Ids, state: Option<(&Tensor, &Tensor)>) -> rnn::Lstm {
+    pub fn forward(&self, x: &Tensor, lengths: &IntTensor, state: Option<(&Tensor, &Tensor)>) -> rnn::Lstm {
         self.direction.with_cell(|cell| rnn::lstm(x, lengths, cell, state, false))
     }
 }

@@ -1,4 +1,4 @@
-//! Named parameters. One constructor of a network initialises it, loads it or fills it by a formula:
+//! Named parameters. One constructor of a network initializes it, loads it or fills it by a formula:
 //! the store that it is built in decides which.
 
 use std::fmt::Display;
@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
 
-use super::init::{Initialiser, Policy};
-use super::weights::{Archive, Array, Values};
+use super::archive::{Archive, Array, Values};
+use super::init::{Initializer, Policy};
 use crate::engine::device::range::{Open, enter};
 use crate::engine::tensor::{Rng, Tensor};
 use crate::error::{Error, Result};
@@ -232,7 +232,7 @@ impl Builder {
 }
 
 struct Draw {
-    how: Initialiser,
+    how: Initializer,
     fan_in: usize,
 }
 
@@ -266,23 +266,23 @@ impl Scope<'_> {
     }
 
     /// A parameter; the first dimension counts outputs, of which each sums `fan_in` inputs.
-    pub fn param(&self, name: impl Display, shape: &[usize], fan_in: usize, how: Initialiser) -> Param {
+    pub fn param(&self, name: impl Display, shape: &[usize], fan_in: usize, how: Initializer) -> Param {
         self.add(name, Layout::Same, !self.frozen, shape, Draw { how, fan_in })
     }
 
     /// The filters of a convolution, [Cout,R,S,Cin] in memory.
-    pub fn filter(&self, name: impl Display, [o, r, s, i]: [usize; 4], how: Initialiser) -> Param {
+    pub fn filter(&self, name: impl Display, [o, r, s, i]: [usize; 4], how: Initializer) -> Param {
         self.add(name, Layout::Filter, !self.frozen, &[o, i, r, s], Draw { how, fan_in: i * r * s })
     }
 
     /// What is kept and not trained.
     pub fn buffer(&self, name: impl Display, shape: &[usize], value: f32) -> Param {
-        self.add(name, Layout::Same, false, shape, Draw { how: Initialiser::Constant(value), fan_in: 1 })
+        self.add(name, Layout::Same, false, shape, Draw { how: Initializer::Constant(value), fan_in: 1 })
     }
 
     /// A counter that begins at 0.
     pub fn counter(&self, name: impl Display) -> Param {
-        self.add(name, Layout::Count, false, &[], Draw { how: Initialiser::Constant(0.0), fan_in: 1 })
+        self.add(name, Layout::Count, false, &[], Draw { how: Initializer::Constant(0.0), fan_in: 1 })
     }
 
     fn add(&self, name: impl Display, layout: Layout, trainable: bool, shape: &[usize], draw: Draw) -> Param {

@@ -1,15 +1,15 @@
 //! Rows of a table by number.
 
 use super::Case;
-use super::shape::a_thread_a_piece;
+use super::shape::per_pack;
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Shape, Tensor, run};
+use crate::engine::tensor::{IntTensor, Shape, Tensor, run};
 
 /// y[.., :] = table[ids[..], :]: table [V,D], ids [..] -> y [..,D].
 #[track_caller]
-pub fn embedding(table: &Tensor, ids: &Ids) -> Tensor {
+pub fn embedding(table: &Tensor, ids: &IntTensor) -> Tensor {
     let [v, d] = table.dims();
     if let Some(id) = ids.as_slice().iter().find(|&&id| id < 0 || id as usize >= v) {
         panic!("embedding: {id} is no row of the table {:?} (ids {:?})", table.shape(), ids.shape());
@@ -26,7 +26,7 @@ pub fn embedding(table: &Tensor, ids: &Ids) -> Tensor {
         });
     };
     run("embedding_fwd", [&mut y], [table], cpu, |g, [y], [table]| {
-        k::embed_gather_fwd(g, a_thread_a_piece(y.read(), d), y, table, ids.on(g), dims);
+        k::embed_gather_fwd(g, per_pack(y.read(), d), y, table, ids.on(g), dims);
     });
     let ids = ids.clone();
     record1(y, [table], move |dy, _| {
@@ -57,9 +57,9 @@ fn scatter(dtable: &mut [f32], dy: &[f32], ids: &[i32], d: usize) {
 }
 
 pub fn cases() -> Vec<Case> {
-    let ids = |ids: &[i32], shape: &[usize]| Ids::new(ids.to_vec(), shape);
+    let ids = |ids: &[i32], shape: &[usize]| IntTensor::new(ids.to_vec(), shape);
     let (words, classes) = (ids(&[0, 4, 4, 2, 0, 1], &[2, 3]), ids(&[3, 3, 1], &[3]));
-    let drawn = |n: usize, rows: usize| Ids::new((0..n).map(|i| (i * i % 89 % rows) as i32).collect(), [n]);
+    let drawn = |n: usize, rows: usize| IntTensor::new((0..n).map(|i| (i * i % 89 % rows) as i32).collect(), [n]);
     let (text, odd) = (drawn(360, 545).reshape([20, 18]), drawn(71, 97));
     vec![
         Case::new("embedding", "words", move |x| vec![embedding(&x[0], &words)]).input([6, 4]),
@@ -91,6 +91,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "9 is no row of the table [9, 2]")]
     fn a_number_beyond_the_table_is_named() {
-        embedding(&Tensor::zeros([9, 2]), &Ids::new(vec![1, 9], [2]));
+        embedding(&Tensor::zeros([9, 2]), &IntTensor::new(vec![1, 9], [2]));
     }
 }

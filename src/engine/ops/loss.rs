@@ -7,12 +7,12 @@ use super::softmax::largest;
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
-use crate::engine::tensor::{Ids, Tensor, run, same_shape};
+use crate::engine::tensor::{IntTensor, Tensor, run, same_shape};
 
 /// y = mean of ln Σ e^x - x[target] over the rows with a target >= 0: logits [N,V], targets [N] -> a scalar.
 /// Without any such row it is 0.
 #[track_caller]
-pub fn cross_entropy(logits: &Tensor, targets: &Ids) -> Tensor {
+pub fn cross_entropy(logits: &Tensor, targets: &IntTensor) -> Tensor {
     let [n, v] = logits.dims();
     let (shape, of) = (logits.shape(), targets.shape());
     assert_eq!(*of, [n], "cross_entropy: logits {shape:?} want one target a row, not {of:?}");
@@ -154,9 +154,9 @@ fn each(
 }
 
 pub fn cases() -> Vec<Case> {
-    let classes = Ids::new(vec![2, -1, 0, 6, 3], [5]);
+    let classes = IntTensor::new(vec![2, -1, 0, 6, 3], [5]);
     let drawn = |n: i32, v: i32| {
-        Ids::new((0..n).map(|i| if i % 7 == 3 { -1 } else { i * 113 % v }).collect(), [n as usize])
+        IntTensor::new((0..n).map(|i| if i % 7 == 3 { -1 } else { i * 113 % v }).collect(), [n as usize])
     };
     let (text, few) = (drawn(54, 1450), drawn(17, 2112));
     vec![
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn cross_entropy_is_stable_and_leaves_rows_out() {
         let x = Tensor::from_vec(vec![1e4, 0.0, 0.0, -1e4, 5.0, 5.0], [3, 2]);
-        let loss = |targets: [i32; 3]| cross_entropy(&x, &Ids::new(targets.into(), [3])).item();
+        let loss = |targets: [i32; 3]| cross_entropy(&x, &IntTensor::new(targets.into(), [3])).item();
         assert_eq!(loss([0, 0, -1]), 0.0);
         assert_eq!(loss([1, -1, -1]), 1e4);
         assert!((loss([-1, -1, 0]) - std::f32::consts::LN_2).abs() < 1e-6);
@@ -209,7 +209,7 @@ mod tests {
         let (n, v) = (500, 301);
         let x = crate::engine::tensor::Rng::new(4, 0).normal([n, v]).leaf();
         let targets =
-            Ids::new((0..n as i32).map(|i| if i % 5 == 0 { -1 } else { i * 7 % 301 }).collect(), [n]);
+            IntTensor::new((0..n as i32).map(|i| if i % 5 == 0 { -1 } else { i * 7 % 301 }).collect(), [n]);
         let grads = crate::engine::tensor::backward(&cross_entropy(&x, &targets), &[&x]);
         let p = crate::engine::ops::softmax::softmax(&x.detach());
         for (i, g) in grads.get(&x).unwrap().as_slice().iter().enumerate() {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use super::Case;
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Out, k};
-pub use crate::engine::device::{Mat, gemm};
+pub use crate::engine::device::cpu::{Mat, gemm};
 use crate::engine::tensor::tape::{record, record1};
 use crate::engine::tensor::{DType, Kernel, Tensor, run};
 

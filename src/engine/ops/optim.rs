@@ -1,4 +1,4 @@
-//! Steps of an optimiser, in place and off the tape.
+//! Steps of an optimizer, in place and off the tape.
 
 use rayon::prelude::*;
 
@@ -6,7 +6,7 @@ use super::Case;
 use super::reduce::parallel_total;
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
-use crate::engine::tensor::{Tensor, run_many, same_shape};
+use crate::engine::tensor::{Tensor, run, same_shape};
 
 const CHUNK: usize = 16 * 1024;
 /// Elements that a block of the kernels takes (`CHUNK` there).
@@ -136,7 +136,7 @@ pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
         }
         k::adam(g, Grid::new([first as usize, 1, 1], 256), &g.upload(&rows), rates.dims(rows.len()));
     };
-    run_many("adam", outs, &ins, cpu, cuda);
+    run("adam", outs, ins.as_slice(), cpu, cuda);
 }
 
 /// Σ x² over all of `xs`.
@@ -147,7 +147,7 @@ pub fn squared_norm(xs: &[&Tensor]) -> f64 {
     let cpu = |_: Vec<&mut [f32]>, xs: Vec<&[f32]>| {
         total = Some(xs.iter().map(|x| parallel_total(x, |x| x * x)).sum());
     };
-    run_many("squared_norm", vec![&mut parts], xs, cpu, |g, outs, xs| {
+    run("squared_norm", vec![&mut parts], xs, cpu, |g, outs, xs| {
         let (mut rows, mut chunks) = (Vec::with_capacity(xs.len()), 0);
         for x in xs.iter().filter(|x| !x.is_empty()) {
             rows.push(k::NormSlot { x: x.address(), len: x.len() as i32, first: chunks });

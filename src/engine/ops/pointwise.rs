@@ -1,4 +1,4 @@
-//! Element by element: sums, products, activations, the gated linear unit, reparameterisation.
+//! Element by element: sums, products, activations, the gated linear unit, reparameterization.
 
 use super::Case;
 use crate::engine::device::cpu::for_chunks;
@@ -69,7 +69,7 @@ pub fn add_all(terms: &[&Tensor]) -> Tensor {
         y = map2("add_fwd", &y, &term.detach(), |a, b| a + b, k::add_fwd);
     }
     let n = terms.len();
-    record_many(vec![y], terms, move |mut dys, _| vec![dys.swap_remove(0); n]).swap_remove(0)
+    record_many(vec![y], terms.iter().copied(), move |mut dys, _| vec![dys.swap_remove(0); n]).swap_remove(0)
 }
 
 /// y = a · b
@@ -168,11 +168,11 @@ pub fn glu(x: &Tensor) -> Tensor {
     })
 }
 
-/// Reparameterisation: c = mu + e^(logvar/2) · eps; eps is noise, always f32.
+/// Reparameterization: c = mu + e^(logvar/2) · eps; eps is noise, always f32.
 #[track_caller]
-pub fn reparameterise(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
-    same_shape("reparameterise", mu, logvar);
-    same_shape("reparameterise", mu, eps);
+pub fn reparameterize(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
+    same_shape("reparameterize", mu, logvar);
+    same_shape("reparameterize", mu, eps);
     let (mut y, mut spread) = (mu.empty(mu.shape()), mu.empty(mu.shape()));
     let n = mu.len();
     let cpu = |[y, spread]: [&mut [f32]; 2], [mu, logvar, eps]: [&[f32]; 3]| {
@@ -186,16 +186,16 @@ pub fn reparameterise(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
         });
     };
     run(
-        "reparameterise_fwd",
+        "reparameterize_fwd",
         [&mut y, &mut spread],
         [mu, logvar, eps],
         cpu,
         |g, [y, s], [mu, logvar, eps]| {
-            k::reparameterise_fwd(g, Grid::elements(n), y, s, mu, logvar, eps, n as i32);
+            k::reparameterize_fwd(g, Grid::elements(n), y, s, mu, logvar, eps, n as i32);
         },
     );
     record1(y, [mu, logvar], move |dy, _| {
-        let dl = map2("reparameterise_bwd", &dy, &spread, |d, s| 0.5 * d * s, k::reparameterise_bwd);
+        let dl = map2("reparameterize_bwd", &dy, &spread, |d, s| 0.5 * d * s, k::reparameterize_bwd);
         [Some(dy), Some(dl)]
     })
 }
@@ -237,8 +237,8 @@ fn tangent(x: f32) -> f32 {
 pub fn cases() -> Vec<Case> {
     const BOTH: &[usize] = &[0, 1];
     const ONE: &[usize] = &[0];
-    let reparameterised =
-        |name| Case::new("reparameterise", name, |x| vec![reparameterise(&x[0], &x[1], &x[2])]);
+    let reparameterized =
+        |name| Case::new("reparameterize", name, |x| vec![reparameterize(&x[0], &x[1], &x[2])]);
     vec![
         Case::new("add", "", |x| vec![add(&x[0], &x[1])]).input([3, 5]).input([3, 5]).bf16(BOTH),
         Case::new("add", "large", |x| vec![add(&x[0], &x[1])])
@@ -282,8 +282,8 @@ pub fn cases() -> Vec<Case> {
         Case::new("glu", "row", |x| vec![glu(&x[0])]).input([3, 10]).bf16(ONE),
         Case::new("glu", "large", |x| vec![glu(&x[0])]).input([2, 16, 16, 128]).bf16(ONE).large(),
         Case::new("glu", "odd", |x| vec![glu(&x[0])]).input([1023, 34]).bf16(ONE).large(),
-        reparameterised("").input([3, 5]).input([3, 5]).constant([3, 5], -2.0, 2.0).bf16(BOTH),
-        reparameterised("large")
+        reparameterized("").input([3, 5]).input([3, 5]).constant([3, 5], -2.0, 2.0).bf16(BOTH),
+        reparameterized("large")
             .input([20, 100])
             .input([20, 100])
             .constant([20, 100], -2.0, 2.0)

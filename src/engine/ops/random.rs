@@ -1,4 +1,4 @@
-//! Noise that regularises.
+//! Noise that regularizes.
 
 use super::Case;
 use crate::engine::device::cpu::for_chunks;

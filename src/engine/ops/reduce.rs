@@ -1,7 +1,7 @@
 //! Sums and means.
 
 use super::Case;
-use super::shape::a_thread_a_piece;
+use super::shape::per_pack;
 use crate::engine::device::cpu::{for_chunks, map};
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
@@ -123,7 +123,7 @@ pub(super) fn spread_middle(name: &'static str, x: &Tensor, [b, n, d]: [usize; 3
     };
     run(name, [&mut y], [x], cpu, |g, [y], [x]| {
         let dims = k::SpreadDims { b: b as i32, n: n as i32, d: d as i32, factor };
-        k::reduce_spread_fwd(g, a_thread_a_piece(y.read(), d), y, x, dims);
+        k::reduce_spread_fwd(g, per_pack(y.read(), d), y, x, dims);
     });
     y
 }

@@ -8,7 +8,7 @@ use crate::engine::tensor::tape::{record_many, record1};
 use crate::engine::tensor::{Shape, Tensor, run};
 
 /// A thread for every 16 bytes of `x`, or where its rows of `width` are not made of such pieces, for every element.
-pub(super) fn a_thread_a_piece(x: In, width: usize) -> Grid {
+pub(super) fn per_pack(x: In, width: usize) -> Grid {
     let piece = 16 / x.dtype().bytes();
     Grid::elements(if width.is_multiple_of(piece) { x.len() / piece } else { x.len() })
 }
@@ -63,16 +63,16 @@ pub fn concat(parts: &[&Tensor], axis: usize) -> Tensor {
     let row = lengths.iter().sum::<usize>() * step;
     let mut y = parts[0].empty(with_axis(first, axis, row / step.max(1)));
     let mut start = 0;
-    for part in parts {
+    for &part in parts {
         let width = part.shape()[axis] * step;
         let cpu = |[y]: [&mut [f32]; 1], [part]: [&[f32]; 1]| paste(y, row, start, part, width);
         run("concat_fwd", [&mut y], [part], cpu, |g, [y], [part]| {
             let dims = part_of(part.len(), row, start, width);
-            k::shape_concat_fwd(g, a_thread_a_piece(part, width), y, part, dims);
+            k::shape_concat_fwd(g, per_pack(part, width), y, part, dims);
         });
         start += width;
     }
-    record_many(vec![y], parts, move |dys, wanted| {
+    record_many(vec![y], parts.iter().copied(), move |dys, wanted| {
         let mut start = 0;
         let pieces = lengths.iter().zip(wanted).map(|(&len, &wanted)| {
             let piece = (start, len);
@@ -96,7 +96,7 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
     let dims = part_of(y.len(), row, start, width);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| cut(y, width, x, row, start);
     run("slice_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
-        k::shape_slice_fwd(g, a_thread_a_piece(y.read(), width), y, x, dims);
+        k::shape_slice_fwd(g, per_pack(y.read(), width), y, x, dims);
     });
     record1(y, [x], move |dy, _| {
         let mut dx = dy.empty(shape);
@@ -105,7 +105,7 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
             paste(dx, row, start, dy, width);
         };
         run("slice_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
-            k::shape_slice_bwd(g, a_thread_a_piece(dx.read(), width), dx, dy, dims);
+            k::shape_slice_bwd(g, per_pack(dx.read(), width), dx, dy, dims);
         });
         [Some(dx)]
     })
@@ -158,7 +158,7 @@ fn turn_cuda(g: &Gpu, y: Out, x: In, shape: Shape, by: &[usize]) {
     }
     let whole_rows = by.last() == Some(&1);
     let grid =
-        if whole_rows { a_thread_a_piece(y.read(), shape.last_dim()) } else { Grid::elements(y.len()) };
+        if whole_rows { per_pack(y.read(), shape.last_dim()) } else { Grid::elements(y.len()) };
     k::shape_transpose_fwd(g, grid, y, x, k::TurnDims { dims, strides });
 }
 

@@ -52,7 +52,7 @@ pub fn softmax(x: &Tensor) -> Tensor {
 
 /// Who computes a row on a GPU.
 enum Team {
-    /// Up to 32 neighbouring threads, as many as there are packs.
+    /// Up to 32 neighboring threads, as many as there are packs.
     Lanes,
     Block,
 }

@@ -5,6 +5,7 @@
 pub mod rng;
 mod run;
 mod shape;
+mod slots;
 pub mod tape;
 
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,7 @@ use super::device::cuda::{self, Grid, IntBuffer, Ints, k};
 pub use super::device::range::range;
 pub use super::device::{DType, Device, Precision, live_bytes, set_precision};
 pub use rng::Rng;
-pub use run::{Kernel, run, run_many};
+pub use run::{Kernel, run};
 pub use shape::Shape;
 pub use tape::{Grads, backward, backward_from, no_grad, record};
 
@@ -102,6 +103,14 @@ impl Tensor {
         match &*self.storage {
             Storage::F32(_) | Storage::Bf16(_) => Device::Cpu,
             Storage::Cuda(buffer) => Device::Cuda(buffer.gpu().clone()),
+        }
+    }
+
+    pub(super) fn lives_on(&self, device: &Device) -> bool {
+        match (&*self.storage, device) {
+            (Storage::Cuda(buffer), Device::Cuda(gpu)) => buffer.gpu() == gpu,
+            (Storage::Cuda(_), Device::Cpu) => false,
+            (_, device) => *device == Device::Cpu,
         }
     }
 
@@ -282,18 +291,18 @@ pub fn same_shape(op: &str, a: &Tensor, b: &Tensor) {
 /// Whole numbers: word indices [B,T], lengths [B], classes [B]. They stay on the host, where they are checked; a GPU
 /// gets a copy when it first asks.
 #[derive(Clone)]
-pub struct Ids {
+pub struct IntTensor {
     shape: Shape,
     data: Arc<[i32]>,
     copy: Arc<OnceLock<IntBuffer>>,
 }
 
-impl Ids {
+impl IntTensor {
     #[track_caller]
-    pub fn new(data: Vec<i32>, shape: impl Into<Shape>) -> Ids {
+    pub fn new(data: Vec<i32>, shape: impl Into<Shape>) -> IntTensor {
         let shape = shape.into();
         assert_eq!(data.len(), shape.count(), "{} numbers do not fill the shape {shape:?}", data.len());
-        Ids { shape, data: data.into(), copy: Arc::default() }
+        IntTensor { shape, data: data.into(), copy: Arc::default() }
     }
 
     pub fn shape(&self) -> Shape {
@@ -317,21 +326,21 @@ impl Ids {
     }
 
     #[track_caller]
-    pub fn reshape(&self, shape: impl Into<Shape>) -> Ids {
+    pub fn reshape(&self, shape: impl Into<Shape>) -> IntTensor {
         let shape = shape.into();
         assert_eq!(self.shape.count(), shape.count(), "cannot reshape {:?} to {shape:?}", self.shape);
-        Ids { shape, ..self.clone() }
+        IntTensor { shape, ..self.clone() }
     }
 }
 
-impl PartialEq for Ids {
-    fn eq(&self, other: &Ids) -> bool {
+impl PartialEq for IntTensor {
+    fn eq(&self, other: &IntTensor) -> bool {
         (self.shape, &self.data) == (other.shape, &other.data)
     }
 }
 
-impl std::fmt::Debug for Ids {
+impl std::fmt::Debug for IntTensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Ids{:?} {:?}", self.shape, &self.data[..self.data.len().min(8)])
+        write!(f, "IntTensor{:?} {:?}", self.shape, &self.data[..self.data.len().min(8)])
     }
 }

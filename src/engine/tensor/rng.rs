@@ -99,7 +99,7 @@ impl Rng {
     ) -> Tensor {
         let mut t = Tensor::uninit(shape);
         let at = self.place(t.len());
-        run(name, [&mut t], [], |[t], []| cpu(t), |g, [t], []| cuda(g, Grid::packs(t.len()), t, at));
+        run(name, [&mut t], (), |[t], ()| cpu(t), |g, [t], ()| cuda(g, Grid::packs(t.len()), t, at));
         self.skip(t.len());
         t
     }
@@ -115,7 +115,7 @@ pub fn philox(mut c: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     c
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of x reaches every bit of the result.
+/// The finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit of x reaches every bit of the result.
 pub fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

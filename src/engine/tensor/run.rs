@@ -3,9 +3,10 @@
 use std::sync::LazyLock;
 use std::time::Instant;
 
+use super::slots::{Inputs, Outputs};
 use super::{Shape, Tensor};
 use crate::engine::device::Device;
-use crate::engine::device::cuda::{Gpu, In, Out};
+use crate::engine::device::cuda::Gpu;
 use crate::engine::device::range::range;
 
 /// What runs: a name for the trace and, where it means something, the floating-point operations.
@@ -32,59 +33,59 @@ static TRACE: LazyLock<u32> =
     LazyLock::new(|| std::env::var("ENGINE_TRACE").ok().and_then(|v| v.parse().ok()).unwrap_or(0));
 
 /// Runs a kernel where its tensors live: writes `outs` from `ins`.
+///
+/// Both are arrays or tuples of tensors; a tensor that may be absent is an `Option`, and comes as one to the bodies.
 #[track_caller]
-pub fn run<const O: usize, const I: usize>(
+pub fn run<O, I>(
     kernel: impl Into<Kernel>,
-    mut outs: [&mut Tensor; O],
-    ins: [&Tensor; I],
-    cpu: impl FnOnce([&mut [f32]; O], [&[f32]; I]),
-    cuda: impl FnOnce(&Gpu, [Out; O], [In; I]),
-) {
+    mut outs: O,
+    ins: I,
+    cpu: impl for<'a> FnOnce(<O as Outputs<'a>>::Cpu, I::Cpu),
+    cuda: impl for<'a> FnOnce(&Gpu, <O as Outputs<'a>>::Cuda, I::Cuda),
+) where
+    O: for<'a> Outputs<'a>,
+    I: Inputs,
+{
     let kernel = kernel.into();
-    let device = begin(kernel, outs.iter().map(|t| &**t).chain(ins));
+    let device = device_of(kernel, &outs, &ins);
     let start = clock(&device);
     match &device {
-        Device::Cpu => cpu(outs.each_mut().map(|t| t.as_mut_slice()), ins.map(Tensor::as_slice)),
-        Device::Cuda(gpu) => range(kernel.name, || {
-            cuda(gpu, outs.each_mut().map(|t| t.as_out()), ins.map(Tensor::as_in));
-        }),
+        Device::Cpu => cpu(outs.cpu(), ins.cpu()),
+        Device::Cuda(gpu) => range(kernel.name, || cuda(gpu, outs.cuda(), ins.cuda())),
     }
-    end(kernel, &device, start, &outs.map(|t| &*t), &ins);
+    if let Some(start) = start {
+        if let Device::Cuda(gpu) = &device {
+            gpu.synchronize();
+        }
+        trace(kernel, start.elapsed().as_secs_f64(), &list(|f| outs.each(f)), &list(|f| ins.each(f)));
+    }
 }
 
-/// [`run`] for numbers of tensors known only at run time.
-#[track_caller]
-pub fn run_many(
-    kernel: impl Into<Kernel>,
-    mut outs: Vec<&mut Tensor>,
-    ins: &[&Tensor],
-    cpu: impl FnOnce(Vec<&mut [f32]>, Vec<&[f32]>),
-    cuda: impl FnOnce(&Gpu, Vec<Out>, Vec<In>),
-) {
-    let kernel = kernel.into();
-    let device = begin(kernel, outs.iter().map(|t| &**t).chain(ins.iter().copied()));
-    let start = clock(&device);
-    match &device {
-        Device::Cpu => {
-            cpu(
-                outs.iter_mut().map(|t| t.as_mut_slice()).collect(),
-                ins.iter().map(|t| t.as_slice()).collect(),
-            );
-        }
-        Device::Cuda(gpu) => range(kernel.name, || {
-            cuda(gpu, outs.iter_mut().map(|t| t.as_out()).collect(), ins.iter().map(|t| t.as_in()).collect());
-        }),
-    }
-    end(kernel, &device, start, &outs.iter().map(|t| &**t).collect::<Vec<_>>(), ins);
+fn list<'a>(each: impl FnOnce(&mut dyn FnMut(&'a Tensor))) -> Vec<&'a Tensor> {
+    let mut tensors = Vec::new();
+    each(&mut |t| tensors.push(t));
+    tensors
 }
 
 /// The device that all tensors live on; the outputs come first.
 #[track_caller]
-fn begin<'a>(kernel: Kernel, tensors: impl Iterator<Item = &'a Tensor> + Clone) -> Device {
-    let device = tensors.clone().next().map_or(Device::Cpu, Tensor::device);
-    for t in tensors.filter(|t| t.len() > 0) {
-        let other = t.device();
-        assert!(other == device, "{}: {:?} lives on {other}, the output on {device}", kernel.name, t.shape());
+fn device_of<O, I>(kernel: Kernel, outs: &O, ins: &I) -> Device
+where
+    O: for<'a> Outputs<'a>,
+    I: Inputs,
+{
+    let mut device: Option<Device> = None;
+    let mut wrong = None;
+    let mut look = |t: &Tensor| match &device {
+        None => device = Some(t.device()),
+        Some(device) if t.len() > 0 && !t.lives_on(device) => wrong = Some((t.device(), t.shape())),
+        Some(_) => {}
+    };
+    outs.each(&mut look);
+    ins.each(&mut look);
+    let device = device.unwrap_or(Device::Cpu);
+    if let Some((other, shape)) = wrong {
+        panic!("{}: {shape:?} lives on {other}, the output on {device}", kernel.name);
     }
     device
 }
@@ -93,20 +94,10 @@ fn begin<'a>(kernel: Kernel, tensors: impl Iterator<Item = &'a Tensor> + Clone) 
 fn clock(device: &Device) -> Option<Instant> {
     (*TRACE > 0).then(|| {
         if let Device::Cuda(gpu) = device {
-            gpu.synchronise();
+            gpu.synchronize();
         }
         Instant::now()
     })
-}
-
-#[track_caller]
-fn end(kernel: Kernel, device: &Device, start: Option<Instant>, outs: &[&Tensor], ins: &[&Tensor]) {
-    if let Some(start) = start {
-        if let Device::Cuda(gpu) = device {
-            gpu.synchronise();
-        }
-        trace(kernel, start.elapsed().as_secs_f64(), outs, ins);
-    }
 }
 
 #[track_caller]

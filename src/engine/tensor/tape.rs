@@ -64,20 +64,21 @@ pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// Whether an operation on these inputs will be recorded: if not, nothing need be saved for backward.
-pub fn is_recorded(ins: &[&Tensor]) -> bool {
-    RECORDING.get() && ins.iter().any(|x| x.edge.is_some())
+pub fn is_recorded<'a>(ins: impl IntoIterator<Item = impl Into<Option<&'a Tensor>>>) -> bool {
+    RECORDING.get() && ins.into_iter().filter_map(Into::into).any(|x| x.edge.is_some())
 }
 
 /// Puts an operation on the tape and returns its outputs, now recorded.
 ///
 /// `back(gradients of the outputs, which inputs are wanted)` returns the gradients of the inputs; an output that
-/// nothing depends on has no gradient, and an input that is not wanted needs none.
-pub fn record<const O: usize, const I: usize>(
+/// nothing depends on has no gradient, and an input that is not wanted needs none. An input that may be absent is an
+/// `Option`; an absent one is never wanted.
+pub fn record<'a, const O: usize, const I: usize>(
     outs: [Tensor; O],
-    ins: [&Tensor; I],
+    ins: [impl Into<Option<&'a Tensor>>; I],
     back: impl FnOnce([Option<Tensor>; O], [bool; I]) -> [Option<Tensor>; I] + Send + 'static,
 ) -> [Tensor; O] {
-    let outs = record_many(outs.into(), &ins, move |dys, wanted| {
+    let outs = record_many(outs.into(), ins, move |dys, wanted| {
         let dys: [Option<Tensor>; O] = dys.try_into().unwrap_or_else(|_| unreachable!());
         back(dys, wanted.try_into().unwrap()).into()
     });
@@ -85,9 +86,9 @@ pub fn record<const O: usize, const I: usize>(
 }
 
 /// [`record`] for one output that always has a gradient when backward reaches it.
-pub fn record1<const I: usize>(
+pub fn record1<'a, const I: usize>(
     out: Tensor,
-    ins: [&Tensor; I],
+    ins: [impl Into<Option<&'a Tensor>>; I],
     back: impl FnOnce(Tensor, [bool; I]) -> [Option<Tensor>; I] + Send + 'static,
 ) -> Tensor {
     let [out] = record([out], ins, move |[dy], wanted| match dy {
@@ -98,15 +99,15 @@ pub fn record1<const I: usize>(
 }
 
 /// [`record`] for a number of inputs known only at run time.
-pub fn record_many(
+pub fn record_many<'a>(
     mut outs: Vec<Tensor>,
-    ins: &[&Tensor],
+    ins: impl IntoIterator<Item = impl Into<Option<&'a Tensor>>>,
     back: impl FnOnce(Vec<Option<Tensor>>, &[bool]) -> Vec<Option<Tensor>> + Send + 'static,
 ) -> Vec<Tensor> {
-    if !is_recorded(ins) {
+    let parents: Vec<Option<Edge>> = ins.into_iter().map(|x| x.into()?.edge.clone()).collect();
+    if !RECORDING.get() || parents.iter().all(Option::is_none) {
         return outs;
     }
-    let parents = ins.iter().map(|x| x.edge.clone()).collect();
     let node = Node::new(outs.len(), parents, Some(Box::new(back)));
     for (output, out) in outs.iter_mut().enumerate() {
         out.edge = Some(Edge { node: node.clone(), output });

@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use crate::atomic;
+use crate::files::atomic;
 
 /// What the file begins with: who wrote it, in which layout.
 const MAGIC: &[u8; 8] = b"engine-1";

@@ -203,18 +203,18 @@ impl Storage {
     }
 
     #[track_caller]
-    fn real(&mut self, name: &str, dtype: DType, address: u64) {
-        if address == 0 {
-            return;
-        }
+    fn real(&mut self, name: &str, dtype: DType) {
         let first = *self.real.get_or_insert(dtype);
         assert_eq!(first, dtype, "{}: {name} is stored as {dtype:?} beside {first:?}", self.kernel);
     }
 
     #[track_caller]
-    fn fixed(&self, name: &str, dtype: DType, address: u64, wanted: DType) {
-        let fits = address == 0 || dtype == wanted;
-        assert!(fits, "{}: {name} is stored as {dtype:?}, the kernel takes {wanted:?}", self.kernel);
+    fn fixed(&self, name: &str, dtype: DType, wanted: DType) {
+        assert!(
+            dtype == wanted,
+            "{}: {name} is stored as {dtype:?}, the kernel takes {wanted:?}",
+            self.kernel
+        );
     }
 
     fn dtype(&self) -> DType {

@@ -134,7 +134,7 @@ impl Gpu {
 
     /// Gives what is kept back to the driver.
     pub fn release_kept(&self) {
-        self.synchronise();
+        self.synchronize();
         let mut pool = self.pool();
         for address in std::mem::take(&mut pool.free).into_values().flatten() {
             // SAFETY: the block came from the driver and nothing uses it.

@@ -178,7 +178,7 @@ impl Gpu {
     }
 
     /// Waits until all work is done.
-    pub fn synchronise(&self) {
+    pub fn synchronize(&self) {
         self.bind();
         // SAFETY: the stream lives as long as the device.
         self.check("cuStreamSynchronize", unsafe { result::stream::synchronize(self.0.stream) });
@@ -238,7 +238,7 @@ impl Gpu {
         self.bind();
         // SAFETY: `from` holds as many values; the call waits for the work before it.
         self.check("cuMemcpyDtoHAsync", unsafe { result::memcpy_dtoh_async(values, from, self.0.stream) });
-        self.synchronise();
+        self.synchronize();
     }
 
     /// Leaves the computation with the driver's error.

@@ -62,7 +62,7 @@ pub fn compiler() -> Result<Version> {
 /// The architecture of the first device; none without a driver or a device.
 pub fn device_arch() -> Option<Arch> {
     probe().devices.first()?;
-    // SAFETY: the probe asked for the driver, initialised it and saw this device.
+    // SAFETY: the probe asked for the driver, initialized it and saw this device.
     let ask =
         |attribute| unsafe { result::device::get_attribute(result::device::get(0).ok()?, attribute).ok() };
     let major = ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;

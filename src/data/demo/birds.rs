@@ -1,0 +1,596 @@
+//! Draws the demo's birds: a few vector shapes with soft shading, in front of one of four scenes.
+//!
+//! A bird is built facing right in a space of its own (the body is about one unit long, y points down), then
+//! tilted and scaled to the pixels that it shall fill.
+
+use rand::{Rng, RngExt};
+use tiny_skia::{
+    Color, FillRule, GradientStop, LineCap, LinearGradient, Mask, Paint, Path, PathBuilder, Pixmap, Point,
+    Rect, Shader, SpreadMode, Stroke, Transform,
+};
+
+use crate::data::Picture;
+
+/// Side of a drawn picture in pixels.
+pub const SIDE: u32 = 112;
+
+/// The colors that captions name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColorName {
+    Red,
+    Blue,
+    Yellow,
+    Green,
+    Brown,
+    Black,
+    White,
+    Gray,
+    Orange,
+}
+
+impl ColorName {
+    pub const ALL: [ColorName; 9] = [
+        ColorName::Red,
+        ColorName::Blue,
+        ColorName::Yellow,
+        ColorName::Green,
+        ColorName::Brown,
+        ColorName::Black,
+        ColorName::White,
+        ColorName::Gray,
+        ColorName::Orange,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            ColorName::Red => "red",
+            ColorName::Blue => "blue",
+            ColorName::Yellow => "yellow",
+            ColorName::Green => "green",
+            ColorName::Brown => "brown",
+            ColorName::Black => "black",
+            ColorName::White => "white",
+            ColorName::Gray => "grey",
+            ColorName::Orange => "orange",
+        }
+    }
+
+    fn tint(self) -> Tint {
+        let [r, g, b] = match self {
+            ColorName::Red => [206, 38, 44],
+            ColorName::Blue => [44, 92, 208],
+            ColorName::Yellow => [250, 212, 48],
+            ColorName::Green => [52, 148, 66],
+            ColorName::Brown => [124, 78, 42],
+            ColorName::Black => [40, 38, 44],
+            ColorName::White => [246, 245, 240],
+            ColorName::Gray => [146, 150, 156],
+            ColorName::Orange => [244, 128, 28],
+        };
+        Tint([r, g, b, 255].map(|value: u8| f32::from(value) / 255.0))
+    }
+}
+
+/// What stands behind a bird.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scene {
+    Sky,
+    Leaves,
+    Branch,
+    Water,
+}
+
+impl Scene {
+    pub const ALL: [Scene; 4] = [Scene::Sky, Scene::Leaves, Scene::Branch, Scene::Water];
+}
+
+/// Everything about a bird that a caption may tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bird {
+    pub body: ColorName,
+    pub wings: ColorName,
+    pub belly: ColorName,
+    pub crown: ColorName,
+    pub large: bool,
+    pub long_bill: bool,
+    pub scene: Scene,
+}
+
+/// Draws `bird` in a pose of `rng`'s choice; gives the picture and the box `[x, y, width, height]` about it.
+pub fn draw(bird: &Bird, rng: &mut impl Rng) -> (Picture, [f32; 4]) {
+    let figure = Figure::of(bird, rng);
+    let place = figure.place(rng);
+    let mut canvas = Pixmap::new(SIDE, SIDE).expect("the side is not zero");
+    paint_scene(&mut canvas, bird.scene, figure.feet(place), rng);
+    figure.paint(&mut canvas, place);
+    if bird.scene == Scene::Water {
+        paint_ripples(&mut canvas, figure.feet(place));
+    }
+    (picture_of(&canvas), figure.bounds(place))
+}
+
+fn picture_of(canvas: &Pixmap) -> Picture {
+    let side = SIDE as usize;
+    let pixels = canvas.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
+    Picture { width: side, height: side, pixels }
+}
+
+/// Red, green, blue and opacity from 0 to 1.
+#[derive(Debug, Clone, Copy)]
+struct Tint([f32; 4]);
+
+impl Tint {
+    fn rgb(r: u8, g: u8, b: u8) -> Tint {
+        Tint([r, g, b, 255].map(|value| f32::from(value) / 255.0))
+    }
+
+    /// A share `t` of the way to `other`.
+    fn towards(self, other: Tint, t: f32) -> Tint {
+        Tint(std::array::from_fn(|i| self.0[i] + (other.0[i] - self.0[i]) * t))
+    }
+
+    fn lighter(self, t: f32) -> Tint {
+        self.towards(Tint::rgb(255, 255, 255), t)
+    }
+
+    fn darker(self, t: f32) -> Tint {
+        self.towards(Tint::rgb(14, 10, 24), t)
+    }
+
+    fn opacity(self, a: f32) -> Tint {
+        let [r, g, b, _] = self.0;
+        Tint([r, g, b, a])
+    }
+
+    fn color(self) -> Color {
+        let [r, g, b, a] = self.0.map(|value| value.clamp(0.0, 1.0));
+        Color::from_rgba(r, g, b, a).expect("every part was clamped")
+    }
+}
+
+/// One shape of a figure, painted in order.
+struct Layer {
+    path: Path,
+    ink: Ink,
+    /// Painted only where the body is.
+    within_body: bool,
+}
+
+enum Ink {
+    /// Filled from the first tint at the top to the second at the bottom.
+    Fill(Tint, Tint),
+    /// Drawn as a line of this width.
+    Line(Tint, f32),
+}
+
+/// A bird's shapes in its own space.
+struct Figure {
+    layers: Vec<Layer>,
+    body: Path,
+    feet: Point,
+}
+
+/// Measures that differ between chubby small birds and slender large ones.
+struct Build {
+    body: (f32, f32),
+    slant: f32,
+    head: (f32, f32),
+    head_radius: f32,
+    neck: f32,
+    legs: f32,
+    tail: f32,
+    bill: f32,
+}
+
+const SMALL: Build = Build {
+    body: (0.62, 0.53),
+    slant: -16.0,
+    head: (0.40, -0.46),
+    head_radius: 0.40,
+    neck: 0.36,
+    legs: 0.22,
+    tail: 0.34,
+    bill: 1.0,
+};
+
+const LARGE: Build = Build {
+    body: (0.72, 0.43),
+    slant: -24.0,
+    head: (0.66, -0.86),
+    head_radius: 0.285,
+    neck: 0.22,
+    legs: 0.52,
+    tail: 0.46,
+    bill: 0.95,
+};
+
+impl Figure {
+    fn of(bird: &Bird, rng: &mut impl Rng) -> Figure {
+        let build = if bird.large { &LARGE } else { &SMALL };
+        let body = silhouette(build);
+        let mut figure =
+            Figure { layers: Vec::new(), body, feet: Point::from_xy(0.08, build.body.1 + build.legs) };
+        let flying = bird.scene == Scene::Sky;
+        let wings = bird.wings.tint();
+        if flying {
+            let angle = rng.random_range(90.0..96.0);
+            figure.wing(build, wings.darker(0.18), angle);
+        } else {
+            figure.legs(build);
+        }
+        figure.tail(build, wings, rng.random_range(-4.0..4.0));
+        figure.bill(build, bird.long_bill, rng);
+        figure.torso(bird, build);
+        figure.crown(build, bird.crown.tint());
+        figure.eye(build);
+        figure.wing(
+            build,
+            wings,
+            if flying { rng.random_range(62.0..68.0) } else { rng.random_range(-3.0..3.0) },
+        );
+        figure
+    }
+
+    fn fill(&mut self, path: Path, tint: Tint, within_body: bool) {
+        let ink = Ink::Fill(tint.lighter(0.12), tint.darker(0.16));
+        self.layers.push(Layer { path, ink, within_body });
+    }
+
+    fn line(&mut self, path: Path, tint: Tint, width: f32) {
+        self.layers.push(Layer { path, ink: Ink::Line(tint, width), within_body: false });
+    }
+
+    fn outlined(&mut self, path: Path, tint: Tint) {
+        self.line(path.clone(), tint.darker(0.42), 0.05);
+        self.fill(path, tint, false);
+    }
+
+    fn torso(&mut self, bird: &Bird, build: &Build) {
+        self.outlined(self.body.clone(), bird.body.tint());
+        let (rx, ry) = build.body;
+        let belly = turned(oval(rx * 0.4, ry * 0.56, rx * 0.78, ry * 0.7), build.slant * 1.2);
+        self.fill(belly, bird.belly.tint(), true);
+    }
+
+    fn tail(&mut self, build: &Build, tint: Tint, lift: f32) {
+        let root = -build.body.0 * 0.72;
+        let end = -build.body.0 - build.tail;
+        let tail = shape(&[
+            Move(root, -0.06),
+            Curve(root - 0.2, 0.02, end + 0.1, 0.06, end, 0.1),
+            Line(end + 0.07, 0.2),
+            Line(end + 0.03, 0.3),
+            Curve(end + 0.2, 0.3, root - 0.1, 0.26, root + 0.1, 0.24),
+        ]);
+        self.outlined(turned(tail, build.slant * 0.5 + lift), tint.darker(0.1));
+    }
+
+    /// A wing hinged at the shoulder: folded back at 0°, raised at 90°.
+    fn wing(&mut self, build: &Build, tint: Tint, raised: f32) {
+        let (rx, ry) = build.body;
+        let (sx, sy) = (rx * 0.36, -ry * 0.34);
+        let tip = (-rx * 1.34, ry * 0.36);
+        let hinge = Transform::from_rotate_at(raised, sx - rx * 0.2, sy + ry * 0.3);
+        let place = |path: Path| path.transform(hinge).expect("a turn keeps a path finite");
+        let wing = shape(&[
+            Move(sx, sy),
+            Curve(sx - rx * 0.4, sy - ry * 0.36, -rx * 0.8, -ry * 0.3, tip.0, tip.1),
+            Curve(-rx * 0.9, ry * 0.66, -rx * 0.1, ry * 0.98, sx + rx * 0.08, ry * 0.22),
+            Curve(sx + rx * 0.14, 0.0, sx + rx * 0.1, sy + ry * 0.1, sx, sy),
+        ]);
+        self.outlined(place(wing), tint);
+        for row in [0.34, 0.58] {
+            let feather = shape(&[
+                Move(tip.0 * 0.8, tip.1 + ry * 0.1 * row),
+                Curve(
+                    -rx * 0.5,
+                    ry * (0.1 + row * 0.6),
+                    -rx * 0.2,
+                    ry * (row + 0.1),
+                    sx * 0.6,
+                    ry * (row - 0.28),
+                ),
+            ]);
+            self.line(place(feather), tint.darker(0.36).opacity(0.7), 0.035);
+        }
+    }
+
+    fn crown(&mut self, build: &Build, tint: Tint) {
+        let (x, y) = build.head;
+        let radius = build.head_radius * 1.05;
+        let at = |degrees: f32| {
+            let (sin, cos) = degrees.to_radians().sin_cos();
+            (x + radius * cos, y + radius * sin)
+        };
+        let mut path = PathBuilder::new();
+        let start = at(168.0);
+        path.move_to(start.0, start.1);
+        for step in 1..=16 {
+            let (px, py) = at(168.0 + 160.0 * step as f32 / 16.0);
+            path.line_to(px, py);
+        }
+        path.quad_to(x + radius * 0.1, y - radius * 0.34, start.0, start.1);
+        path.close();
+        let path = path.finish().expect("a crown has an outline");
+        self.outlined(path, tint);
+    }
+
+    fn eye(&mut self, build: &Build) {
+        let (x, y) = (build.head.0 + build.head_radius * 0.42, build.head.1 + build.head_radius * 0.04);
+        let radius = 0.055 + build.head_radius * 0.13;
+        for (tint, size, up) in [
+            (Tint::rgb(250, 246, 232), 1.0, 0.0),
+            (Tint::rgb(22, 18, 24), 0.76, 0.0),
+            (Tint::rgb(255, 255, 255), 0.26, 0.3),
+        ] {
+            let dot = oval(x + up * radius, y - up * radius, radius * size, radius * size);
+            self.layers.push(Layer { path: dot, ink: Ink::Fill(tint, tint), within_body: false });
+        }
+    }
+
+    /// A short bill is a cone, a long one a slender point that may be hooked.
+    fn bill(&mut self, build: &Build, long: bool, rng: &mut impl Rng) {
+        let (length, thick) = if long { (0.62, 0.10) } else { (0.21, 0.13) };
+        let (length, thick) = (length * build.bill * rng.random_range(0.94..1.1), thick * build.bill);
+        let hook = if long && rng.random_bool(0.4) { 0.12 } else { 0.02 };
+        let (x, y) = (build.head.0 + build.head_radius * 0.86, build.head.1 + build.head_radius * 0.16);
+        let bill = shape(&[
+            Move(x, y - thick),
+            Curve(x + length * 0.5, y - thick, x + length, y - thick * 0.3, x + length, y + hook),
+            Curve(x + length * 0.8, y + thick * 0.5, x + length * 0.4, y + thick, x, y + thick),
+        ]);
+        let horn = Tint::rgb(206, 152, 82);
+        let slate = Tint::rgb(74, 70, 76);
+        self.outlined(bill, slate.towards(horn, if rng.random_bool(0.5) { 0.9 } else { 0.0 }));
+    }
+
+    fn legs(&mut self, build: &Build) {
+        let ground = self.feet.y;
+        let skin = Tint::rgb(122, 88, 58);
+        for (hip, foot) in [(-0.02, -0.06), (0.2, 0.2)] {
+            let leg = shape_open(&[
+                Move(hip, build.body.1 * 0.6),
+                Line(foot, ground - 0.02),
+                Line(foot + 0.13, ground),
+                Move(foot, ground - 0.02),
+                Line(foot - 0.09, ground + 0.01),
+            ]);
+            self.line(leg, skin, 0.055);
+        }
+    }
+
+    /// Tilts and scales the figure so that it fills most of the picture, near the middle. Poses vary little: what
+    /// captions do not tell is what a small generator spends its time on.
+    fn place(&self, rng: &mut impl Rng) -> Transform {
+        let tilted = Transform::from_rotate(rng.random_range(-3.0..3.0));
+        let [x, y, width, height] = self.bounds(tilted);
+        let scale = rng.random_range(60.0..64.0) / width.max(height);
+        let middle = SIDE as f32 / 2.0;
+        let (dx, dy) = (rng.random_range(-2.0..2.0), rng.random_range(-2.0..2.0));
+        tilted
+            .post_translate(-x - width / 2.0, -y - height / 2.0)
+            .post_scale(scale, scale)
+            .post_translate(middle + dx, middle + dy)
+    }
+
+    /// `[x, y, width, height]` of all shapes once placed.
+    fn bounds(&self, place: Transform) -> [f32; 4] {
+        let boxes = self.layers.iter().filter(|layer| !layer.within_body).map(|layer| {
+            let path = layer.path.clone().transform(place).expect("placing keeps a path finite");
+            path.compute_tight_bounds().expect("a path that is drawn has bounds")
+        });
+        let all = boxes.reduce(|a, b| join(&a, &b)).expect("a figure has shapes");
+        [all.left(), all.top(), all.width(), all.height()]
+    }
+
+    /// Where the bird stands, in pixels.
+    fn feet(&self, place: Transform) -> Point {
+        let mut feet = self.feet;
+        place.map_point(&mut feet);
+        feet
+    }
+
+    fn paint(&self, canvas: &mut Pixmap, place: Transform) {
+        let mut mask = Mask::new(SIDE, SIDE).expect("the side is not zero");
+        mask.fill_path(&self.body, FillRule::Winding, true, place);
+        for layer in &self.layers {
+            let path = layer.path.clone().transform(place).expect("placing keeps a path finite");
+            let mask = layer.within_body.then_some(&mask);
+            match layer.ink {
+                Ink::Fill(top, bottom) => fill(canvas, &path, top, bottom, mask),
+                Ink::Line(tint, width) => {
+                    let (across, along) = place.get_scale();
+                    line(canvas, &path, tint, width * (across * along).sqrt());
+                }
+            }
+        }
+    }
+}
+
+/// Body, neck and head as one path, so that no seam shows between them.
+fn silhouette(build: &Build) -> Path {
+    let (hx, hy) = build.head;
+    let mut path = PathBuilder::new();
+    path.push_path(&turned(oval(0.0, 0.0, build.body.0, build.body.1), build.slant));
+    path.push_path(&oval(hx, hy, build.head_radius, build.head_radius));
+    // Clockwise as the ovals are: where paths of opposite sense overlap, a winding fill leaves a hole.
+    let neck = shape(&[
+        Move(hx + build.neck, hy),
+        Curve(hx + build.neck * 0.9, hy + 0.3, build.body.0 * 0.98, -0.1, build.body.0 * 0.7, 0.1),
+        Line(-build.body.0 * 0.5, -0.1),
+        Curve(-0.1, -0.3, hx - build.neck, hy + 0.2, hx - build.neck, hy),
+    ]);
+    path.push_path(&neck);
+    path.finish().expect("a silhouette has an outline")
+}
+
+/// A pen's movement, in a bird's own space.
+enum Pen {
+    Move(f32, f32),
+    Line(f32, f32),
+    Curve(f32, f32, f32, f32, f32, f32),
+}
+use Pen::{Curve, Line, Move};
+
+fn shape(strokes: &[Pen]) -> Path {
+    let mut path = trace(strokes);
+    path.close();
+    path.finish().expect("a shape has an outline")
+}
+
+fn shape_open(strokes: &[Pen]) -> Path {
+    trace(strokes).finish().expect("a line has a length")
+}
+
+fn trace(strokes: &[Pen]) -> PathBuilder {
+    let mut path = PathBuilder::new();
+    for stroke in strokes {
+        match *stroke {
+            Move(x, y) => path.move_to(x, y),
+            Line(x, y) => path.line_to(x, y),
+            Curve(ax, ay, bx, by, x, y) => path.cubic_to(ax, ay, bx, by, x, y),
+        }
+    }
+    path
+}
+
+fn oval(x: f32, y: f32, rx: f32, ry: f32) -> Path {
+    let frame = Rect::from_xywh(x - rx, y - ry, rx * 2.0, ry * 2.0).expect("an oval has positive radii");
+    PathBuilder::from_oval(frame).expect("an oval has an outline")
+}
+
+fn turned(path: Path, degrees: f32) -> Path {
+    path.transform(Transform::from_rotate(degrees)).expect("a turn keeps a path finite")
+}
+
+fn join(a: &Rect, b: &Rect) -> Rect {
+    Rect::from_ltrb(
+        a.left().min(b.left()),
+        a.top().min(b.top()),
+        a.right().max(b.right()),
+        a.bottom().max(b.bottom()),
+    )
+    .expect("the union of two boxes is a box")
+}
+
+fn fill(canvas: &mut Pixmap, path: &Path, top: Tint, bottom: Tint, mask: Option<&Mask>) {
+    let bounds = path.bounds();
+    let paint = Paint { shader: downwards(bounds.top(), bounds.bottom(), top, bottom), ..Paint::default() };
+    canvas.fill_path(path, &paint, FillRule::Winding, Transform::identity(), mask);
+}
+
+fn line(canvas: &mut Pixmap, path: &Path, tint: Tint, width: f32) {
+    let paint = Paint { shader: Shader::SolidColor(tint.color()), ..Paint::default() };
+    let stroke = Stroke { width, line_cap: LineCap::Round, ..Stroke::default() };
+    canvas.stroke_path(path, &paint, &stroke, Transform::identity(), None);
+}
+
+fn downwards(from: f32, to: f32, top: Tint, bottom: Tint) -> Shader<'static> {
+    let stops = vec![GradientStop::new(0.0, top.color()), GradientStop::new(1.0, bottom.color())];
+    let (from, to) = (Point::from_xy(0.0, from), Point::from_xy(0.0, to));
+    LinearGradient::new(from, to, stops, SpreadMode::Pad, Transform::identity())
+        .expect("a gradient between finite points")
+}
+
+fn paint_scene(canvas: &mut Pixmap, scene: Scene, feet: Point, rng: &mut impl Rng) {
+    match scene {
+        Scene::Sky => paint_sky(canvas, rng),
+        Scene::Leaves => paint_leaves(canvas, feet, rng),
+        Scene::Branch => paint_branch(canvas, feet, rng),
+        Scene::Water => paint_water(canvas, feet, rng),
+    }
+}
+
+fn backdrop(canvas: &mut Pixmap, from: f32, top: Tint, bottom: Tint) {
+    let side = SIDE as f32;
+    let frame = Rect::from_ltrb(0.0, from.clamp(0.0, side - 1.0), side, side).expect("a part of the canvas");
+    fill(canvas, &PathBuilder::from_rect(frame), top, bottom, None);
+}
+
+fn paint_sky(canvas: &mut Pixmap, rng: &mut impl Rng) {
+    backdrop(canvas, 0.0, Tint::rgb(132, 188, 232), Tint::rgb(214, 234, 246));
+    for _ in 0..rng.random_range(2..4) {
+        let (x, y) = (anywhere(rng), anywhere(rng));
+        let size = rng.random_range(8.0..14.0);
+        for (dx, dy, r) in [(-1.1, 0.2, 0.7), (0.0, -0.1, 1.0), (1.1, 0.25, 0.75), (0.3, 0.35, 1.1)] {
+            let puff = oval(x + dx * size, y + dy * size, r * size, r * size * 0.62);
+            let white = Tint::rgb(255, 255, 255);
+            fill(canvas, &puff, white.opacity(0.75), white.opacity(0.45), None);
+        }
+    }
+}
+
+fn paint_leaves(canvas: &mut Pixmap, feet: Point, rng: &mut impl Rng) {
+    backdrop(canvas, 0.0, Tint::rgb(206, 222, 160), Tint::rgb(164, 192, 116));
+    for _ in 0..18 {
+        let tint = Tint::rgb(124, 168, 84).towards(Tint::rgb(196, 214, 130), rng.random_range(0.0..1.0));
+        let (x, y) = (anywhere(rng), anywhere(rng));
+        leaf(canvas, x, y, rng.random_range(8.0..15.0), rng.random_range(0.0..360.0), tint.opacity(0.4));
+    }
+    let stem = Tint::rgb(110, 134, 66);
+    bough(canvas, feet.y + 1.5, 2.6, stem, rng);
+}
+
+fn paint_branch(canvas: &mut Pixmap, feet: Point, rng: &mut impl Rng) {
+    backdrop(canvas, 0.0, Tint::rgb(238, 226, 204), Tint::rgb(216, 198, 170));
+    let wood = Tint::rgb(112, 82, 60);
+    bough(canvas, feet.y + 3.5, 7.0, wood, rng);
+    for _ in 0..4 {
+        let x = anywhere(rng);
+        let tint = Tint::rgb(132, 156, 92);
+        leaf(canvas, x, feet.y + rng.random_range(4.0..9.0), 7.0, rng.random_range(20.0..160.0), tint);
+    }
+}
+
+fn paint_water(canvas: &mut Pixmap, feet: Point, rng: &mut impl Rng) {
+    backdrop(canvas, 0.0, Tint::rgb(226, 238, 236), Tint::rgb(196, 222, 224));
+    let shore = feet.y - rng.random_range(14.0..22.0);
+    backdrop(canvas, shore, Tint::rgb(142, 196, 204), Tint::rgb(70, 142, 164));
+    for _ in 0..8 {
+        let (x, y) = (anywhere(rng), rng.random_range(shore + 3.0..SIDE as f32));
+        let half = rng.random_range(4.0..11.0);
+        let wave = shape_open(&[
+            Move(x - half, y),
+            Curve(x - half * 0.4, y - 2.0, x + half * 0.4, y - 2.0, x + half, y),
+        ]);
+        line(canvas, &wave, Tint::rgb(226, 244, 246).opacity(0.7), 1.2);
+    }
+}
+
+/// Rings about the legs of a bird that stands in the water.
+fn paint_ripples(canvas: &mut Pixmap, feet: Point) {
+    for (size, opacity) in [(7.0, 0.9), (12.0, 0.6), (17.0, 0.35)] {
+        let ring = oval(feet.x, feet.y, size, size * 0.24);
+        line(canvas, &ring, Tint::rgb(236, 248, 250).opacity(opacity), 1.1);
+    }
+}
+
+/// A bough across the picture whose top is at `y` in the middle.
+fn bough(canvas: &mut Pixmap, y: f32, thick: f32, tint: Tint, rng: &mut impl Rng) {
+    let (left, right) = (rng.random_range(-7.0..7.0), rng.random_range(-7.0..7.0));
+    let side = SIDE as f32;
+    let bough = shape_open(&[
+        Move(-4.0, y + left),
+        Curve(side * 0.3, y, side * 0.36, y, side * 0.5, y),
+        Curve(side * 0.64, y, side * 0.7, y, side + 4.0, y + right),
+    ]);
+    line(canvas, &bough, tint.darker(0.25), thick);
+    let light = bough.clone().transform(Transform::from_translate(0.0, -thick * 0.14));
+    line(canvas, &light.expect("a shift keeps a path finite"), tint.lighter(0.1), thick * 0.6);
+}
+
+fn leaf(canvas: &mut Pixmap, x: f32, y: f32, length: f32, degrees: f32, tint: Tint) {
+    let half = length / 2.0;
+    let blade = shape(&[
+        Move(-half, 0.0),
+        Curve(-half * 0.3, -half * 0.7, half * 0.4, -half * 0.5, half, 0.0),
+        Curve(half * 0.4, half * 0.5, -half * 0.3, half * 0.7, -half, 0.0),
+    ]);
+    let place = Transform::from_rotate(degrees).post_translate(x, y);
+    let blade = blade.transform(place).expect("placing keeps a path finite");
+    fill(canvas, &blade, tint.lighter(0.1), tint.darker(0.08), None);
+}
+
+fn anywhere(rng: &mut impl Rng) -> f32 {
+    rng.random_range(0.0..SIDE as f32)
+}

@@ -1,0 +1,3 @@
+//! Files of the operating system, without tensors.
+
+pub mod atomic;

@@ -1,0 +1,80 @@
+//! Networks as their phase of training left them. Nothing is recorded for their sake any more.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::engine::nn::{Archive, Scope, Source, Store};
+use crate::error::Result;
+use crate::mirrorgan::captioner::Captioner;
+use crate::mirrorgan::damsm::ImageEncoder;
+use crate::mirrorgan::generator::Generator;
+use crate::mirrorgan::stem::TextEncoder;
+
+/// File stems of a checkpoint, as published.
+pub const TEXT_ENCODER: &str = "text_encoder";
+pub const IMAGE_ENCODER: &str = "image_encoder";
+pub const CAPTION_CNN: &str = "caption_cnn";
+pub const CAPTION_RNN: &str = "caption_rnn";
+pub const GENERATOR: &str = "netG";
+
+/// The weight file of a network in a checkpoint.
+pub fn weight_file(checkpoint: &Path, network: &str) -> PathBuf {
+    checkpoint.join(format!("{network}.safetensors"))
+}
+
+fn archive(checkpoint: &Path, network: &str) -> Result<Source> {
+    Ok(Source::Archive(Archive::read(weight_file(checkpoint, network))?))
+}
+
+/// STEM from a checkpoint of the DAMSM phase.
+pub fn text_encoder(checkpoint: &Path, words: usize, config: &Config) -> Result<TextEncoder> {
+    let source = archive(checkpoint, TEXT_ENCODER)?;
+    let (text, store) = Store::build(source, |scope| TextEncoder::new(scope, words, &config.stem))?;
+    store.freeze();
+    Ok(text)
+}
+
+/// DAMSM's image encoder from a checkpoint of the DAMSM phase.
+pub fn image_encoder(checkpoint: &Path, config: &Config) -> Result<ImageEncoder> {
+    let backbone = config.damsm.backbone()?;
+    let build = |scope: &Scope| ImageEncoder::new(scope, config.stem.features, &backbone);
+    let (image, store) = Store::build(archive(checkpoint, IMAGE_ENCODER)?, build)?;
+    store.freeze();
+    Ok(image)
+}
+
+/// The captioner from a checkpoint of its phase.
+pub fn captioner(checkpoint: &Path, words: usize, config: &Config) -> Result<Captioner> {
+    let sources = [archive(checkpoint, CAPTION_CNN)?, archive(checkpoint, CAPTION_RNN)?];
+    let (captioner, stores) = build_captioner(sources, words, config)?;
+    stores.cnn.freeze();
+    stores.rnn.freeze();
+    Ok(captioner)
+}
+
+/// The generator from a checkpoint of the GAN phase, with its averaged weights.
+pub fn generator(checkpoint: &Path, config: &Config) -> Result<Generator> {
+    let build = |scope: &Scope| Generator::new(scope, config.stem.features, &config.gan.generator());
+    let (generator, store) = Store::build(archive(checkpoint, GENERATOR)?, build)?;
+    store.freeze();
+    Ok(generator)
+}
+
+/// The parameters of the captioner: two files as published.
+pub struct CaptionerStores {
+    pub cnn: Store,
+    pub rnn: Store,
+}
+
+/// Builds the captioner from the values of its image network and of its LSTM.
+pub fn build_captioner(
+    [cnn, rnn]: [Source; 2],
+    words: usize,
+    config: &Config,
+) -> Result<(Captioner, CaptionerStores)> {
+    let network = config.stream.network()?;
+    let inner = |cnn: &Scope| Store::build(rnn, |rnn| Captioner::new(cnn, rnn, words, &network));
+    let (built, cnn) = Store::build(cnn, inner)?;
+    let (captioner, rnn) = built?;
+    Ok((captioner, CaptionerStores { cnn, rnn }))
+}

@@ -1,0 +1,91 @@
+//! A trained run, ready to paint: the text encoder and the averaged generator.
+
+use super::frozen;
+use crate::config::Config;
+use crate::data::{Vocabulary, captions};
+use crate::engine::nn::Mode;
+use crate::engine::tensor::no_grad;
+use crate::engine::{IntTensor, Tensor};
+use crate::error::{Error, Result};
+use crate::mirrorgan::generator::{Generated, Generator};
+use crate::mirrorgan::stem::{TextEmbedding, TextEncoder};
+use crate::run::seed::{RngStream, rng_for};
+use crate::run::{Checkpoint, Checkpoints, Phase, RunFolder};
+
+pub struct Sampler {
+    pub config: Config,
+    pub vocabulary: Vocabulary,
+    text: TextEncoder,
+    generator: Generator,
+}
+
+/// A caption's known words, and those that are not known.
+pub struct Prompt {
+    pub ids: Vec<i32>,
+    pub words: Vec<String>,
+    pub unknown: Vec<String>,
+}
+
+/// One picture of one caption (B = 1), and what it was made from.
+pub struct Sample {
+    pub z: Tensor,
+    pub eps: Tensor,
+    pub embedding: TextEmbedding,
+    pub made: Generated,
+}
+
+impl Sampler {
+    /// With the newest checkpoint, finished or not.
+    pub fn open(run: &RunFolder) -> Result<Sampler> {
+        let (config, vocabulary) = (run.config()?, run.vocabulary()?);
+        let (matching, newest) = (newest(run, Phase::Damsm)?, newest(run, Phase::Gan)?);
+        let text = frozen::text_encoder(&matching.folder, vocabulary.len(), &config)?;
+        let generator = frozen::generator(&newest.folder, &config)?;
+        Ok(Sampler { config, vocabulary, text, generator })
+    }
+
+    /// The words of a caption; the error says why there is nothing to paint.
+    pub fn prompt(&self, caption: &str) -> std::result::Result<Prompt, String> {
+        let encoded = captions::encode(caption, &self.vocabulary);
+        let ids = captions::fit_eval(&encoded.ids, self.config.data.words_eval);
+        if ids.is_empty() && encoded.unknown.is_empty() {
+            return Err("an empty caption; write a sentence about what to paint".to_string());
+        }
+        if ids.is_empty() {
+            let told = self.suggestions(&encoded.unknown).join("; ");
+            return Err(format!("not one word of '{caption}' is known: {told}"));
+        }
+        let words = ids.iter().filter_map(|&id| self.vocabulary.word(id)).map(str::to_string).collect();
+        Ok(Prompt { ids, words, unknown: encoded.unknown })
+    }
+
+    /// For each unknown word, words spelt like it.
+    pub fn suggestions(&self, unknown: &[String]) -> Vec<String> {
+        let suggest = |word: &String| match self.vocabulary.near(word, 3) {
+            near if near.is_empty() => format!("'{word}' is not in the vocabulary"),
+            near => format!("'{word}' is not in the vocabulary (near it: {})", near.join(", ")),
+        };
+        unknown.iter().map(suggest).collect()
+    }
+
+    /// Paints alone, so that a picture does not depend on what it is painted beside; `place` is its number.
+    pub fn sample(&self, ids: &[i32], seed: u64, place: u64) -> Sample {
+        let mut rng = rng_for(seed, place, RngStream::Infer);
+        let z = rng.normal([1, self.config.gan.noise]);
+        let eps = rng.normal([1, self.config.gan.condition]);
+        let (captions, lengths) =
+            (IntTensor::new(ids.to_vec(), [1, ids.len()]), IntTensor::new(vec![ids.len() as i32], [1]));
+        no_grad(|| {
+            let embedding = self.text.forward(&captions, &lengths, None);
+            let made = self.generator.forward(&z, &embedding, &lengths, &eps, Mode::Eval);
+            Sample { z, eps, embedding, made }
+        })
+    }
+}
+
+fn newest(run: &RunFolder, kind: Phase) -> Result<Checkpoint> {
+    let name = kind.name();
+    Checkpoints::of(run.root(), name).latest()?.ok_or_else(|| {
+        Error::data(run.root(), format!("there is no checkpoint of the {name} stage yet; train it first"))
+    })
+}

@@ -1,0 +1,14 @@
+//! A run on disk and in memory, shared by training, inference and evaluation: folder, checkpoints, seeds, batches.
+
+mod checkpoint;
+mod context;
+mod folder;
+mod inputs;
+mod phase;
+pub mod seed;
+
+pub use checkpoint::{Checkpoint, Checkpoints, State};
+pub use context::Context;
+pub use folder::RunFolder;
+pub use inputs::Inputs;
+pub use phase::Phase;
