@@ -59,7 +59,7 @@ impl Discriminator {
 
     /// Image [B,S,S,3] -> features [B,4,4,C].
     pub fn features(&self, image: &Tensor, mode: Mode) -> Tensor {
-        let x = leaky_relu(&self.first.forward(&image.stored()), SLOPE);
+        let x = leaky_relu(&self.first.forward(&image.to_activation_dtype()), SLOPE);
         self.blocks.iter().fold(x, |x, block| block.forward(&x, mode))
     }
 

@@ -162,7 +162,7 @@ impl FirstStage {
     }
 
     fn forward(&self, noise: &Tensor, c: &Tensor, mode: Mode) -> Tensor {
-        let x = self.fc.forward(&concat(&[c, noise], 1).stored());
+        let x = self.fc.forward(&concat(&[c, noise], 1).to_activation_dtype());
         let x = self.norm.forward(&x, mode, Activation::Glu, None);
         let [batch, wide] = x.dims();
         // Published weights order these features by channel first.

@@ -16,7 +16,7 @@ pub fn embedding(table: &Tensor, ids: &IntTensor) -> Tensor {
     }
     let rows = rows_per_chunk(d);
     let shape = Shape::new(&[&ids.shape()[..], &[d]].concat());
-    let mut y = table.empty(shape);
+    let mut y = table.new_empty(shape);
     let dims = k::EmbedDims { v: v as i32, n: ids.len() as i32, d: d as i32 };
     let cpu = |[y]: [&mut [f32]; 1], [table]: [&[f32]; 1]| {
         for_chunks(y, rows * d, |i, y| {
@@ -30,7 +30,7 @@ pub fn embedding(table: &Tensor, ids: &IntTensor) -> Tensor {
     });
     let ids = ids.clone();
     record1(y, [table], move |dy, _| {
-        let mut dtable = dy.empty([v, d]);
+        let mut dtable = dy.new_empty([v, d]);
         let cpu = |[dtable]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| scatter(dtable, dy, ids.as_slice(), d);
         let cuda = |g: &Gpu, [dtable]: [Out; 1], [dy]: [In; 1]| {
             k::embed_scatter_bwd(g, Grid::elements(32 * v * d.div_ceil(128)), dtable, dy, ids.on(g), dims);

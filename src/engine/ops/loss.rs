@@ -21,7 +21,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &IntTensor) -> Tensor {
     }
     let counted = targets.as_slice().iter().filter(|&&t| t >= 0).count().max(1);
     let dims = k::CrossEntropyDims { n: n as i32, v: v as i32, counted: counted as i32 };
-    let (mut y, mut log_sums) = (logits.empty_f32([]), logits.empty_f32([n]));
+    let (mut y, mut log_sums) = (logits.new_empty_f32([]), logits.new_empty_f32([n]));
     let cpu = |[y, log_sums]: [&mut [f32]; 2], [x]: [&[f32]; 1]| {
         log_sums.copy_from_slice(&map(n, |i| log_sum_exp(&x[i * v..(i + 1) * v])));
         let rows = targets.as_slice().iter().zip(log_sums.iter()).zip(x.chunks(v));
@@ -36,7 +36,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &IntTensor) -> Tensor {
     });
     let (saved, targets) = (logits.detach(), targets.clone());
     record1(y, [logits], move |dy, _| {
-        let mut dx = saved.empty([n, v]);
+        let mut dx = saved.new_empty([n, v]);
         let cpu = |[dx]: [&mut [f32]; 1], [dy, x, log_sums]: [&[f32]; 3]| {
             let (rows, factor) = (rows_per_chunk(v), (dy[0] as f64 / counted as f64) as f32);
             for_chunks(dx, rows * v, |i, dx| {
@@ -75,7 +75,7 @@ fn cross_entropy_row_gradient(dx: &mut [f32], x: &[f32], target: i32, log_sum: f
 
 /// y = mean of max(x,0) - x · target + ln(1 + e^-|x|), the binary cross-entropy of σ(x): logits [..] -> a scalar.
 pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
-    let (mut y, n) = (logits.empty_f32([]), logits.len());
+    let (mut y, n) = (logits.new_empty_f32([]), logits.len());
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         let loss = |x: f32| x.max(0.0) - x * target + exp(-x.abs()).ln_1p();
         y[0] = (parallel_total(x, loss) / n as f64) as f32;
@@ -99,7 +99,7 @@ pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
 #[track_caller]
 pub fn kl(mu: &Tensor, logvar: &Tensor) -> Tensor {
     same_shape("kl", mu, logvar);
-    let (mut y, n) = (mu.empty_f32([]), mu.len());
+    let (mut y, n) = (mu.new_empty_f32([]), mu.len());
     let cpu = |[y]: [&mut [f32]; 1], [mu, logvar]: [&[f32]; 2]| {
         let spread = parallel_total(logvar, |l| 1.0 + l - exp(l));
         y[0] = (-0.5 * (spread - parallel_total(mu, |m| m * m)) / n as f64) as f32;
@@ -143,7 +143,7 @@ fn each(
     cuda: impl FnOnce(&Gpu, [Out; 1], [In; 2]),
 ) -> Tensor {
     const CHUNK: usize = 16 * 1024;
-    let mut dx = x.empty(x.shape());
+    let mut dx = x.new_empty(x.shape());
     let cpu = |[dx]: [&mut [f32]; 1], [x, dy]: [&[f32]; 2]| {
         let factor = (dy[0] as f64 / x.len() as f64) as f32;
         let one = |(dx, &x): (&mut f32, &f32)| *dx = f(x, factor);

@@ -14,17 +14,17 @@ use crate::engine::tensor::{DType, Kernel, Tensor, run};
 pub fn matmul(a: &Tensor, b: &Tensor) -> Tensor {
     let ([m, k], [k2, n]) = (a.dims(), b.dims());
     assert_eq!(k, k2, "matmul: {:?} by {:?}: the inner dimensions differ", a.shape(), b.shape());
-    let mut y = a.empty([m, n]);
+    let mut y = a.new_empty([m, n]);
     product_nn(&mut y, a, b, [m, n, k]);
     let (sa, sb) = (a.detach(), b.detach());
     record1(y, [a, b], move |dy, [wa, wb]| {
         let da = wa.then(|| {
-            let mut da = sa.empty([m, k]);
+            let mut da = sa.new_empty([m, k]);
             product_nt(&mut da, &dy, &sb, None, [m, k, n]);
             da
         });
         let db = wb.then(|| {
-            let mut db = sb.empty([k, n]);
+            let mut db = sb.new_empty([k, n]);
             product_tn(&mut db, &sa, &dy, [k, n, m]);
             db
         });
@@ -41,19 +41,19 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Tensor {
         assert_eq!(*bias.shape(), [n], "linear: bias {:?} does not fit weights {:?}", bias.shape(), w.shape());
     }
     let flat = x.reshape([rows, k]);
-    let mut y = x.empty([rows, n]);
+    let mut y = x.new_empty([rows, n]);
     product_nt(&mut y, &flat, w, bias, [rows, n, k]);
     let (sx, sw) = (flat.detach(), w.detach());
     let no_bias = Tensor::zeros([0]);
     let [y] = record([y], [&flat, w, bias.unwrap_or(&no_bias)], move |[dy], [wx, ww, wb]| {
         let dy = dy.expect("the only output has a gradient");
         let dx = wx.then(|| {
-            let mut dx = sx.empty([rows, k]);
+            let mut dx = sx.new_empty([rows, k]);
             product_nn(&mut dx, &dy, &sw, [rows, k, n]);
             dx
         });
         let dw = ww.then(|| {
-            let mut dw = sw.empty([n, k]);
+            let mut dw = sw.new_empty([n, k]);
             product_tn(&mut dw, &dy, &sx, [n, k, rows]);
             dw
         });
@@ -73,7 +73,7 @@ pub(super) fn add_bias(y: &mut [f32], bias: &[f32]) {
 /// Σ over all rows: the gradient of a bias.
 pub(super) fn column_sums(dy: &Tensor) -> Tensor {
     let (n, rows) = (dy.shape().last_dim(), dy.shape().rows());
-    let mut db = dy.empty_f32([n]);
+    let mut db = dy.new_empty_f32([n]);
     let cpu = |[db]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| {
         let chunk = rows_per_chunk(n);
         let partial = map(rows.div_ceil(chunk), |i| {

@@ -143,7 +143,7 @@ pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
 #[track_caller]
 pub fn squared_norm(xs: &[&Tensor]) -> f64 {
     let Some(first) = xs.first() else { return 0.0 };
-    let (mut parts, mut total) = (first.empty_f32([2]), None);
+    let (mut parts, mut total) = (first.new_empty_f32([2]), None);
     let cpu = |_: Vec<&mut [f32]>, xs: Vec<&[f32]>| {
         total = Some(xs.iter().map(|x| parallel_total(x, |x| x * x)).sum());
     };

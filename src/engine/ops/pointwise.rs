@@ -16,7 +16,7 @@ fn map1(
     f: impl Fn(f32) -> f32 + Sync + Send,
     cuda: impl FnOnce(&Gpu, Grid, Out, In, i32),
 ) -> Tensor {
-    let mut y = x.empty(x.shape());
+    let mut y = x.new_empty(x.shape());
     let n = x.len();
     run(
         name,
@@ -39,7 +39,7 @@ fn map2(
     f: impl Fn(f32, f32) -> f32 + Sync + Send,
     cuda: impl FnOnce(&Gpu, Grid, Out, In, In, i32),
 ) -> Tensor {
-    let mut y = a.empty(a.shape());
+    let mut y = a.new_empty(a.shape());
     let n = a.len();
     let cpu = |[y]: [&mut [f32]; 1], [a, b]: [&[f32]; 2]| {
         for_chunks(y, CHUNK, |i, y| {
@@ -135,7 +135,7 @@ pub fn glu(x: &Tensor) -> Tensor {
     assert!(wide.is_multiple_of(2), "glu splits the last dimension in two; {:?} is odd", x.shape());
     let (c, rows) = (wide / 2, (CHUNK / wide).max(1));
     let (all, half) = (x.shape().rows() as i32, c as i32);
-    let mut y = x.empty(x.shape().with_last(c));
+    let mut y = x.new_empty(x.shape().with_last(c));
     let grid = Grid::packs(y.len());
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, rows * c, |i, y| {
@@ -148,7 +148,7 @@ pub fn glu(x: &Tensor) -> Tensor {
     run("glu_fwd", [&mut y], [x], cpu, |g, [y], [x]| k::glu_fwd(g, grid, y, x, all, half));
     let saved = x.detach();
     record1(y, [x], move |dy, _| {
-        let mut dx = saved.empty(saved.shape());
+        let mut dx = saved.new_empty(saved.shape());
         let cpu = |[dx]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| {
             for_chunks(dx, rows * wide, |i, dx| {
                 let rest = x[i * rows * wide..].chunks(wide).zip(dy[i * rows * c..].chunks(c));
@@ -173,7 +173,7 @@ pub fn glu(x: &Tensor) -> Tensor {
 pub fn reparameterize(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
     same_shape("reparameterize", mu, logvar);
     same_shape("reparameterize", mu, eps);
-    let (mut y, mut spread) = (mu.empty(mu.shape()), mu.empty(mu.shape()));
+    let (mut y, mut spread) = (mu.new_empty(mu.shape()), mu.new_empty(mu.shape()));
     let n = mu.len();
     let cpu = |[y, spread]: [&mut [f32]; 2], [mu, logvar, eps]: [&[f32]; 3]| {
         for_chunks(spread, CHUNK, |i, s| {

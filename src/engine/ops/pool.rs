@@ -55,7 +55,7 @@ impl Windows {
 pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
     let windows = Windows::sliding("max_pool", x, k, stride, pad);
     let ([b, h, w, c], [oh, ow]) = (x.dims(), windows.size());
-    let mut y = x.empty([b, oh, ow, c]);
+    let mut y = x.new_empty([b, oh, ow, c]);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, ow * c, |i, y| {
             let image = &x[i / oh * h * w * c..][..h * w * c];
@@ -73,7 +73,7 @@ pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
     });
     let saved = x.detach();
     record1(y, [x], move |dy, _| {
-        let mut dx = saved.empty(saved.shape());
+        let mut dx = saved.new_empty(saved.shape());
         let cpu = |[dx]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| {
             for_chunks(dx, h * w * c, |i, dx| {
                 let (x, dy) = (&x[i * h * w * c..][..h * w * c], &dy[i * oh * ow * c..][..oh * ow * c]);
@@ -141,7 +141,7 @@ pub fn global_avg_pool(x: &Tensor) -> Tensor {
 #[track_caller]
 fn average(x: &Tensor, windows: Windows, divisor: impl Fn(usize) -> f32 + Send + Sync + 'static) -> Tensor {
     let ([b, h, w, c], [oh, ow]) = (x.dims(), windows.size());
-    let mut y = x.empty([b, oh, ow, c]);
+    let mut y = x.new_empty([b, oh, ow, c]);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, ow * c, |i, y| {
             let (image, rows) = (&x[i / oh * h * w * c..][..h * w * c], &windows.rows[i % oh]);
@@ -159,7 +159,7 @@ fn average(x: &Tensor, windows: Windows, divisor: impl Fn(usize) -> f32 + Send +
         k::pool_average_fwd(g, per_pack(y.read(), c), y, x, windows.dims);
     });
     record1(y, [x], move |dy, _| {
-        let mut dx = dy.empty([b, h, w, c]);
+        let mut dx = dy.new_empty([b, h, w, c]);
         let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| {
             for_chunks(dx, w * c, |i, dx| {
                 dx.fill(0.0);

@@ -23,7 +23,7 @@ pub fn dropout(x: &Tensor, p: f32, rng: &mut Rng) -> Tensor {
 
 fn masked(name: &'static str, x: &Tensor, p: f32, from: &Rng) -> Tensor {
     const CHUNK: usize = 16 * 1024;
-    let (mut y, scale) = (x.empty(x.shape()), 1.0 / (1.0 - p));
+    let (mut y, scale) = (x.new_empty(x.shape()), 1.0 / (1.0 - p));
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         from.write_uniform(y, 0.0, 1.0);
         for_chunks(y, CHUNK, |i, y| {

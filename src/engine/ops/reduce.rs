@@ -50,7 +50,7 @@ pub fn mean(x: &Tensor) -> Tensor {
 }
 
 fn divided_sum([forward, backward]: [&'static str; 2], x: &Tensor, divisor: usize) -> Tensor {
-    let (mut y, factor) = (x.empty_f32([]), 1.0 / divisor as f64);
+    let (mut y, factor) = (x.new_empty_f32([]), 1.0 / divisor as f64);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| y[0] = (factor * parallel_total(x, |x| x)) as f32;
     run(forward, [&mut y], [x], cpu, |g, [y], [x]| {
         let (grid, mut partial) = sum_blocks(g, x.len());
@@ -58,9 +58,9 @@ fn divided_sum([forward, backward]: [&'static str; 2], x: &Tensor, divisor: usiz
         add_up(g, y, partial.view(), 1.0, divisor);
     });
     // Of x only where it lives and how it is stored is needed.
-    let (shape, like) = (x.shape(), x.empty([0]));
+    let (shape, like) = (x.shape(), x.new_empty([0]));
     record1(y, [x], move |dy, _| {
-        let mut dx = like.empty(shape);
+        let mut dx = like.new_empty(shape);
         let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| dx.fill((factor * dy[0] as f64) as f32);
         run(backward, [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
             k::reduce_sum_bwd(g, Grid::packs(dx.len()), dx, dy, dx.len() as i32, divisor as i32);
@@ -79,7 +79,7 @@ pub fn mean_rows(x: &Tensor) -> Tensor {
 
 /// y [B,D] = factor · Σₙ x [B,N,D]
 pub(super) fn sum_middle(name: &'static str, x: &Tensor, [b, n, d]: [usize; 3], factor: f32) -> Tensor {
-    let mut y = x.empty([b, d]);
+    let mut y = x.new_empty([b, d]);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         let sums = map(b, |i| {
             let mut sum = vec![0.0f64; d];
@@ -114,7 +114,7 @@ fn sum_middle_cuda(g: &Gpu, y: Out, x: In, [b, n, d]: [usize; 3], factor: f32) {
 
 /// y [B,N,D] = factor · x [B,D], for every n.
 pub(super) fn spread_middle(name: &'static str, x: &Tensor, [b, n, d]: [usize; 3], factor: f32) -> Tensor {
-    let mut y = x.empty([b, n, d]);
+    let mut y = x.new_empty([b, n, d]);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, n * d, |i, y| {
             let x = &x[i * d..(i + 1) * d];

@@ -69,7 +69,7 @@ fn resampled(
     let name = forward.name;
     assert!(h * w * oh * ow > 0, "{name}: no pixels between {:?} and [{oh}, {ow}]", x.shape());
     let (rows, cols) = (taps(h, oh), taps(w, ow));
-    let mut y = x.empty([b, oh, ow, c]);
+    let mut y = x.new_empty([b, oh, ow, c]);
     let dims = {
         let scales = [h as f32 / oh as f32, w as f32 / ow as f32];
         let ([b, h, w, c, oh, ow], [rows, cols]) = ([b, h, w, c, oh, ow].map(|n| n as i32), scales);
@@ -88,7 +88,7 @@ fn resampled(
     };
     run(name, [&mut y], [x], cpu, forward.cuda(c, dims));
     record1(y, [x], move |dy, _| {
-        let mut dx = dy.empty([b, h, w, c]);
+        let mut dx = dy.new_empty([b, h, w, c]);
         let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| {
             let readers = readers(&rows, h);
             for_chunks(dx, w * c, |i, dx| {

@@ -61,7 +61,7 @@ pub fn concat(parts: &[&Tensor], axis: usize) -> Tensor {
     let lengths: Vec<usize> = parts.iter().map(|p| p.shape()[axis]).collect();
     let step = step(first, axis);
     let row = lengths.iter().sum::<usize>() * step;
-    let mut y = parts[0].empty(with_axis(first, axis, row / step.max(1)));
+    let mut y = parts[0].new_empty(with_axis(first, axis, row / step.max(1)));
     let mut start = 0;
     for &part in parts {
         let width = part.shape()[axis] * step;
@@ -92,14 +92,14 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
     assert!(inside, "slice: {start}..{} of axis {axis} is not within {shape:?}", start + len);
     let step = step(shape, axis);
     let (row, width, start) = (shape[axis] * step, len * step, start * step);
-    let mut y = x.empty(with_axis(shape, axis, len));
+    let mut y = x.new_empty(with_axis(shape, axis, len));
     let dims = part_of(y.len(), row, start, width);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| cut(y, width, x, row, start);
     run("slice_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
         k::shape_slice_fwd(g, per_pack(y.read(), width), y, x, dims);
     });
     record1(y, [x], move |dy, _| {
-        let mut dx = dy.empty(shape);
+        let mut dx = dy.new_empty(shape);
         let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| {
             dx.fill(0.0);
             paste(dx, row, start, dy, width);
@@ -119,7 +119,7 @@ pub fn transpose(x: &Tensor, perm: &[usize]) -> Tensor {
     order.sort_unstable();
     let whole = order.into_iter().eq(0..shape.len());
     assert!(whole, "transpose: {perm:?} does not order the dimensions of {shape:?}");
-    let mut y = x.empty(&perm.iter().map(|&p| shape[p]).collect::<Vec<_>>()[..]);
+    let mut y = x.new_empty(&perm.iter().map(|&p| shape[p]).collect::<Vec<_>>()[..]);
     let (dims, strides) = (y.shape(), perm.iter().map(|&p| step(shape, p)).collect::<Vec<_>>());
     let matrices = swapped_blocks(shape, perm).filter(|[_, rows, cols]| rows.min(cols) >= &8);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| turn(y, x, dims, &strides);

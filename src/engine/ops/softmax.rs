@@ -17,7 +17,7 @@ pub(super) fn largest(x: &[f32]) -> f32 {
 pub fn softmax(x: &Tensor) -> Tensor {
     let c = x.shape().last_dim();
     let chunk = rows_per_chunk(c) * c;
-    let mut y = x.empty(x.shape());
+    let mut y = x.new_empty(x.shape());
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, chunk, |i, y| {
             for (y, x) in y.chunks_mut(c).zip(x[i * chunk..].chunks(c)) {
@@ -34,7 +34,7 @@ pub fn softmax(x: &Tensor) -> Tensor {
     });
     let saved = y.detach();
     record1(y, [x], move |dy, _| {
-        let mut dx = dy.empty(dy.shape());
+        let mut dx = dy.new_empty(dy.shape());
         let cpu = |[dx]: [&mut [f32]; 1], [dy, y]: [&[f32]; 2]| {
             for_chunks(dx, chunk, |i, dx| {
                 let rest = dy[i * chunk..].chunks(c).zip(y[i * chunk..].chunks(c));

@@ -57,12 +57,12 @@ impl Tensor {
     }
 
     /// [`Tensor::uninit`] where `self` lives and stored as `self` is.
-    pub fn empty(&self, shape: impl Into<Shape>) -> Tensor {
+    pub fn new_empty(&self, shape: impl Into<Shape>) -> Tensor {
         Tensor::uninit_on(&self.device(), self.dtype(), shape.into())
     }
 
     /// [`Tensor::uninit`] in f32 where `self` lives: for weights, statistics and losses.
-    pub fn empty_f32(&self, shape: impl Into<Shape>) -> Tensor {
+    pub fn new_empty_f32(&self, shape: impl Into<Shape>) -> Tensor {
         Tensor::uninit_on(&self.device(), DType::F32, shape.into())
     }
 

@@ -160,7 +160,7 @@ fn accumulate(sum: &mut Tensor, x: &Tensor) {
 pub fn backward(loss: &Tensor, targets: &[&Tensor]) -> Grads {
     assert_eq!(loss.len(), 1, "backward starts from one number, not from {:?}", loss.shape);
     assert!(loss.edge.is_some(), "backward from a tensor that does not depend on any leaf");
-    let mut one = loss.empty(loss.shape);
+    let mut one = loss.new_empty(loss.shape);
     one.fill(1.0);
     backward_from([(loss, one)], targets)
 }

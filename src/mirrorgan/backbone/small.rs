@@ -40,7 +40,7 @@ impl Small {
     }
 
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Seen {
-        let (mut x, mut map) = (images.stored(), None);
+        let (mut x, mut map) = (images.to_activation_dtype(), None);
         for (i, (conv, norm)) in self.layers.iter().enumerate() {
             x = norm.after(conv, &x, mode, Activation::LeakyRelu(SLOPE), None);
             if i + 1 == self.config.map_after {

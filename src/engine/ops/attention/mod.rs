@@ -21,8 +21,8 @@ const BLOCK: usize = 512;
 #[track_caller]
 pub fn word_attention(h: &Tensor, words: &Tensor, w: &Tensor, lengths: &IntTensor) -> (Tensor, Tensor) {
     let d = Words::new(h, words, w, lengths);
-    let (mut e, mut context) = (h.empty_f32([d.images, d.words, d.channels]), h.empty(h.shape()));
-    let mut beta = h.empty(h.shape().with_last(d.words));
+    let (mut e, mut context) = (h.new_empty_f32([d.images, d.words, d.channels]), h.new_empty(h.shape()));
+    let mut beta = h.new_empty(h.shape().with_last(d.words));
     run(
         "word_attention_project",
         [&mut e],
@@ -72,7 +72,7 @@ fn word_attention_bwd(
     dy: &Tensor,
     [wanted_h, wanted_e]: [bool; 2],
 ) -> [Option<Tensor>; 2] {
-    let (mut dh, mut de) = (h.empty(h.shape()), e.empty(e.shape()));
+    let (mut dh, mut de) = (h.new_empty(h.shape()), e.new_empty(e.shape()));
     let (t, c) = (d.words, d.channels);
     let flops = 10.0 * (h.len() * t) as f64;
     run(
@@ -172,7 +172,7 @@ impl Words {
 
     /// dwords[B,T,D] = de[B,T,C] w. Beyond the length beta is zero, and so is de.
     fn words_gradient(&self, de: &Tensor, words: &Tensor, w: &Tensor) -> Tensor {
-        let (rows, mut dwords) = (self.images * self.words, words.empty(words.shape()));
+        let (rows, mut dwords) = (self.images * self.words, words.new_empty(words.shape()));
         let (c, dim) = (self.channels, self.dim);
         run(
             "word_attention_bwd_words",
@@ -189,7 +189,7 @@ impl Words {
 
     /// dw[C,D] = deᵀ words
     fn projection_gradient(&self, de: &Tensor, words: &Tensor, w: &Tensor) -> Tensor {
-        let (rows, mut dw) = (self.images * self.words, w.empty(w.shape()));
+        let (rows, mut dw) = (self.images * self.words, w.new_empty(w.shape()));
         let (c, dim) = (self.channels, self.dim);
         run(
             "word_attention_bwd_w",
@@ -215,7 +215,7 @@ impl Words {
 pub fn sentence_attention(h: &Tensor, s: &Tensor, w: &Tensor) -> Tensor {
     let d = Channels::new(h, s, w);
     let c = d.channels;
-    let mut y = h.empty(h.shape());
+    let mut y = h.new_empty(h.shape());
     run(
         Kernel::new("sentence_attention_fwd", 2.0 * (h.len() * c) as f64),
         [&mut y],
@@ -251,7 +251,7 @@ fn sentence_attention_bwd(
     [wanted_h, wanted_s, wanted_w]: [bool; 3],
 ) -> [Option<Tensor>; 3] {
     let c = d.channels;
-    let (mut dh, mut ds, mut dw) = (h.empty(h.shape()), s.empty(s.shape()), w.empty(w.shape()));
+    let (mut dh, mut ds, mut dw) = (h.new_empty(h.shape()), s.new_empty(s.shape()), w.new_empty(w.shape()));
     run(
         Kernel::new("sentence_attention_bwd", 6.0 * (h.len() * c) as f64),
         [&mut dh, &mut ds, &mut dw],

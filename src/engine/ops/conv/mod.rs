@@ -80,7 +80,7 @@ fn convolved(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, conv: Conv, sums: bo
     };
     let no_bias = Tensor::zeros([0]);
     let pass = Pass::forward(&slide, pad, Weights { transposed: false, spread: false });
-    let mut y = x.empty([b, out[0], out[1], cout]);
+    let mut y = x.new_empty([b, out[0], out[1], cout]);
     let mut moments = pass.moments(&y, sums);
     let ins = [x, w, bias.unwrap_or(&no_bias)];
     let cpu = |[y, _]: [&mut [f32]; 2], [x, w, bias]: [&[f32]; 3]| {
@@ -97,7 +97,7 @@ fn convolved(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, conv: Conv, sums: bo
         let dy = dy.expect("the only output has a gradient");
         let dx = wx.then(|| input_gradient(&dy, &sw, &slide, pad));
         let dw = ww.then(|| {
-            let mut dw = sw.empty(sw.shape());
+            let mut dw = sw.new_empty(sw.shape());
             let cpu = |[dw]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| weight_gradient(dw, dy, x, &slide);
             run(slide.kernel("conv2d_bwd_w"), [&mut dw], [&dy, &sx], cpu, |g, [dw], [dy, x]| {
                 pass.weight_gradient(g, dw, dy, x);
@@ -141,7 +141,7 @@ fn enlarged(x: &Tensor, w: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
     });
     let pass = Pass::enlarging(&phases[0]);
     let flops = Kernel::new("conv2d_up2_fwd", 4.0 * phases[0].flops());
-    let mut y = x.empty([b, 2 * h, 2 * width, cout]);
+    let mut y = x.new_empty([b, 2 * h, 2 * width, cout]);
     let mut moments = pass.moments(&y, sums);
     let cpu = |[y, _]: [&mut [f32]; 2], [x, w]: [&[f32]; 2]| {
         let windows = phases.map(|p| (p, pack(p.depth(), cout, &phase_weights(w, cin, p.phase))));
@@ -154,7 +154,7 @@ fn enlarged(x: &Tensor, w: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
     let y = record1(y, [x, w], move |dy, [wx, ww]| {
         let dx = wx.then(|| up2_input_gradient(&dy, &sw, sx.dims()));
         let dw = ww.then(|| {
-            let mut dw = sw.empty(sw.shape());
+            let mut dw = sw.new_empty(sw.shape());
             let kernel = Kernel::new("conv2d_up2_bwd_w", 4.0 * phases[0].flops());
             let cpu = |[dw]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| {
                 dw.fill(0.0);
@@ -179,7 +179,7 @@ fn enlarged(x: &Tensor, w: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
 /// dx of a convolution: per phase of x, the taps that reach it, flipped, slide over dy.
 fn input_gradient(dy: &Tensor, w: &Tensor, forward: &Slide, pad: [usize; 2]) -> Tensor {
     let Slide { batch, image, cin, window: [r, s], stride, out, cout, .. } = *forward;
-    let mut dx = dy.empty([batch, image[0], image[1], cin]);
+    let mut dx = dy.new_empty([batch, image[0], image[1], cin]);
     let cpu = |[dx]: [&mut [f32]; 1], [dy, w]: [&[f32]; 2]| {
         let mut windows = Vec::new();
         for phase in (0..stride[0]).flat_map(|p| (0..stride[1]).map(move |q| [p, q])) {
@@ -268,7 +268,7 @@ fn up2_input_gradient(dy: &Tensor, w: &Tensor, [b, h, width, cin]: [usize; 4]) -
         phase: [0, 0],
         cout: cin,
     };
-    let mut dx = dy.empty([b, h, width, cin]);
+    let mut dx = dy.new_empty([b, h, width, cin]);
     let cpu = |[dx]: [&mut [f32]; 1], [dy, w]: [&[f32]; 2]| {
         let mut spread = vec![0.0; cout * 16 * cin];
         for (spread, w) in spread.chunks_mut(16 * cin).zip(w.chunks(9 * cin)) {
@@ -878,10 +878,10 @@ impl Pass {
     fn moments(&self, y: &Tensor, wanted: bool) -> Tensor {
         match y.device() {
             Device::Cuda(g) if wanted => match self.plan(&g, y.dtype()) {
-                (tile, 1) => y.empty_f32([self.phases() * self.pixels().div_ceil(tile.rows()), 3, self.cout]),
-                _ => y.empty_f32([0]),
+                (tile, 1) => y.new_empty_f32([self.phases() * self.pixels().div_ceil(tile.rows()), 3, self.cout]),
+                _ => y.new_empty_f32([0]),
             },
-            _ => y.empty_f32([0]),
+            _ => y.new_empty_f32([0]),
         }
     }
 

@@ -26,7 +26,7 @@ const EPS: f32 = 1e-8;
 pub fn word_scores(words: &Tensor, lengths: &IntTensor, regions: &Tensor, gamma1: f32, gamma2: f32) -> Tensor {
     let p = Pairs::new("word_scores", words, lengths, regions, gamma1, gamma2);
     let (images, sentences) = (p.images, p.own.len());
-    let mut scores = words.empty_f32([images, sentences]);
+    let mut scores = words.new_empty_f32([images, sentences]);
     let flops = 2.0 * (images * p.regions * p.columns() * p.dim) as f64;
     run(
         Kernel::new("word_scores_fwd", 2.0 * flops),
@@ -42,7 +42,7 @@ pub fn word_scores(words: &Tensor, lengths: &IntTensor, regions: &Tensor, gamma1
     let saved = [words, regions].map(Tensor::detach);
     record1(scores, [words, regions], move |dy, [ww, wr]| {
         let [words, regions] = &saved;
-        let (mut dwords, mut dregions) = (words.empty(words.shape()), regions.empty(regions.shape()));
+        let (mut dwords, mut dregions) = (words.new_empty(words.shape()), regions.new_empty(regions.shape()));
         run(
             Kernel::new("word_scores_bwd", 6.0 * flops),
             [&mut dwords, &mut dregions],
@@ -81,7 +81,7 @@ pub fn region_weights(words: &Tensor, lengths: &IntTensor, regions: &Tensor, gam
         words.shape(),
         regions.shape()
     );
-    let mut weights = words.empty([p.images, t, n]);
+    let mut weights = words.new_empty([p.images, t, n]);
     run(
         "region_weights",
         [&mut weights],
@@ -460,7 +460,7 @@ pub fn cosine_scores(code: &Tensor, sentence: &Tensor) -> Tensor {
         code.shape(),
         sentence.shape()
     );
-    let (mut scores, mut norms) = (code.empty_f32([i, j]), code.empty_f32([i + j]));
+    let (mut scores, mut norms) = (code.new_empty_f32([i, j]), code.new_empty_f32([i + j]));
     let ins = [code, sentence];
     let sizes = [i, j, d].map(|n| n as i32);
     run(
@@ -484,7 +484,7 @@ pub fn cosine_scores(code: &Tensor, sentence: &Tensor) -> Tensor {
     let saved = [code, sentence, &scores, &norms].map(Tensor::detach);
     record1(scores, ins, move |dy, [wc, ws]| {
         let [code, sentence, scores, norms] = &saved;
-        let (mut dc, mut ds) = (code.empty(code.shape()), sentence.empty(sentence.shape()));
+        let (mut dc, mut ds) = (code.new_empty(code.shape()), sentence.new_empty(sentence.shape()));
         run(
             "cosine_scores_bwd",
             [&mut dc, &mut ds],
@@ -557,8 +557,8 @@ pub fn matching_loss(scores: &Tensor, gamma3: f32, classes: Option<&IntTensor>) 
         );
     }
     let kept = |i: usize, j: usize| i == j || classes.is_none_or(|c| c.as_slice()[i] != c.as_slice()[j]);
-    let (mut by_rows, mut by_columns) = (scores.empty([]), scores.empty([]));
-    let (mut p, mut q) = (scores.empty([b, b]), scores.empty([b, b]));
+    let (mut by_rows, mut by_columns) = (scores.new_empty([]), scores.new_empty([]));
+    let (mut p, mut q) = (scores.new_empty([b, b]), scores.new_empty([b, b]));
     run(
         "matching_loss_fwd",
         [&mut by_rows, &mut by_columns, &mut p, &mut q],
@@ -577,7 +577,7 @@ pub fn matching_loss(scores: &Tensor, gamma3: f32, classes: Option<&IntTensor>) 
     );
     let [by_rows, by_columns] = record([by_rows, by_columns], [scores], move |[dr, dc], _| {
         let [dr, dc] = [dr, dc].map(|d| d.unwrap_or_else(|| crate::engine::ops::rnn::zeros(&p, [].into())));
-        let mut ds = p.empty([b, b]);
+        let mut ds = p.new_empty([b, b]);
         run(
             "matching_loss_bwd",
             [&mut ds],

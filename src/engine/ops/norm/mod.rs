@@ -53,7 +53,7 @@ pub fn batch_norm_train_from(
 ) -> BatchNorm {
     let c = x.shape().last_dim();
     check_channels(x, [gamma, beta]);
-    let [mut mean, mut variance, mut inv_std, mut scale, mut shift] = [(); 5].map(|()| x.empty_f32([c]));
+    let [mut mean, mut variance, mut inv_std, mut scale, mut shift] = [(); 5].map(|()| x.new_empty_f32([c]));
     let outs = [&mut mean, &mut variance, &mut inv_std, &mut scale, &mut shift];
     let (rows, dtype) = (x.shape().rows(), x.dtype());
     if let Some(sums) = sums {
@@ -102,7 +102,7 @@ pub fn batch_norm_eval(
     eps: f32,
 ) -> Tensor {
     check_channels(x, [gamma, beta, mean, variance]);
-    let [mut inv_std, mut scale, mut shift] = [(); 3].map(|()| variance.empty(variance.shape()));
+    let [mut inv_std, mut scale, mut shift] = [(); 3].map(|()| variance.new_empty(variance.shape()));
     run(
         "batch_norm_affine",
         [&mut inv_std, &mut scale, &mut shift],
@@ -376,7 +376,7 @@ impl Norm {
         let (x, c) = (&self.x, self.x.shape().last_dim());
         let (rows, dtype) = (chunk_rows(c), x.dtype());
         let c_out = if act == Activation::Glu { c / 2 } else { c };
-        let mut y = x.empty(x.shape().with_last(c_out));
+        let mut y = x.new_empty(x.shape().with_last(c_out));
         let cpu = |[y]: [&mut [f32]; 1], [x, r, scale, shift]: [&[f32]; 4]| {
             let affine = Affine { scale, shift };
             for_chunks(y, rows * c_out, |i, y| {
@@ -431,7 +431,7 @@ impl Norm {
     fn sums(&self, dy: &Tensor, gate: &Gate) -> [Tensor; 2] {
         let (x, c) = (&self.x, self.x.shape().last_dim());
         let (step, rows) = (chunk_rows(c), x.shape().rows());
-        let (mut dgamma, mut dbeta) = (x.empty_f32([c]), x.empty_f32([c]));
+        let (mut dgamma, mut dbeta) = (x.new_empty_f32([c]), x.new_empty_f32([c]));
         let residual = gate.residual.as_ref();
         let ins = [dy, x, residual.unwrap_or(x), &self.mean, &self.inv_std, &self.scale, &self.shift];
         let cpu = |[dgamma, dbeta]: [&mut [f32]; 2], [dy, x, r, mean, inv_std, scale, shift]: [&[f32]; 7]| {
@@ -484,7 +484,7 @@ impl Norm {
         let (x, c) = (&self.x, self.x.shape().last_dim());
         let (step, rows) = (chunk_rows(c), x.shape().rows());
         // What is not wanted is empty, and nothing is written to it.
-        let [mut dx, mut dr] = wanted.map(|wanted| if wanted { x.empty(x.shape()) } else { x.empty([0]) });
+        let [mut dx, mut dr] = wanted.map(|wanted| if wanted { x.new_empty(x.shape()) } else { x.new_empty([0]) });
         let residual = gate.residual.as_ref();
         let [dgamma, dbeta] = sums.map_or([&self.mean; 2], |[dgamma, dbeta]| [dgamma, dbeta]);
         let ins = [

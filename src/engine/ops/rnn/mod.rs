@@ -52,9 +52,9 @@ pub fn lstm(x: &Tensor, lengths: &IntTensor, cell: Cell, state: Option<(&Tensor,
     for state in state.iter().flat_map(|(h, c)| [h, c]) {
         walk.check_state("lstm", state);
     }
-    let (mut outputs, mut cells) = (x.empty(walk.sequence(1)), x.empty_f32(walk.sequence(1)));
-    let mut gates = x.empty_f32(walk.sequence(4));
-    let (mut h, mut c) = (x.empty(walk.state()), x.empty(walk.state()));
+    let (mut outputs, mut cells) = (x.new_empty(walk.sequence(1)), x.new_empty_f32(walk.sequence(1)));
+    let mut gates = x.new_empty_f32(walk.sequence(4));
+    let (mut h, mut c) = (x.new_empty(walk.state()), x.new_empty(walk.state()));
     let Cell { w_ih, w_hh, b_ih, b_hh } = cell;
     run(
         "lstm_fwd",
@@ -75,8 +75,8 @@ pub fn lstm(x: &Tensor, lengths: &IntTensor, cell: Cell, state: Option<(&Tensor,
             let [x, w_ih, w_hh, outputs, h0, c0] = &saved;
             let dy = dy.unwrap_or_else(|| zeros(x, walk.sequence(1)));
             let [dh, dc] = [dh, dc].map(|d| d.unwrap_or_else(|| zeros(x, walk.state())));
-            let mut sums = x.empty_f32(walk.sequence(4));
-            let (mut dh0, mut dc0) = (x.empty(walk.state()), x.empty(walk.state()));
+            let mut sums = x.new_empty_f32(walk.sequence(4));
+            let (mut dh0, mut dc0) = (x.new_empty(walk.state()), x.new_empty(walk.state()));
             run(
                 "lstm_bwd",
                 [&mut sums, &mut dh0, &mut dc0],
@@ -210,8 +210,8 @@ pub fn gru(x: &Tensor, lengths: &IntTensor, cell: Cell, state: Option<&Tensor>, 
     if let Some(state) = state {
         walk.check_state("gru", state);
     }
-    let (mut outputs, mut h) = (x.empty(walk.sequence(1)), x.empty(walk.state()));
-    let mut gates = x.empty_f32(walk.sequence(4));
+    let (mut outputs, mut h) = (x.new_empty(walk.sequence(1)), x.new_empty(walk.state()));
+    let mut gates = x.new_empty_f32(walk.sequence(4));
     let Cell { w_ih, w_hh, b_ih, b_hh } = cell;
     let ins = [x, w_ih, w_hh, b_ih, b_hh, h0];
     run(
@@ -231,8 +231,8 @@ pub fn gru(x: &Tensor, lengths: &IntTensor, cell: Cell, state: Option<&Tensor>, 
         let [x, w_ih, w_hh, outputs, h0] = &saved;
         let dy = dy.unwrap_or_else(|| zeros(x, walk.sequence(1)));
         let dh = dh.unwrap_or_else(|| zeros(x, walk.state()));
-        let (mut da, mut dq) = (x.empty_f32(walk.sequence(3)), x.empty_f32(walk.sequence(3)));
-        let mut dh0 = x.empty(walk.state());
+        let (mut da, mut dq) = (x.new_empty_f32(walk.sequence(3)), x.new_empty_f32(walk.sequence(3)));
+        let mut dh0 = x.new_empty(walk.state());
         run(
             "gru_bwd",
             [&mut da, &mut dq, &mut dh0],
@@ -392,7 +392,7 @@ impl Walk {
 
     /// h before every step [B,T,H], zero beyond the length.
     fn before(&self, outputs: &Tensor, h0: &Tensor) -> Tensor {
-        let mut before = outputs.empty(outputs.shape());
+        let mut before = outputs.new_empty(outputs.shape());
         run(
             "rnn_before",
             [&mut before],
@@ -504,7 +504,7 @@ fn weight_gradients(
 /// dx = da · W_ih
 fn input_gradient(da: &Tensor, w_ih: &Tensor, x: &Tensor) -> Tensor {
     let [g, i] = w_ih.dims();
-    let (rows, mut dx) = (da.len() / g, x.empty(x.shape()));
+    let (rows, mut dx) = (da.len() / g, x.new_empty(x.shape()));
     run(
         "rnn_bwd_x",
         [&mut dx],
@@ -520,7 +520,7 @@ fn input_gradient(da: &Tensor, w_ih: &Tensor, x: &Tensor) -> Tensor {
 /// Σ a ⊗ b over all steps of all rows: [B,T,M], [B,T,N] -> [M,N].
 fn product_over_steps(a: &Tensor, b: &Tensor) -> Tensor {
     let (m, n, steps) = (a.shape().last_dim(), b.shape().last_dim(), a.shape().rows());
-    let mut sum = a.empty_f32([m, n]);
+    let mut sum = a.new_empty_f32([m, n]);
     run(
         "rnn_bwd_w",
         [&mut sum],
@@ -568,7 +568,7 @@ fn transposed(w: &[f32], cols: usize) -> Buffer {
 pub(super) fn zeros(x: &Tensor, shape: Shape) -> Tensor {
     match x.device() {
         Device::Cpu => Tensor::zeros(shape),
-        Device::Cuda(_) => x.empty([0]),
+        Device::Cuda(_) => x.new_empty([0]),
     }
 }
 
