@@ -237,7 +237,7 @@ impl Tensor {
     }
 
     /// The same values stored as this thread's networks store activations.
-    pub fn stored(&self) -> Tensor {
+    pub fn to_activation_dtype(&self) -> Tensor {
         self.cast(device::precision().storage())
     }
 
