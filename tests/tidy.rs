@@ -468,3 +468,93 @@ fn no_path_of_one_machine_and_no_parked_work() {
     }
     none("paths of one machine, or parked work", found);
 }
+
+// ---------------------------------------------------------------- words
+
+/// The words (split at underscores and capitals) of a text that are on a list, with the path.
+fn banned(folder: &str, endings: &[&str], list: &[&str]) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    for (path, text) in files(folder, endings) {
+        for word in words(&code(&text)).into_iter().filter(|w| list.contains(&w.as_str())) {
+            found.insert(format!("{path}: {word}"));
+        }
+    }
+    found.into_iter().collect()
+}
+
+#[test]
+fn identifiers_are_spelled_as_std_and_pytorch_spell_them() {
+    let british = [
+        "colour",
+        "colours",
+        "centre",
+        "centred",
+        "normalise",
+        "normalised",
+        "normalisation",
+        "initialise",
+        "initialiser",
+        "optimiser",
+        "synchronise",
+        "minimise",
+        "finalise",
+        "behaviour",
+        "neighbour",
+        "neighbours",
+    ];
+    let mut found = banned("src", &[".rs"], &british);
+    found.extend(banned("kernels", &[".cu", ".cuh"], &british));
+    none("British spelling", found);
+}
+
+#[test]
+fn names_are_the_fields_own() {
+    let dialect = [
+        ("slide", "ConvProblem"),
+        ("worktop", "Workspace"),
+        ("painter", "Sampler"),
+        ("wish", "Prompt"),
+        ("meaning", "TextEmbedding"),
+        ("told", "message"),
+        ("judge", "ConditionalHead, evaluate"),
+        ("judges", "FrozenNetworks"),
+        ("eyes", "init_from_damsm"),
+        ("told", "message"),
+    ];
+    let list: Vec<&str> = dialect.iter().map(|(word, _)| *word).collect();
+    let mut found = banned("src", &[".rs"], &list);
+    found.extend(banned("kernels", &[".cu", ".cuh"], &list));
+    none(&format!("words that PyTorch, cuDNN or the papers call otherwise ({dialect:?})"), found);
+}
+
+#[test]
+fn every_environment_switch_is_documented() {
+    let named = |text: &str| -> BTreeSet<String> {
+        let is_name = |c: char| c.is_ascii_uppercase() || c == '_';
+        let names =
+            text.split(|c| !is_name(c)).filter(|w| w.starts_with("ENGINE_") && w.len() > "ENGINE_".len());
+        names.map(|w| w.trim_end_matches('_').to_string()).collect()
+    };
+    // Set by build.rs for the compiler.
+    let built_in = ["ENGINE_REVISION", "ENGINE_TARGET", "ENGINE_FEATURES"];
+    let mut used = BTreeSet::new();
+    for (folder, endings) in [
+        ("src", &[".rs"][..]),
+        ("tests", &[".rs"]),
+        ("benches", &[".rs"]),
+        ("tools", &["gpu", "check", ".sh", ".py", ".rs"]),
+    ] {
+        for (path, text) in files(folder, endings) {
+            if path != "tests/tidy.rs" {
+                used.extend(named(&text));
+            }
+        }
+    }
+    let used: BTreeSet<String> = used.into_iter().filter(|name| !built_in.contains(&name.as_str())).collect();
+    let table = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `ENGINE_")).collect::<String>();
+    let listed: BTreeSet<String> =
+        named(&rows.split('|').filter(|c| c.trim_start().starts_with("`ENGINE_")).collect::<String>());
+    none("switches that ARCHITECTURE.md does not list", used.difference(&listed).cloned().collect());
+    none("switches that nothing reads", listed.difference(&used).cloned().collect());
+}
