@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use crate::engine::ops::Case;
-use crate::engine::ops::matmul::{Factor, Mat, Target, gemm, product};
+use crate::engine::ops::gemm::{MatrixIn, MatrixOut, product};
+use crate::engine::ops::matmul::{Mat, gemm};
 use crate::engine::ops::pointwise::exp;
 use crate::engine::ops::rnn::row_lengths;
 use crate::engine::device::cpu::Buffer;
@@ -157,8 +158,8 @@ impl Words {
     /// [`Words::project`] on a GPU, where rows beyond the length are never read, whatever they are.
     fn project_on(&self, g: &Gpu, e: Out, words: In, w: In) {
         let (rows, c, dim) = (self.images * self.words, self.channels, self.dim);
-        let (words, w) = (Factor::rows(words, dim), Factor::rows(w, dim).t());
-        product(g, Target::rows(e, c), words, w, [rows, c, dim], 1);
+        let (words, w) = (MatrixIn::rows(words, dim), MatrixIn::rows(w, dim).t());
+        product(g, MatrixOut::rows(e, c), words, w, [rows, c, dim], 1);
     }
 
     /// One block of pixels: beta = softmax(h·eᵀ), context = beta·e.
@@ -180,8 +181,8 @@ impl Words {
             [de, w],
             |[dwords], [de, w]| gemm(dwords, dim, Mat::rows(de, rows, c), Mat::rows(w, c, dim), false, true),
             |g, [dwords], [de, w]| {
-                let (de, w) = (Factor::rows(de, c), Factor::rows(w, dim));
-                product(g, Target::rows(dwords, dim), de, w, [rows, dim, c], 1);
+                let (de, w) = (MatrixIn::rows(de, c), MatrixIn::rows(w, dim));
+                product(g, MatrixOut::rows(dwords, dim), de, w, [rows, dim, c], 1);
             },
         );
         dwords
@@ -199,8 +200,8 @@ impl Words {
                 gemm(dw, dim, Mat::rows(de, rows, c).t(), Mat::rows(words, rows, dim), false, true);
             },
             |g, [dw], [de, words]| {
-                let (de, words) = (Factor::rows(de, c).t(), Factor::rows(words, dim));
-                product(g, Target::rows(dw, dim), de, words, [c, dim, rows], 1);
+                let (de, words) = (MatrixIn::rows(de, c).t(), MatrixIn::rows(words, dim));
+                product(g, MatrixOut::rows(dw, dim), de, words, [c, dim, rows], 1);
             },
         );
         dw

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use crate::engine::ops::Case;
 use crate::engine::ops::attention::{add, center, dot, normalize};
-use crate::engine::ops::matmul::{Factor, Mat, Target, gemm, given, product};
+use crate::engine::ops::gemm::{MatrixIn, MatrixOut, product};
+use crate::engine::ops::matmul::{Mat, gemm, given};
 use crate::engine::ops::pointwise::exp;
 use crate::engine::ops::rnn::row_lengths;
 use crate::engine::device::cpu::{Buffer, map};
@@ -346,8 +347,8 @@ impl Pairs {
     fn attend_on(&self, g: &Gpu, words: In, regions: In, keep: bool) -> SeenOn {
         let (i, n, m, d) = (self.images, self.regions, self.places(), self.dim);
         let mut s = g.scratch(i * n * m);
-        let of = Factor::rows(words, d).t();
-        product(g, Target::rows(s.out(), m), Factor::rows(regions, d), of, [i * n, m, d], 1);
+        let of = MatrixIn::rows(words, d).t();
+        product(g, MatrixOut::rows(s.out(), m), MatrixIn::rows(regions, d), of, [i * n, m, d], 1);
         let mut alpha = keep.then(|| g.scratch(i * n * m));
         let to = alpha.as_mut().unwrap_or(&mut s).out();
         k::word_scores_weights(g, self.pairs(0), to, s.out(), self.lengths(g), self.dims());
@@ -356,8 +357,8 @@ impl Pairs {
             None => (None, s),
         };
         let mut context = g.scratch(i * m * d);
-        let weights = Factor::rows(alpha.view(), m).t().each(n * m);
-        let (to, of) = (Target::rows(context.out(), d).each(m * d), Factor::rows(regions, d).each(n * d));
+        let weights = MatrixIn::rows(alpha.view(), m).t().each(n * m);
+        let (to, of) = (MatrixOut::rows(context.out(), d).each(m * d), MatrixIn::rows(regions, d).each(n * d));
         product(g, to, weights, of, [m, d, n], i);
         SeenOn { s, alpha, context }
     }
@@ -377,24 +378,24 @@ impl Pairs {
         let (to, of) = (dcontext.out(), context.view());
         k::word_scores_bwd_context(g, self.pairs(3), to, slopes.out(), of, words, dy, lengths, dims);
         let mut dsim = g.scratch(i * n * m);
-        let each_region = Factor::rows(regions, d).each(n * d);
-        let each_context = Factor::rows(dcontext.view(), d).each(m * d);
-        let to = Target::rows(dsim.out(), m).each(n * m);
+        let each_region = MatrixIn::rows(regions, d).each(n * d);
+        let each_context = MatrixIn::rows(dcontext.view(), d).each(m * d);
+        let to = MatrixOut::rows(dsim.out(), m).each(n * m);
         product(g, to, each_region, each_context.t(), [n, m, d], i);
         k::word_scores_bwd_weights(g, self.pairs(1), dsim.out(), alpha.view(), s.view(), lengths, dims);
-        let each = |x: &cuda::Buffer| Factor::rows(x.view(), m).each(n * m);
+        let each = |x: &cuda::Buffer| MatrixIn::rows(x.view(), m).each(n * m);
         if let Some(dregions) = dregions {
             through_f32(g, dregions, |dregions| {
-                let to = Target::rows(dregions, d);
+                let to = MatrixOut::rows(dregions, d);
                 product(g, to.each(n * d), each(&alpha), each_context, [n, d, m], i);
-                let dsim = Factor::rows(dsim.view(), m);
-                product(g, to.add(), dsim, Factor::rows(words, d), [i * n, d, m], 1);
+                let dsim = MatrixIn::rows(dsim.view(), m);
+                product(g, to.add(), dsim, MatrixIn::rows(words, d), [i * n, d, m], 1);
             });
         }
         if let Some(dwords) = dwords {
             // The contexts' gradients are done with.
             let mut through = dcontext;
-            let to = Target::rows(through.out(), d).each(m * d);
+            let to = MatrixOut::rows(through.out(), d).each(m * d);
             product(g, to, each(&dsim).t(), each_region, [m, d, n], i);
             let (grid, of) = (Grid::elements(m * d), [through.view(), context.view(), slopes.view()]);
             k::word_scores_bwd_words(g, grid, dwords, of[0], of[1], of[2], words, lengths, dims);
@@ -406,8 +407,8 @@ impl Pairs {
         let (b, n, t, d) = (self.images, self.regions, self.words, self.dim);
         // [N,B,T]: as if one image had met every sentence.
         let (mut alpha, m) = (g.scratch(n * b * t), b * t);
-        let (regions, words) = (Factor::rows(regions, d).each(n * d), Factor::rows(words, d).each(t * d));
-        product(g, Target::rows(alpha.out(), m).each(t), regions, words.t(), [n, t, d], b);
+        let (regions, words) = (MatrixIn::rows(regions, d).each(n * d), MatrixIn::rows(words, d).each(t * d));
+        product(g, MatrixOut::rows(alpha.out(), m).each(t), regions, words.t(), [n, t, d], b);
         let dims = k::PairDims { images: 1, ..self.dims() };
         k::word_scores_weights(g, Grid::new([b, 1, 1], 256), alpha.out(), alpha.out(), self.lengths(g), dims);
         k::region_weights(g, Grid::elements(b * t * n), weights, alpha.view(), dims);

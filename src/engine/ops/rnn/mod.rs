@@ -4,7 +4,8 @@
 //! GRU: Cho et al., EMNLP 2014, with the reset gate after the product, as PyTorch and cuDNN have it.
 
 use crate::engine::ops::Case;
-use crate::engine::ops::matmul::{Factor, Mat, Target, column_sums, gemm, given, product};
+use crate::engine::ops::gemm::{MatrixIn, MatrixOut, product};
+use crate::engine::ops::matmul::{Mat, column_sums, gemm, given};
 use crate::engine::ops::pointwise::logistic;
 use crate::engine::device::cpu::{Buffer, for_chunks};
 use crate::engine::device::cuda::{self, Gpu, Grid, In, Out, k};
@@ -424,8 +425,8 @@ impl Walk {
     fn project_on(&self, g: &Gpu, out: Out, x: In, w_ih: In, gates: usize) {
         let (rows, width) = (self.batch() * self.steps, gates * self.hidden);
         let inputs = x.len() / rows;
-        let (x, w) = (Factor::rows(x, inputs), Factor::rows(w_ih, inputs).t());
-        product(g, Target::rows(out, 4 * self.hidden), x, w, [rows, width, inputs], 1);
+        let (x, w) = (MatrixIn::rows(x, inputs), MatrixIn::rows(w_ih, inputs).t());
+        product(g, MatrixOut::rows(out, 4 * self.hidden), x, w, [rows, width, inputs], 1);
     }
 
     /// W_hhᵀ on a GPU, its rows padded to whole packs, and their length.
@@ -511,7 +512,7 @@ fn input_gradient(da: &Tensor, w_ih: &Tensor, x: &Tensor) -> Tensor {
         [da, w_ih],
         |[dx], [da, w]| gemm(dx, i, Mat::rows(da, rows, g), Mat::rows(w, g, i), false, true),
         |gpu, [dx], [da, w]| {
-            product(gpu, Target::rows(dx, i), Factor::rows(da, g), Factor::rows(w, i), [rows, i, g], 1);
+            product(gpu, MatrixOut::rows(dx, i), MatrixIn::rows(da, g), MatrixIn::rows(w, i), [rows, i, g], 1);
         },
     );
     dx
@@ -527,7 +528,7 @@ fn product_over_steps(a: &Tensor, b: &Tensor) -> Tensor {
         [a, b],
         |[sum], [a, b]| gemm(sum, n, Mat::rows(a, steps, m).t(), Mat::rows(b, steps, n), false, true),
         |g, [sum], [a, b]| {
-            product(g, Target::rows(sum, n), Factor::rows(a, m).t(), Factor::rows(b, n), [m, n, steps], 1);
+            product(g, MatrixOut::rows(sum, n), MatrixIn::rows(a, m).t(), MatrixIn::rows(b, n), [m, n, steps], 1);
         },
     );
     sum
