@@ -1,7 +1,6 @@
 //! Rows of a table by number.
 
 use super::Case;
-use super::shape::per_pack;
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
@@ -26,7 +25,7 @@ pub fn embedding(table: &Tensor, ids: &IntTensor) -> Tensor {
         });
     };
     run("embedding_fwd", [&mut y], [table], cpu, |g, [y], [table]| {
-        k::embed_gather_fwd(g, per_pack(y.read(), d), y, table, ids.on(g), dims);
+        k::embed_gather_fwd(g, Grid::per_pack(y.read(), d), y, table, ids.on(g), dims);
     });
     let ids = ids.clone();
     record1(y, [table], move |dy, _| {

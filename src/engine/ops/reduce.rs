@@ -1,7 +1,6 @@
 //! Sums and means.
 
 use super::Case;
-use super::shape::per_pack;
 use crate::engine::device::cpu::{for_chunks, map};
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
@@ -57,10 +56,9 @@ fn divided_sum([forward, backward]: [&'static str; 2], x: &Tensor, divisor: usiz
         k::reduce_sum_fwd(g, grid, partial.out(), x, x.len() as i32);
         add_up(g, y, partial.view(), 1.0, divisor);
     });
-    // Of x only where it lives and how it is stored is needed.
-    let (shape, like) = (x.shape(), x.new_empty([0]));
+    let (shape, dtype) = (x.shape(), x.dtype());
     record1(y, [x], move |dy, _| {
-        let mut dx = like.new_empty(shape);
+        let mut dx = dy.new_empty_of(dtype, shape);
         let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| dx.fill((factor * dy[0] as f64) as f32);
         run(backward, [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
             k::reduce_sum_bwd(g, Grid::packs(dx.len()), dx, dy, dx.len() as i32, divisor as i32);
@@ -104,12 +102,12 @@ fn sum_middle_cuda(g: &Gpu, y: Out, x: In, [b, n, d]: [usize; 3], factor: f32) {
     let [b, n, d, lanes, share] = [b, n, d, lanes, share].map(|n| n as i32);
     let (dims, grid) = (k::MiddleDims { b, n, d, lanes, share, factor }, Grid::new([blocks, shares, 1], 256));
     if shares == 1 {
-        return k::reduce_middle_fwd(g, grid, y, Out::NONE, x, dims);
+        return k::reduce_middle_fwd(g, grid, y, None, x, dims);
     }
     let mut partial = g.scratch(2 * shares * y.len());
-    k::reduce_middle_fwd(g, grid, y, partial.out(), x, dims);
+    k::reduce_middle_fwd(g, grid, y, Some(partial.out()), x, dims);
     let (all, shares) = (Grid::elements(y.len()), shares as i32);
-    k::reduce_join_fwd(g, all, y, partial.view(), y.len() as i32, shares, factor);
+    k::reduce_shares_fwd(g, all, y, partial.view(), y.len() as i32, shares, factor);
 }
 
 /// y [B,N,D] = factor · x [B,D], for every n.
@@ -123,7 +121,7 @@ pub(super) fn spread_middle(name: &'static str, x: &Tensor, [b, n, d]: [usize; 3
     };
     run(name, [&mut y], [x], cpu, |g, [y], [x]| {
         let dims = k::SpreadDims { b: b as i32, n: n as i32, d: d as i32, factor };
-        k::reduce_spread_fwd(g, per_pack(y.read(), d), y, x, dims);
+        k::reduce_spread_fwd(g, Grid::per_pack(y.read(), d), y, x, dims);
     });
     y
 }

@@ -7,12 +7,6 @@ use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::{record_many, record1};
 use crate::engine::tensor::{Shape, Tensor, run};
 
-/// A thread for every 16 bytes of `x`, or where its rows of `width` are not made of such pieces, for every element.
-pub(super) fn per_pack(x: In, width: usize) -> Grid {
-    let piece = 16 / x.dtype().bytes();
-    Grid::elements(if width.is_multiple_of(piece) { x.len() / piece } else { x.len() })
-}
-
 /// The columns from `start` of rows of `row`, as many rows as make `len` elements.
 fn part_of(len: usize, row: usize, start: usize, width: usize) -> k::CutDims {
     let [rows, row, start, width] = [len / width.max(1), row, start, width].map(|n| n as i32);
@@ -68,7 +62,7 @@ pub fn concat(parts: &[&Tensor], axis: usize) -> Tensor {
         let cpu = |[y]: [&mut [f32]; 1], [part]: [&[f32]; 1]| paste(y, row, start, part, width);
         run("concat_fwd", [&mut y], [part], cpu, |g, [y], [part]| {
             let dims = part_of(part.len(), row, start, width);
-            k::shape_concat_fwd(g, per_pack(part, width), y, part, dims);
+            k::shape_concat_fwd(g, Grid::per_pack(part, width), y, part, dims);
         });
         start += width;
     }
@@ -96,7 +90,7 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
     let dims = part_of(y.len(), row, start, width);
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| cut(y, width, x, row, start);
     run("slice_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
-        k::shape_slice_fwd(g, per_pack(y.read(), width), y, x, dims);
+        k::shape_slice_fwd(g, Grid::per_pack(y.read(), width), y, x, dims);
     });
     record1(y, [x], move |dy, _| {
         let mut dx = dy.new_empty(shape);
@@ -105,7 +99,7 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
             paste(dx, row, start, dy, width);
         };
         run("slice_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
-            k::shape_slice_bwd(g, per_pack(dx.read(), width), dx, dy, dims);
+            k::shape_slice_bwd(g, Grid::per_pack(dx.read(), width), dx, dy, dims);
         });
         [Some(dx)]
     })
@@ -158,7 +152,7 @@ fn turn_cuda(g: &Gpu, y: Out, x: In, shape: Shape, by: &[usize]) {
     }
     let whole_rows = by.last() == Some(&1);
     let grid =
-        if whole_rows { per_pack(y.read(), shape.last_dim()) } else { Grid::elements(y.len()) };
+        if whole_rows { Grid::per_pack(y.read(), shape.last_dim()) } else { Grid::elements(y.len()) };
     k::shape_transpose_fwd(g, grid, y, x, k::TurnDims { dims, strides });
 }
 

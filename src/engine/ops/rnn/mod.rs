@@ -257,7 +257,7 @@ fn product_over_steps(a: &Tensor, b: &Tensor) -> Tensor {
 mod tests {
     use super::*;
     use crate::engine::ops::rows::{row, row_mut};
-    use crate::engine::tensor::Rng;
+    use crate::engine::tensor::{Rng, Shape};
 
     /// One LSTM step of one row, one number at a time.
     fn naive_lstm(x: &[f32], h: &mut [f32], c: &mut [f32], w: &[Tensor]) {
