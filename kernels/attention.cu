@@ -105,8 +105,8 @@ struct Attention {
         return x;
     }
 
-    // weights[t][pixel] = <x_pixel, key_t> of the tile that begins at row x, of which `rows` are in the image. Where not
-    // all keys fit, and in any case at first, they are staged.
+    // weights[t][pixel] = <x_pixel, key_t> of the tile that begins at row x, of which `rows` are in the image. Stages
+    // the keys the first time, and every time where not all of them fit.
     template <class T>
     __device__ void score(
         const real* __restrict__ x, int rows, const float* __restrict__ from, int keys_used, const T* scale, bool staged

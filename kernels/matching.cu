@@ -12,7 +12,7 @@ struct PairDims {
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
-// Norms, and products of norms, are never taken smaller.
+// Norms, and products of norms, are clamped from below to this.
 constexpr float EPS = 1e-8f;
 
 // Where in [I,N,M] the rows of a block's pair begin: image blockIdx.y, sentence blockIdx.x.

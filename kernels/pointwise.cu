@@ -72,19 +72,19 @@ extern "C" __global__ void __launch_bounds__(256) accumulate(real* __restrict__ 
     map2(sum, sum, x, n, [](float sum, float x) { return sum + x; });
 }
 
-// y = a b, and on the way back da = dy b, db = dy a
+// y = a b; backward da = dy b, db = dy a
 extern "C" __global__ void __launch_bounds__(256)
     mul_fwd(real* __restrict__ y, const real* __restrict__ a, const real* __restrict__ b, int n) {
     map2(y, a, b, n, [](float a, float b) { return a * b; });
 }
 
-// y = factor x, and on the way back dx = factor dy
+// y = factor x; backward dx = factor dy
 extern "C" __global__ void __launch_bounds__(256)
     scale_fwd(real* __restrict__ y, const real* __restrict__ x, float factor, int n) {
     map1(y, x, n, [=](float x) { return factor * x; });
 }
 
-// y = x scale + shift by channel, and on the way back dx = dy scale: x, y [n] of rows of c; scale, shift [c]
+// y = x scale + shift by channel; backward dx = dy scale: x, y [n] of rows of c; scale, shift [c]
 extern "C" __global__ void __launch_bounds__(256)
     affine_channels_fwd(real* __restrict__ y, const real* __restrict__ x, const float* __restrict__ scale,
                         OPTIONAL const float* __restrict__ shift, int n, int c) {

@@ -1,4 +1,4 @@
-//! Rows of a table by number.
+//! Embedding: rows of a table by index.
 
 use super::Case;
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
@@ -39,8 +39,8 @@ pub fn embedding(table: &Tensor, ids: &IntTensor) -> Tensor {
     })
 }
 
-/// Adds the rows of `dy` to their rows of the table. Each piece of the table looks through all numbers, so that
-/// rows are added in one order for any number of threads.
+/// Adds the rows of `dy` to their rows of the table. Each piece of the table scans all indices, so that the
+/// order of the sums is the same for any number of threads.
 fn scatter(dtable: &mut [f32], dy: &[f32], ids: &[i32], d: usize) {
     let rows = 16 * rows_per_chunk(d);
     for_chunks(dtable, rows * d, |i, dtable| {

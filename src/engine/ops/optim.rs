@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Case;
-use super::reduce::parallel_total;
+use super::rows::parallel_total;
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::{Tensor, run, same_shape};

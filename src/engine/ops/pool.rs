@@ -13,7 +13,7 @@ use crate::engine::tensor::{Tensor, run};
 struct Windows {
     rows: Vec<Range<usize>>,
     cols: Vec<Range<usize>>,
-    /// The same as a GPU reckons it.
+    /// The same for the kernels.
     dims: k::PoolDims,
 }
 
@@ -81,9 +81,9 @@ pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
         };
         let cuda = |g: &Gpu, [dx]: [Out; 1], [dy, x]: [In; 2]| {
             // Half a number for each output.
-            let mut winners = g.scratch(dy.len().div_ceil(2));
-            k::pool_winners_bwd(g, Grid::per_pack(dy, c), winners.out(), x, windows.dims);
-            k::pool_max_bwd(g, Grid::per_pack(dx.read(), c), dx, dy, winners.view(), windows.dims);
+            let mut argmax = g.scratch(dy.len().div_ceil(2));
+            k::pool_argmax_bwd(g, Grid::per_pack(dy, c), argmax.out(), x, windows.dims);
+            k::pool_max_bwd(g, Grid::per_pack(dx.read(), c), dx, dy, argmax.view(), windows.dims);
         };
         run("max_pool_bwd", [&mut dx], [&dy, &saved], cpu, cuda);
         [Some(dx)]
@@ -96,7 +96,7 @@ fn pixels(rows: &Range<usize>, cols: &Range<usize>, w: usize) -> impl Iterator<I
     rows.clone().flat_map(move |row| cols.clone().map(move |col| row * w + col))
 }
 
-/// Sends each gradient to the first of the largest of its window.
+/// Adds each gradient to the first maximum of its window.
 fn max_pool_image_gradient(dx: &mut [f32], x: &[f32], dy: &[f32], windows: &Windows, w: usize, c: usize) {
     dx.fill(0.0);
     let (mut top, mut winner) = (vec![0.0; c], vec![0; c]);

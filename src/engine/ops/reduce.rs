@@ -1,39 +1,21 @@
 //! Sums and means.
 
 use super::Case;
+use super::rows::parallel_total;
 use crate::engine::device::cpu::{for_chunks, map};
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{Tensor, run};
 
-const CHUNK: usize = 16 * 1024;
-
-/// Σ f(x) in f64, in eight lanes so that it becomes SIMD.
-pub(super) fn total(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
-    let mut lanes = [0.0f64; 8];
-    let eights = x.chunks_exact(8);
-    let rest: f64 = eights.remainder().iter().map(|&x| f(x) as f64).sum();
-    for eight in eights {
-        lanes.iter_mut().zip(eight).for_each(|(sum, &x)| *sum += f(x) as f64);
-    }
-    rest + lanes.iter().sum::<f64>()
-}
-
-/// [`total`] of chunks in parallel, added up in order: the same for any number of threads.
-pub(super) fn parallel_total(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> f64 {
-    let chunk = |i: usize| total(&x[i * CHUNK..x.len().min((i + 1) * CHUNK)], &f);
-    map(x.len().div_ceil(CHUNK), chunk).iter().sum()
-}
-
-/// Blocks that share the sum of `n` elements, and room for what each finds in f64. Their number is of the sum alone,
-/// so that it is the same on every device.
+/// The grid of a sum of `n` elements, and a buffer for the f64 sums of its blocks. Their number depends on n alone, so
+/// that the sum is the same on every device.
 pub(super) fn sum_blocks(g: &Gpu, n: usize) -> (Grid, Buffer) {
     let blocks = n.div_ceil(4096).clamp(1, 1024);
     (Grid::new([blocks, 1, 1], 256), g.scratch(2 * blocks))
 }
 
 /// y = factor / divisor · Σ of the f64 that `partial` holds.
-pub(super) fn add_up(g: &Gpu, y: Out, partial: In, factor: f32, divisor: usize) {
+pub(super) fn sum_partials(g: &Gpu, y: Out, partial: In, factor: f32, divisor: usize) {
     let dims = k::TotalDims { count: (partial.len() / 2) as i32, factor, divisor: divisor as i32 };
     k::reduce_total_fwd(g, Grid::new([1, 1, 1], 256), y, partial, dims);
 }
@@ -54,7 +36,7 @@ fn divided_sum([forward, backward]: [&'static str; 2], x: &Tensor, divisor: usiz
     run(forward, [&mut y], [x], cpu, |g, [y], [x]| {
         let (grid, mut partial) = sum_blocks(g, x.len());
         k::reduce_sum_fwd(g, grid, partial.out(), x, x.len() as i32);
-        add_up(g, y, partial.view(), 1.0, divisor);
+        sum_partials(g, y, partial.view(), 1.0, divisor);
     });
     let (shape, dtype) = (x.shape(), x.dtype());
     record1(y, [x], move |dy, _| {
@@ -158,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_sum_over_many_chunks_is_exact() {
-        let x = Rng::new(1, 0).uniform([5 * CHUNK + 13], 0.0, 1.0);
+        let x = Rng::new(1, 0).uniform([5 * 16 * 1024 + 13], 0.0, 1.0);
         let exact: f64 = x.to_vec().iter().map(|&x| x as f64).sum();
         assert!((sum(&x).item() as f64 / exact - 1.0).abs() < 1e-7);
         assert!((mean(&x).item() as f64 * x.len() as f64 / exact - 1.0).abs() < 1e-6);

@@ -44,7 +44,7 @@ pub fn bilinear(x: &Tensor, h: usize, w: usize) -> Tensor {
     resampled([forward, backward], x, [h, w], taps)
 }
 
-/// A direction: its name, and its kernel, which finds its taps by itself.
+/// Forward or backward: its name, and its kernel, which computes its own taps.
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,

@@ -1,5 +1,6 @@
 //! Rows of slices on the CPU: what several operators do with them, and the check of rows' lengths.
 
+use crate::engine::device::cpu::map;
 use crate::engine::ops::pointwise::exp;
 use crate::engine::tensor::IntTensor;
 
@@ -82,6 +83,31 @@ pub(super) fn normalize(row: &mut [f32], valid: usize) {
     let scale = 1.0 / fold(row, 0.0, |a, b| a + b);
     row.iter_mut().for_each(|x| *x *= scale);
     rest.fill(0.0);
+}
+
+/// Elements that one thread sums.
+const CHUNK: usize = 16 * 1024;
+
+/// Σ f(x) in f64, in eight lanes so that it becomes SIMD.
+pub(super) fn total(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+    let mut lanes = [0.0f64; 8];
+    let eights = x.chunks_exact(8);
+    let rest: f64 = eights.remainder().iter().map(|&x| f(x) as f64).sum();
+    for eight in eights {
+        lanes.iter_mut().zip(eight).for_each(|(sum, &x)| *sum += f(x) as f64);
+    }
+    rest + lanes.iter().sum::<f64>()
+}
+
+/// [`total`] of chunks in parallel, added up in order: the same for any number of threads.
+pub(super) fn parallel_total(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> f64 {
+    let chunk = |i: usize| total(&x[i * CHUNK..x.len().min((i + 1) * CHUNK)], &f);
+    map(x.len().div_ceil(CHUNK), chunk).iter().sum()
+}
+
+/// The largest of a row.
+pub(super) fn largest(x: &[f32]) -> f32 {
+    x.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
 const LANES: usize = 8;

@@ -8,7 +8,7 @@ use crate::engine::ops::matmul::{Mat, gemm};
 use crate::engine::ops::pointwise::exp;
 use crate::engine::ops::rows::{add, dot, normalize, subtract_max};
 
-/// Norms, and products of norms, are never taken smaller.
+/// Norms, and products of norms, are clamped from below to this.
 const EPS: f32 = 1e-8;
 
 /// The attention of all words of all sentences to the regions of one image.
