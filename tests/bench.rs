@@ -59,8 +59,8 @@ fn what_there_is_is_listed() {
 
 #[test]
 fn mistakes_are_explained() {
-    let error = refused(&["--device", "cpu", "wrod_attention"]);
-    assert!(error.contains("holds 'wrod_attention'") && error.contains("word_attention"), "{error}");
+    let error = refused(&["--device", "cpu", "corss_attention"]);
+    assert!(error.contains("holds 'corss_attention'") && error.contains("cross_attention"), "{error}");
     assert!(refused(&["--device", "cpu", "conv2d", "lstm"]).contains("nothing holds all of"));
     assert!(refused(&["--device", "cpu", "--precision", "bf16", "pool"]).contains("f32"));
 }

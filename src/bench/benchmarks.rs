@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 
 use crate::engine::Tensor;
-use crate::engine::ops::attention::{sentence_attention, word_attention};
+use crate::engine::ops::attention::{channel_attention, cross_attention};
 use crate::engine::ops::conv::{Conv, conv2d, upsample2x_conv3x3};
 use crate::engine::ops::matching::word_scores;
 use crate::engine::ops::matmul::linear;
@@ -154,16 +154,16 @@ fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
     for side in [64, 128] {
         let ids = lengths();
         all.push(layer(
-            format!("word_attention G {} {WORDS} words", sizes([b, side, side, 32])),
-            Case::new("word_attention", "", move |x| vec![word_attention(&x[0], &x[1], &x[2], &ids).0])
+            format!("cross_attention G {} {WORDS} words", sizes([b, side, side, 32])),
+            Case::new("cross_attention", "", move |x| vec![cross_attention(&x[0], &x[1], &x[2], &ids).0])
                 .input([b, side, side, 32])
                 .input([b, WORDS, 256])
                 .input([32, 256])
                 .bf16(&[0, 1]),
         ));
         all.push(layer(
-            format!("sentence_attention G {}", sizes([b, side, side, 32])),
-            Case::new("sentence_attention", "", |x| vec![sentence_attention(&x[0], &x[1], &x[2])])
+            format!("channel_attention G {}", sizes([b, side, side, 32])),
+            Case::new("channel_attention", "", |x| vec![channel_attention(&x[0], &x[1], &x[2])])
                 .input([b, side, side, 32])
                 .input([b, 32])
                 .input([32, 32])

@@ -2,7 +2,7 @@
 //! (MirrorGAN, section 3.2, equations 4 and 5 and figure 2; AttnGAN, equation 2).
 
 use crate::engine::nn::{BatchNorm, Conv2d, Linear, Mode, Scope, UpConv};
-use crate::engine::ops::attention::{sentence_attention, word_attention};
+use crate::engine::ops::attention::{channel_attention, cross_attention};
 use crate::engine::ops::norm::Activation;
 use crate::engine::ops::shape::concat;
 use crate::engine::tensor::{IntTensor, Tensor};
@@ -61,7 +61,7 @@ impl AttentionStage {
         mode: Mode,
     ) -> (Tensor, Tensor) {
         let words = meaning.words.cast(h.dtype());
-        let (context, attention) = word_attention(h, &words, &as_matrix(&self.words), lengths);
+        let (context, attention) = cross_attention(h, &words, &as_matrix(&self.words), lengths);
         let mut x = match &self.sentence {
             Some(sentence) => sentence.join(h, &context, condition),
             None => concat(&[h, &context], 3),
@@ -77,7 +77,7 @@ impl SentenceAttention {
     /// [h | word context | sentence context], mixed.
     fn join(&self, h: &Tensor, words: &Tensor, condition: &Tensor) -> Tensor {
         let projected = self.project.forward(condition).cast(h.dtype());
-        let sentence = sentence_attention(h, &projected, &as_matrix(&self.weigh));
+        let sentence = channel_attention(h, &projected, &as_matrix(&self.weigh));
         self.mix.forward(&concat(&[h, words, &sentence], 3))
     }
 }

@@ -219,7 +219,8 @@ impl BatchNorm {
                 norm::batch_norm_eval(x, &scale, &shift, &mean, &variance, act, residual, self.epsilon)
             }
             Mode::Train => {
-                let batch = norm::batch_norm_train_from(x, sums, &scale, &shift, act, residual, self.epsilon);
+                let batch =
+                    norm::batch_norm_train_with_moments(x, sums, &scale, &shift, act, residual, self.epsilon);
                 no_grad(|| self.remember(&batch.mean, &batch.variance, x.shape().rows()));
                 batch.y
             }

@@ -1,9 +1,11 @@
-//! Floor 2: one file an operator family: checks, CPU body, CUDA launch, backward, cases.
+//! Floor 2: one file an operator family: checks, CPU body, CUDA launch, backward, cases; a large family is a folder of
+//! {mod, cpu, cuda, cases}.
 //!
 //! To add an operator: write `kernels/x.cu`, `ops/x.rs` and one word below. See ARCHITECTURE.md for the recipe.
 
 pub mod case;
 mod gemm;
+mod rows;
 
 pub use case::Case;
 

@@ -63,7 +63,12 @@ impl Tensor {
 
     /// [`Tensor::uninit`] in f32 where `self` lives: for weights, statistics and losses.
     pub fn new_empty_f32(&self, shape: impl Into<Shape>) -> Tensor {
-        Tensor::uninit_on(&self.device(), DType::F32, shape.into())
+        self.new_empty_of(DType::F32, shape)
+    }
+
+    /// [`Tensor::uninit`] stored as `dtype` where `self` lives.
+    pub fn new_empty_of(&self, dtype: DType, shape: impl Into<Shape>) -> Tensor {
+        Tensor::uninit_on(&self.device(), dtype, shape.into())
     }
 
     pub fn full(shape: impl Into<Shape>, value: f32) -> Tensor {

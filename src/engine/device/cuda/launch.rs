@@ -185,6 +185,13 @@ impl Grid {
         Grid::elements(n.div_ceil(4))
     }
 
+    /// A thread for every 16 bytes of `x`, or for every element where rows of `width` are not whole packs of 16 bytes.
+    #[track_caller]
+    pub fn per_pack(x: In, width: usize) -> Grid {
+        let pack = 16 / x.dtype().bytes();
+        Grid::elements(if width.is_multiple_of(pack) { x.len() / pack } else { x.len() })
+    }
+
     /// With so many bytes of dynamic shared memory.
     pub fn shared(self, bytes: usize) -> Grid {
         Grid { shared: bytes, ..self }
