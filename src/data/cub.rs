@@ -11,16 +11,15 @@
 //!
 //! A data set of one's own works in the same layout: number the class folders and leave the pickles out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::captions::{Vocabulary, encode_words, tokenise};
-use super::dataset::{Dataset, Item, Report, Skip};
+use super::captions::{Vocabulary, encode_words, tokenize};
+use super::dataset::{Dataset, Item, Skip, classes};
 use super::pickle;
-use super::picture::{bbox_crop, decode};
 use crate::error::{Error, Result};
 
 /// The classes of the official test split; all others train.
@@ -38,8 +37,7 @@ const PICKLED_CAPTIONS: usize = 10;
 ///
 /// # Errors
 /// `Data` when a list is missing or malformed (with its line), or when nothing is left, with the first reasons.
-pub fn open(dir: impl AsRef<Path>) -> Result<Dataset> {
-    let root = dir.as_ref();
+pub fn open(root: &Path) -> Result<Dataset> {
     let mut notices = Vec::new();
     let listing = Listing::read(root, &mut notices)?;
     let split = Split::read(root, &listing, &mut notices)?;
@@ -60,52 +58,6 @@ pub fn open(dir: impl AsRef<Path>) -> Result<Dataset> {
     }
     warn_of_shared_classes(&train, &test, &mut notices);
     Ok(Dataset { root: root.to_path_buf(), train, test, vocabulary, skipped, notices })
-}
-
-/// Opens the data set and decodes every picture of it, on all cores.
-///
-/// # Errors
-/// As [`open`].
-pub fn check(dir: impl AsRef<Path>) -> Result<Report> {
-    let mut dataset = open(dir)?;
-    let mut gray = 0;
-    for items in [&mut dataset.train, &mut dataset.test] {
-        let (good, bad) = inspect(std::mem::take(items));
-        gray += good.iter().filter(|(_, gray)| *gray).count();
-        *items = good.into_iter().map(|(item, _)| item).collect();
-        dataset.skipped.extend(bad);
-    }
-    let captions = || dataset.train.iter().chain(&dataset.test).flat_map(|item| &item.captions);
-    Ok(Report {
-        train: dataset.train.len(),
-        test: dataset.test.len(),
-        train_classes: classes(&dataset.train).len(),
-        test_classes: classes(&dataset.test).len(),
-        captions: captions().count(),
-        words: dataset.vocabulary.len(),
-        longest: captions().map(Vec::len).max().unwrap_or(0),
-        gray,
-        root: dataset.root,
-        skipped: dataset.skipped,
-        notices: dataset.notices,
-    })
-}
-
-/// Decodes every picture: the good ones with whether they are gray, the others with the reason.
-fn inspect(items: Vec<Item>) -> (Vec<(Item, bool)>, Vec<Skip>) {
-    items.into_par_iter().partition_map(|item| match is_gray(&item) {
-        Ok(gray) => rayon::iter::Either::Left((item, gray)),
-        Err(error) => rayon::iter::Either::Right(Skip { why: error.reason(), file: item.image }),
-    })
-}
-
-fn is_gray(item: &Item) -> Result<bool> {
-    let decoded = decode(&item.image)?;
-    if let Some(bbox) = item.bbox {
-        bbox_crop(decoded.picture.width, decoded.picture.height, bbox)
-            .map_err(|why| Error::data(&item.image, why))?;
-    }
-    Ok(decoded.gray)
 }
 
 /// One line of images.txt, with its box.
@@ -262,14 +214,14 @@ struct Draft<'a> {
 
 enum Captions {
     Words(Vec<Vec<String>>),
-    IntTensor(Vec<Vec<i32>>),
+    Ids(Vec<Vec<i32>>),
 }
 
 impl Draft<'_> {
     fn words(&self) -> &[Vec<String>] {
         match &self.captions {
             Captions::Words(captions) => captions,
-            Captions::IntTensor(_) => &[],
+            Captions::Ids(_) => &[],
         }
     }
 }
@@ -306,7 +258,7 @@ fn draft<'a>(
         return Err(Skip { file: listed.image.clone(), why: "the picture is missing".into() });
     }
     let captions = match pickled {
-        Some(ids) => Captions::IntTensor(ids.to_vec()),
+        Some(ids) => Captions::Ids(ids.to_vec()),
         None => Captions::Words(read_captions(&listing.text.join(format!("{key}.txt")))?),
     };
     Ok(Draft { listed, captions })
@@ -320,7 +272,7 @@ fn read_captions(file: &Path) -> std::result::Result<Vec<Vec<String>>, Skip> {
             1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
         skip(format!("the captions are not UTF-8 (line {line})"))
     })?;
-    let captions: Vec<Vec<String>> = text.lines().map(tokenise).filter(|words| !words.is_empty()).collect();
+    let captions: Vec<Vec<String>> = text.lines().map(tokenize).filter(|words| !words.is_empty()).collect();
     if captions.is_empty() { Err(skip("the captions file is empty".into())) } else { Ok(captions) }
 }
 
@@ -337,7 +289,7 @@ fn encode_all(
     let mut items = Vec::with_capacity(drafts.len());
     for Draft { listed, captions } in drafts {
         let mut captions: Vec<Vec<i32>> = match captions {
-            Captions::IntTensor(captions) => captions,
+            Captions::Ids(captions) => captions,
             Captions::Words(captions) => captions
                 .iter()
                 .map(|words| {
@@ -376,14 +328,11 @@ fn nothing_left(root: &Path, skipped: &[Skip]) -> Error {
     Error::data(root, why)
 }
 
-fn classes(items: &[Item]) -> BTreeSet<i32> {
-    items.iter().map(|item| item.class).collect()
-}
-
 fn warn_of_shared_classes(train: &[Item], test: &[Item], notices: &mut Vec<String>) {
     let shared = classes(train).intersection(&classes(test)).count();
     if shared > 0 {
-        notices
-            .push(format!("{shared} classes occur in both splits; figures on the test split will flatter"));
+        notices.push(format!(
+            "{shared} classes occur in both splits; metrics on the test split will be too good"
+        ));
     }
 }

@@ -1,4 +1,4 @@
-//! Batches, prepared ahead of the step on threads of their own, and equal whatever those threads do.
+//! Batches, prepared ahead of the step on threads of their own; the threads' timing does not change them.
 //!
 //! Batch `k` is a pure function of the items, the configuration and `k`. Of `n` workers, worker `w` prepares
 //! the batches `start + w`, `start + w + n`, ... into a bounded queue of its own, and the loader takes from the
@@ -15,8 +15,9 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use super::captions::{fit_eval, fit_train};
+use super::crop::{Cut, prepare};
 use super::dataset::{Item, Skip};
-use super::picture::{Cut, Picture, prepare};
+use super::picture::Picture;
 use super::rng::rng_for;
 use crate::error::{Error, Result};
 
@@ -26,7 +27,7 @@ pub const CACHE_BYTES: usize = 512 << 20;
 /// Batches that a worker may be ahead of the step.
 const AHEAD: usize = 2;
 
-/// The index of the stream that shuffles an epoch; items have theirs below.
+/// The rng index that shuffles an epoch; items use the indices below.
 const SHUFFLE: u64 = u64::MAX;
 
 /// How batches are made.
@@ -78,10 +79,10 @@ impl Batch {
     }
 }
 
-/// An endless row of batches; dropping it ends its threads.
+/// An endless sequence of batches; dropping it ends its threads.
 pub struct Loader {
     source: Arc<Source>,
-    /// One a worker; emptied first when dropped, which ends the workers.
+    /// One for each worker; dropping them ends the workers.
     queues: Vec<Receiver<Result<Batch>>>,
     workers: Vec<JoinHandle<()>>,
     taken: usize,
@@ -140,7 +141,7 @@ impl Drop for Loader {
     }
 }
 
-/// Prepares the batches of `steps` until nobody takes them.
+/// Prepares the batches of `steps` until the loader is dropped.
 fn work(source: &Source, steps: impl Iterator<Item = u64>, sender: &SyncSender<Result<Batch>>) {
     for step in steps {
         if sender.send(source.batch(step)).is_err() {
@@ -169,14 +170,9 @@ impl EvalBatches {
         }
         Ok(EvalBatches { source, caption, at: 0 })
     }
-
-    /// How many batches a pass has.
-    pub fn count_batches(&self) -> usize {
-        self.source.items.len().div_ceil(self.source.config.batch)
-    }
 }
 
-/// A picture that cannot be used is left out of its batch, never replaced: figures count each item once.
+/// A picture that cannot be used is left out of its batch, not replaced: metrics count each item once.
 impl Iterator for EvalBatches {
     type Item = Result<Batch>;
 
@@ -204,11 +200,11 @@ struct Sample {
     caption: Vec<i32>,
 }
 
-/// What batches are made from; shared by the workers and free of anything that depends on their order.
+/// What batches are made from. The workers share it; nothing in it depends on their order.
 struct Source {
     items: Arc<Vec<Item>>,
     config: LoaderConfig,
-    /// By place: the prepared picture, or why there is none. Kept once known.
+    /// For each item the prepared picture, or why there is none, once known.
     prepared: Vec<OnceLock<std::result::Result<Arc<Picture>, String>>>,
     cached: AtomicUsize,
 }

@@ -1,6 +1,6 @@
 //! The demo data set: little rendered birds with ten true captions each, in CUB's layout on disk.
 //!
-//! It stands in for CUB where a model shall learn in minutes and nothing can be downloaded. A class is a species:
+//! It stands in for CUB when a model must learn in minutes and nothing can be downloaded. A class is a species:
 //! one color of body with one of wings; 12 of the 81 species are held out for testing, each body and each wing
 //! color among them, so a test asks for combinations that training never showed. Belly, crown, bill, build and
 //! scene vary within a species.
@@ -15,13 +15,13 @@ use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
 use self::birds::{Bird, ColorName, Scene};
+use super::codec::jpeg;
 use super::cub::TEST_CLASSES;
-use super::picture::jpeg;
 use super::rng::rng_for;
 use crate::error::{Error, Result};
 use crate::files::atomic;
 
-/// Pictures that the demo draws unless told otherwise.
+/// The default number of pictures.
 pub const DEFAULT_COUNT: usize = 1500;
 
 /// Captions of every picture, as in CUB.
@@ -48,7 +48,7 @@ const TEMPLATES: [&str; 14] = [
     "there is a {body} bird with {wings} wings {scene}",
 ];
 
-/// Draws `count` birds into `dir` in the layout that [`super::cub::open`] reads; equal seeds give equal files.
+/// Draws `count` birds into `dir` in the layout that [`super::open`] reads as [`super::Format::Cub`]; equal seeds give equal files.
 ///
 /// The folder appears whole or not at all. It must not exist yet, or be empty.
 ///
@@ -139,7 +139,7 @@ impl Drawn {
         Drawn { number, key, bird }
     }
 
-    /// Writes the picture and its captions; gives the bounding box.
+    /// Writes the image file and its captions; returns the bounding box.
     fn write(&self, root: &Path, images: &Path, seed: u64) -> Result<[f32; 4]> {
         let (picture, bbox) = birds::draw(&self.bird, &mut rng_for(seed, 1, self.number as u64));
         put(&images.join(format!("{}.jpg", self.key)), &jpeg(&picture, JPEG_QUALITY))?;
