@@ -167,7 +167,7 @@ fn row(line: &str, batch: Batch) -> Benchmark {
     }
 }
 
-/// The networks' other layers.
+/// The networks' other layers, and the optimizer's step.
 fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
     fn norm(act: Activation, x: &[Tensor]) -> Vec<Tensor> {
         vec![batch_norm_train(&x[0], &x[1], &x[2], act, x.get(3), 1e-5).y]
@@ -178,7 +178,6 @@ fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
         let case = if residual { case.input(shape).bf16(&[0, 3]) } else { case.bf16(&[0]) };
         layer(format!("batch_norm_train {name} {}", sizes(shape)), case)
     };
-    let lengths = move || IntTensor::new((0..b).map(|i| (WORDS - i * 5 % 12) as i32).collect(), [b]);
     let mut all = vec![
         rows("G glu", Activation::Glu, [b, 256, 256, 64], false),
         rows("G glu", Activation::Glu, [b, 128, 128, 128], false),
@@ -193,6 +192,15 @@ fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
             Case::new("bilinear", "", |x| vec![bilinear(&x[0], 299, 299)]).input([b, 256, 256, 3]).bf16(&[0]),
         ),
     ];
+    all.extend(text_layers(b));
+    all.extend(steps(parameters));
+    all
+}
+
+/// The layers that captions pass through.
+fn text_layers(b: usize) -> Vec<Benchmark> {
+    let lengths = move || IntTensor::new((0..b).map(|i| (WORDS - i * 5 % 12) as i32).collect(), [b]);
+    let mut all = Vec::new();
     for side in [64, 128] {
         let ids = lengths();
         all.push(layer(
@@ -214,7 +222,7 @@ fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
     }
     let ids = lengths();
     all.push(layer(
-        format!("word_scores inception {b} pictures by {b} captions"),
+        format!("word_scores inception {b} images by {b} captions"),
         Case::new("word_scores", "", move |x| vec![word_scores(&x[0], &ids, &x[1], 4.0, 5.0)])
             .input([b, WORDS, 256])
             .input([b, 289, 256]),
@@ -232,7 +240,6 @@ fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
         .input([512])
         .input([512]),
     ));
-    all.extend(steps(parameters));
     all
 }
 

@@ -183,7 +183,7 @@ impl Iterator for EvalBatches {
         }
         let tried: Vec<_> = (self.at..end)
             .into_par_iter()
-            .map(|place| self.source.picture(place).map(|p| self.source.eval_sample(place, &p, self.caption)))
+            .map(|index| self.source.picture(index).map(|p| self.source.eval_sample(index, &p, self.caption)))
             .collect();
         self.at = end;
         let mut skipped = Vec::new();
@@ -195,7 +195,7 @@ impl Iterator for EvalBatches {
 
 /// A picture cut for every stage, with its caption.
 struct Sample {
-    place: usize,
+    index: usize,
     images: Vec<Vec<f32>>,
     caption: Vec<i32>,
 }
@@ -245,11 +245,11 @@ impl Source {
         let order = self.order(epoch);
         let mut skipped = Vec::new();
         let chosen = order[first..first + self.config.batch].iter();
-        let samples = chosen.map(|place| self.sample(*place, epoch, &mut skipped)).collect::<Result<_>>()?;
+        let samples = chosen.map(|index| self.sample(*index, epoch, &mut skipped)).collect::<Result<_>>()?;
         Ok(self.assemble(samples, epoch, skipped))
     }
 
-    /// The places of the items in the order of an epoch.
+    /// The indices of the items in the order of an epoch.
     fn order(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.items.len()).collect();
         if self.config.train {
@@ -258,16 +258,16 @@ impl Source {
         order
     }
 
-    /// The sample at `place`, or at the next place that has a usable picture.
-    fn sample(&self, place: usize, epoch: u64, skipped: &mut Vec<Skip>) -> Result<Sample> {
+    /// The sample at `index`, or at the next index that has a usable picture.
+    fn sample(&self, index: usize, epoch: u64, skipped: &mut Vec<Skip>) -> Result<Sample> {
         let count = self.items.len();
-        for place in (place..place + count).map(|place| place % count) {
-            match self.picture(place) {
+        for index in (index..index + count).map(|index| index % count) {
+            match self.picture(index) {
                 Ok(picture) if self.config.train => {
-                    let mut rng = rng_for(self.config.seed, epoch, place as u64);
-                    return Ok(self.train_sample(place, &picture, &mut rng));
+                    let mut rng = rng_for(self.config.seed, epoch, index as u64);
+                    return Ok(self.train_sample(index, &picture, &mut rng));
                 }
-                Ok(picture) => return Ok(self.eval_sample(place, &picture, 0)),
+                Ok(picture) => return Ok(self.eval_sample(index, &picture, 0)),
                 Err(skip) => skipped.push(skip),
             }
         }
@@ -275,21 +275,21 @@ impl Source {
         Err(Error::data(file, format!("{why}; and none of the other pictures can be used either")))
     }
 
-    fn train_sample(&self, place: usize, picture: &Picture, rng: &mut Xoshiro256PlusPlus) -> Sample {
+    fn train_sample(&self, index: usize, picture: &Picture, rng: &mut Xoshiro256PlusPlus) -> Sample {
         let side = self.largest();
         let cut =
             if self.config.augment { Cut::random(picture, side, rng) } else { Cut::center(picture, side) };
-        let captions = &self.items[place].captions;
+        let captions = &self.items[index].captions;
         let chosen = &captions[rng.random_range(0..captions.len())];
         let caption = fit_train(chosen, self.config.words, rng);
-        Sample { place, images: self.stages(picture, cut), caption }
+        Sample { index, images: self.stages(picture, cut), caption }
     }
 
-    fn eval_sample(&self, place: usize, picture: &Picture, caption: usize) -> Sample {
-        let captions = &self.items[place].captions;
+    fn eval_sample(&self, index: usize, picture: &Picture, caption: usize) -> Sample {
+        let captions = &self.items[index].captions;
         let caption = fit_eval(&captions[caption % captions.len()], self.config.words);
         let cut = Cut::center(picture, self.largest());
-        Sample { place, images: self.stages(picture, cut), caption }
+        Sample { index, images: self.stages(picture, cut), caption }
     }
 
     fn largest(&self) -> usize {
@@ -307,22 +307,22 @@ impl Source {
         self.config.sizes.iter().map(stage).collect()
     }
 
-    /// The prepared picture at `place`, from memory where it is kept.
-    fn picture(&self, place: usize) -> std::result::Result<Arc<Picture>, Skip> {
-        let item = &self.items[place];
-        let known = self.prepared[place].get().cloned();
+    /// The prepared picture at `index`, from memory where it is kept.
+    fn picture(&self, index: usize) -> std::result::Result<Arc<Picture>, Skip> {
+        let item = &self.items[index];
+        let known = self.prepared[index].get().cloned();
         let picture = known.unwrap_or_else(|| {
             let fresh = prepare(&item.image, item.bbox, self.largest()).map(Arc::new).map_err(Error::reason);
-            self.keep(place, &fresh);
+            self.keep(index, &fresh);
             fresh
         });
         picture.map_err(|why| Skip { file: item.image.clone(), why })
     }
 
-    fn keep(&self, place: usize, picture: &std::result::Result<Arc<Picture>, String>) {
+    fn keep(&self, index: usize, picture: &std::result::Result<Arc<Picture>, String>) {
         let bytes = picture.as_ref().map_or(0, |picture| picture.pixels.len());
         let used = self.cached.fetch_add(bytes, Ordering::Relaxed);
-        if used + bytes > self.config.cache_bytes || self.prepared[place].set(picture.clone()).is_err() {
+        if used + bytes > self.config.cache_bytes || self.prepared[index].set(picture.clone()).is_err() {
             self.cached.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
@@ -339,7 +339,7 @@ impl Source {
 
     fn assemble(&self, mut samples: Vec<Sample>, epoch: u64, skipped: Vec<Skip>) -> Batch {
         samples.sort_by_key(|sample| std::cmp::Reverse(sample.caption.len()));
-        let item = |sample: &Sample| &self.items[sample.place];
+        let item = |sample: &Sample| &self.items[sample.index];
         let padded = |sample: &Sample| {
             let padding = self.config.words - sample.caption.len();
             sample.caption.iter().copied().chain(std::iter::repeat_n(0, padding)).collect::<Vec<i32>>()

@@ -6,6 +6,8 @@
 //! scene vary within a species.
 
 mod birds;
+mod drawing;
+mod scenes;
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +16,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
-use self::birds::{Bird, ColorName, Scene};
+use self::birds::{Bird, ColorName};
+use self::scenes::Scene;
 use super::codec::jpeg;
 use super::cub::TEST_CLASSES;
 use super::rng::rng_for;
