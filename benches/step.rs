@@ -209,7 +209,7 @@ fn step(options: &Options) -> Report {
         }
         let generator_terms = generator_loss(&ds, &generated, &inputs.text.sentence);
         adam_g.minimize(&generator_terms.total());
-        terms.add_weighted(1.0, generator_terms.detach());
+        terms.append(generator_terms.detach());
         if losses.len() < 3 {
             losses.push(terms);
         }

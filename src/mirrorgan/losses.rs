@@ -36,6 +36,11 @@ impl Terms {
         self.0.extend(other.0.into_iter().map(|term| Term { weight: weight * term.weight, ..term }));
     }
 
+    /// Adds the terms of `other`.
+    pub fn append(&mut self, other: Terms) {
+        self.0.extend(other.0);
+    }
+
     /// Σ weight · value: the loss itself.
     pub fn total(&self) -> Tensor {
         let weighted = |term: &Term| match term.weight {
