@@ -87,7 +87,7 @@ fn boxes_are_cropped_as_published() {
     for outside in
         [[200.0, 10.0, 5.0, 5.0], [-9.0, 0.0, 4.0, 4.0], [5.0, 5.0, 0.0, 9.0], [5.0, f32::NAN, 1.0, 9.0]]
     {
-        assert!(bbox_crop(200, 200, outside).unwrap_err().contains("outside the picture"));
+        assert!(bbox_crop(200, 200, outside).unwrap_err().contains("outside the image"));
     }
 }
 
@@ -300,9 +300,9 @@ fn what_cannot_be_used_is_skipped_with_a_reason() {
         (caption_file(FINCH), Some(&b""[..]), "the captions file is empty"),
         (caption_file(FINCH), Some(b"a finch\n\xff\xfe\n"), "the captions are not UTF-8 (line 2)"),
         (caption_file(FINCH), None, "the captions cannot be read"),
-        (image_file(FINCH), None, "the picture is missing"),
+        (image_file(FINCH), None, "the image is missing"),
         (image_file(FINCH), Some(b"\xff\xd8\xff\xe0\x00\x10JFIF"), "a truncated JPEG"),
-        ("CUB_200_2011/bounding_boxes.txt".into(), Some(b"1 90 2 20 16\n"), "outside the picture"),
+        ("CUB_200_2011/bounding_boxes.txt".into(), Some(b"1 90 2 20 16\n"), "outside the image"),
     ] {
         let folder = Folder::new();
         match content {
@@ -336,7 +336,7 @@ fn lists_that_are_missing_or_malformed_are_errors() {
     for (file, content, expected) in [
         ("images.txt", "1 001.A/a.jpg\nrubbish\n", "images.txt:2: 'rubbish' is not"),
         ("images.txt", "1 birds/a.jpg\n", "images.txt:1: 'birds/a.jpg': a class folder is named"),
-        ("images.txt", "", "images.txt names no picture"),
+        ("images.txt", "", "images.txt names no image"),
         ("bounding_boxes.txt", "1 2 3 4\n", "bounding_boxes.txt:1: '1 2 3 4' is not"),
     ] {
         let folder = Folder::new();
@@ -344,7 +344,7 @@ fn lists_that_are_missing_or_malformed_are_errors() {
         assert!(message(folder.root()).contains(expected), "{}", message(folder.root()));
     }
     fs::remove_file(folder.root().join("CUB_200_2011/images.txt")).unwrap();
-    assert!(message(folder.root()).contains("images.txt: CUB's list of pictures cannot be read"));
+    assert!(message(folder.root()).contains("images.txt: CUB's list of images cannot be read"));
 }
 
 #[test]
@@ -524,7 +524,7 @@ fn a_batch_larger_than_the_data_set_is_a_configuration_error() {
     let refused = |config| Loader::new(items(&folder, 3), config, 0).err().unwrap().to_string();
     let message = refused(config(4));
     assert!(
-        message.contains("a batch of 4 is larger than the data set of 3 pictures; set it to 3"),
+        message.contains("a batch of 4 is larger than the data set of 3 images; set it to 3"),
         "{message}"
     );
     fs::remove_dir_all(folder.path().join("demo-3-9")).unwrap();
@@ -552,7 +552,7 @@ fn a_picture_that_breaks_is_replaced_by_the_next() {
         fs::write(&item.image, "broken").unwrap();
     }
     let message = Loader::new(items, config(5), 0).unwrap().next_batch().unwrap_err().to_string();
-    assert!(message.contains("none of the other pictures can be used"), "{message}");
+    assert!(message.contains("none of the other images can be used"), "{message}");
 }
 
 #[test]

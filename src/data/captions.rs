@@ -157,7 +157,7 @@ impl Vocabulary {
     }
 }
 
-/// Tokenises `text` and looks each word up; unknown ones are left out of `ids` and named.
+/// Tokenizes `text` and looks each word up; unknown ones are left out of `ids` and named.
 pub fn encode(text: &str, vocabulary: &Vocabulary) -> Encoded {
     encode_words(&tokenize(text), vocabulary)
 }

@@ -24,7 +24,7 @@ pub struct Report {
     pub words: usize,
     /// Length in words of the longest caption.
     pub longest: usize,
-    /// Pictures without color; they are used as RGB.
+    /// Images without color; they are used as RGB.
     pub gray: usize,
     pub skipped: Vec<Skip>,
     pub notices: Vec<String>,
@@ -43,12 +43,12 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.root.display())?;
-        writeln!(f, "  train     {:>7} pictures of {} classes", self.train, self.train_classes)?;
-        writeln!(f, "  test      {:>7} pictures of {} classes", self.test, self.test_classes)?;
+        writeln!(f, "  train     {:>7} images of {} classes", self.train, self.train_classes)?;
+        writeln!(f, "  test      {:>7} images of {} classes", self.test, self.test_classes)?;
         writeln!(f, "  captions  {:>7}, the longest of {} words", self.captions, self.longest)?;
         writeln!(f, "  words     {:>7} in the vocabulary", self.words)?;
         if self.gray > 0 {
-            writeln!(f, "  gray      {:>7} pictures without color, used as RGB", self.gray)?;
+            writeln!(f, "  gray      {:>7} images without color, used as RGB", self.gray)?;
         }
         for notice in &self.notices {
             writeln!(f, "  note: {notice}")?;
@@ -84,7 +84,7 @@ fn by_reason(skipped: &[Skip]) -> BTreeMap<&str, usize> {
     counts
 }
 
-/// Decodes every picture of a data set, on all cores.
+/// Decodes every image of a data set, on all cores.
 pub fn check(mut dataset: Dataset) -> Report {
     let mut gray = 0;
     for items in [&mut dataset.train, &mut dataset.test] {
@@ -109,7 +109,7 @@ pub fn check(mut dataset: Dataset) -> Report {
     }
 }
 
-/// Decodes every picture: the good ones with whether they are gray, the others with the reason.
+/// Decodes every image: the good ones with whether they are gray, the others with the reason.
 fn inspect(items: Vec<Item>) -> (Vec<(Item, bool)>, Vec<Skip>) {
     items.into_par_iter().partition_map(|item| match is_gray(&item) {
         Ok(gray) => Either::Left((item, gray)),

@@ -1,4 +1,4 @@
-//! JPEG and PNG files to pictures and back.
+//! Decodes and encodes JPEG and PNG files.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -9,14 +9,14 @@ use super::picture::Picture;
 use crate::error::{Error, Result};
 use crate::files::atomic;
 
-/// A picture, and whether its file held gray values only.
+/// An image, and whether its file held gray values only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded {
     pub picture: Picture,
     pub gray: bool,
 }
 
-/// Reads a JPEG or PNG; gray pictures become RGB, and a JPEG that stops before its end is an error.
+/// Reads a JPEG or PNG; gray images become RGB, and a JPEG that stops before its end is an error.
 ///
 /// # Errors
 /// `Io` when it cannot be read; `Data` when it is neither, damaged or truncated.
@@ -35,7 +35,7 @@ pub fn decode_bytes(bytes: &[u8]) -> std::result::Result<Decoded, String> {
         Some(ImageFormat::Jpeg | ImageFormat::Png) => {}
         _ => return Err("neither JPEG nor PNG; convert it to one of them".into()),
     }
-    let damaged = |error: image::ImageError| format!("a damaged picture ({error}); fetch the file again");
+    let damaged = |error: image::ImageError| format!("a damaged image ({error}); fetch the file again");
     let decoder = reader.into_decoder().map_err(damaged)?;
     let gray = !decoder.color_type().has_color();
     let rgb = image::DynamicImage::from_decoder(decoder).map_err(damaged)?.into_rgb8();
@@ -81,7 +81,7 @@ fn next_marker(bytes: &[u8], from: usize) -> Option<usize> {
 /// # Panics
 /// When `rgb` has another length.
 pub fn save_png(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8]) -> Result<()> {
-    assert_eq!(rgb.len(), width * height * 3, "an RGB picture of {width}×{height} has three bytes a pixel");
+    assert_eq!(rgb.len(), width * height * 3, "an RGB image of {width}×{height} has three bytes a pixel");
     let mut bytes = Vec::new();
     image::codecs::png::PngEncoder::new(&mut bytes)
         .write_image(rgb, width as u32, height as u32, image::ExtendedColorType::Rgb8)
@@ -89,7 +89,7 @@ pub fn save_png(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8])
     atomic::write(path, &bytes)
 }
 
-/// The bytes of a JPEG of `picture`; quality from 1 to 100.
+/// The bytes of a JPEG file of `picture`; `quality` is from 1 to 100.
 pub(super) fn jpeg(picture: &Picture, quality: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality)

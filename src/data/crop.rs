@@ -1,4 +1,4 @@
-//! Which square of a picture a network gets: crop by bounding box, scale, cut.
+//! Which square of an image a network gets: crop by bounding box, scale, cut.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use super::codec::{Decoded, decode};
 use super::picture::{Picture, Region};
 use crate::error::{Error, Result};
 
-/// The published crop: a square about the box's center, half-side ¾ of its longer side, clipped to the picture.
+/// The published crop: a square about the box's center, half-side ¾ of its longer side, clipped to the image.
 ///
 /// `bbox` is `[x, y, width, height]` in pixels. Source: `get_imgs` of AttnGAN's `datasets.py`.
 ///
 /// # Errors
-/// Why there is nothing to crop: the box is empty or lies outside the picture.
+/// Why there is nothing to crop: the box is empty or lies outside the image.
 pub fn bbox_crop(width: usize, height: usize, bbox: [f32; 4]) -> std::result::Result<Region, String> {
     let [x, y, w, h] = bbox.map(f32::trunc);
     let meets = x + w > 0.0 && y + h > 0.0 && x < width as f32 && y < height as f32;
     if !(meets && w >= 1.0 && h >= 1.0) {
         let [x, y, w, h] = bbox;
         return Err(format!(
-            "the bounding box lies outside the picture ({w}×{h} at x {x}, y {y}; the picture has {width}×{height})"
+            "the bounding box lies outside the image ({w}×{h} at x {x}, y {y}; the image has {width}×{height})"
         ));
     }
     let reach = (f64::from(w.max(h)) * 0.75) as i64;
@@ -70,7 +70,7 @@ impl Picture {
     }
 }
 
-/// The side to which a picture's shorter side is scaled before a square of `side` is cut: `int(side · 76/64)`.
+/// The side to which an image's shorter side is scaled before a square of `side` is cut: `int(side · 76/64)`.
 pub fn margin_side(side: usize) -> usize {
     side * 76 / 64
 }

@@ -30,10 +30,10 @@ pub const TEST_CLASSES: [i32; 50] = [
     183, 185, 186, 187, 197,
 ];
 
-/// Captions that a captions.pickle holds for each picture, as published.
+/// Captions that a captions.pickle holds for each image, as published.
 const PICKLED_CAPTIONS: usize = 10;
 
-/// Reads a data set except for its pictures; files that cannot be used are left out and named.
+/// Reads a data set except for its images; files that cannot be used are left out and named.
 ///
 /// # Errors
 /// `Data` when a list is missing or malformed (with its line), or when nothing is left, with the first reasons.
@@ -70,8 +70,9 @@ struct Listed {
 
 /// What images.txt and bounding_boxes.txt say, in the order of images.txt.
 struct Listing {
-    pictures: Vec<Listed>,
-    places: HashMap<String, usize>,
+    images: Vec<Listed>,
+    /// Indices in `images`, by key.
+    by_key: HashMap<String, usize>,
     folder: PathBuf,
     text: PathBuf,
 }
@@ -83,7 +84,7 @@ impl Listing {
         let boxes = read_boxes(&cub.join("bounding_boxes.txt"))?;
         let file = cub.join("images.txt");
         let list = fs::read_to_string(&file).map_err(|error| missing_list(root, &file, &error))?;
-        let mut pictures = Vec::new();
+        let mut images = Vec::new();
         for (line, row) in numbered_rows(&list) {
             let (number, path) = split_row(row).ok_or_else(|| {
                 Error::data_at(&file, line, format!("'{row}' is not '<number> <class>/<id>.jpg'"))
@@ -93,22 +94,22 @@ impl Listing {
                 Error::data_at(&file, line, why)
             })?;
             let key = path.rsplit_once('.').map_or(path, |(stem, _)| stem).to_string();
-            pictures.push(Listed { key, class, image: folder.join(path), bbox: boxes.get(&number).copied() });
+            images.push(Listed { key, class, image: folder.join(path), bbox: boxes.get(&number).copied() });
         }
-        let unboxed = pictures.iter().filter(|listed| listed.bbox.is_none()).count();
+        let unboxed = images.iter().filter(|listed| listed.bbox.is_none()).count();
         if unboxed > 0 {
-            notices.push(format!("{unboxed} pictures have no bounding box; the whole picture is taken"));
+            notices.push(format!("{unboxed} images have no bounding box; the whole image is taken"));
         }
-        let places = pictures.iter().enumerate().map(|(at, listed)| (listed.key.clone(), at)).collect();
-        Ok(Listing { pictures, places, folder, text: root.join("text") })
+        let by_key = images.iter().enumerate().map(|(i, listed)| (listed.key.clone(), i)).collect();
+        Ok(Listing { images, by_key, folder, text: root.join("text") })
     }
 
     fn get(&self, key: &str) -> Option<&Listed> {
-        self.places.get(key).map(|at| &self.pictures[*at])
+        self.by_key.get(key).map(|i| &self.images[*i])
     }
 }
 
-/// Boxes by the picture's number; none at all without the file.
+/// Boxes by the image's number; none at all without the file.
 fn read_boxes(file: &Path) -> Result<HashMap<u32, [f32; 4]>> {
     if !file.exists() {
         return Ok(HashMap::new());
@@ -150,7 +151,7 @@ fn missing_list(root: &Path, file: &Path, error: &std::io::Error) -> Error {
     if !root.is_dir() {
         return Error::data(root, format!("no such folder; {layout}"));
     }
-    let why = format!("CUB's list of pictures cannot be read here ({error}); {layout}");
+    let why = format!("CUB's list of images cannot be read here ({error}); {layout}");
     Error::data(file, why)
 }
 
@@ -172,13 +173,13 @@ impl Split {
             "split: the official test classes (train/ and test/filenames.pickle are not both there)".into(),
         );
         let (test, train): (Vec<&Listed>, Vec<&Listed>) =
-            listing.pictures.iter().partition(|listed| TEST_CLASSES.contains(&listed.class));
+            listing.images.iter().partition(|listed| TEST_CLASSES.contains(&listed.class));
         let keys = |listed: Vec<&Listed>| listed.into_iter().map(|listed| listed.key.clone()).collect();
         Ok(Split { train: keys(train), test: keys(test), pickled: false })
     }
 }
 
-/// Captions by place in the split, where captions.pickle holds them for this very split.
+/// Captions by index in the split, where captions.pickle holds them for this very split.
 #[derive(Default)]
 struct Pickled {
     vocabulary: Option<Vocabulary>,
@@ -226,7 +227,7 @@ impl Draft<'_> {
     }
 }
 
-/// Finds the picture and the captions of every key; the keys that lack one are pushed to `skipped`.
+/// Finds the image and the captions of every key; the keys that lack one are pushed to `skipped`.
 fn gather<'a>(
     listing: &'a Listing,
     keys: &[String],
@@ -255,7 +256,7 @@ fn draft<'a>(
         return Err(Skip { file, why: "named in filenames.pickle, but not in images.txt".into() });
     };
     if !listed.image.is_file() {
-        return Err(Skip { file: listed.image.clone(), why: "the picture is missing".into() });
+        return Err(Skip { file: listed.image.clone(), why: "the image is missing".into() });
     }
     let captions = match pickled {
         Some(ids) => Captions::Ids(ids.to_vec()),
@@ -315,7 +316,7 @@ fn nothing_left(root: &Path, skipped: &[Skip]) -> Error {
     if skipped.is_empty() {
         return Error::data(
             root,
-            "images.txt names no picture; one '<number> <class>/<id>.jpg' a line is expected",
+            "images.txt names no image; one '<number> <class>/<id>.jpg' a line is expected",
         );
     }
     let first: Vec<String> =

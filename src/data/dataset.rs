@@ -11,7 +11,7 @@ pub struct Item {
     /// Folder and stem, such as `001.Black_footed_Albatross/Black_Footed_Albatross_0046_18`.
     pub id: String,
     pub image: PathBuf,
-    /// `[x, y, width, height]` in pixels; `None` takes the whole picture.
+    /// `[x, y, width, height]` in pixels; `None` takes the whole image.
     pub bbox: Option<[f32; 4]>,
     pub class: i32,
     /// Word ids, each caption whole and not empty; there is at least one.

@@ -21,7 +21,7 @@ use super::picture::Picture;
 use super::rng::rng_for;
 use crate::error::{Error, Result};
 
-/// Bytes of prepared pictures kept in memory unless told otherwise.
+/// Bytes of prepared images kept in memory unless told otherwise.
 pub const CACHE_BYTES: usize = 512 << 20;
 
 /// Batches that a worker may be ahead of the step.
@@ -35,18 +35,18 @@ const SHUFFLE: u64 = u64::MAX;
 pub struct LoaderConfig {
     /// Samples in a batch.
     pub batch: usize,
-    /// Sides of the stages' pictures, ascending, such as `[64, 128, 256]`.
+    /// Sides of the stages' images, ascending, such as `[64, 128, 256]`.
     pub sizes: Vec<usize>,
     /// Words of a caption (T); shorter ones are padded with 0.
     pub words: usize,
     /// Training shuffles and draws a caption; otherwise items come in order with their first caption.
     pub train: bool,
-    /// Training cuts and mirrors at random; without it, and otherwise, pictures are cut in the middle.
+    /// Training cuts and mirrors at random; without it, and otherwise, images are cut in the middle.
     pub augment: bool,
     /// Threads that prepare batches; at least one works.
     pub workers: usize,
     pub seed: u64,
-    /// Prepared pictures are kept in memory up to this many bytes.
+    /// Prepared images are kept in memory up to this many bytes.
     pub cache_bytes: usize,
 }
 
@@ -64,7 +64,7 @@ pub struct Batch {
     /// `[B]` ids of the items.
     pub keys: Vec<String>,
     pub epoch: u64,
-    /// Pictures that could not be used and were replaced by the next good one.
+    /// Images that could not be used and were replaced by the next good one.
     pub skipped: Vec<Skip>,
 }
 
@@ -111,7 +111,7 @@ impl Loader {
     /// The batch of the next step, waiting for it if need be.
     ///
     /// # Errors
-    /// `Data` when no picture of the data set can be used.
+    /// `Data` when no image of the data set can be used.
     ///
     /// # Panics
     /// When a worker panicked.
@@ -126,7 +126,7 @@ impl Loader {
         self.source.batches_per_epoch()
     }
 
-    /// Pictures found unusable so far, each once, in the order of the items.
+    /// Images found unusable so far, each once, in the order of the items.
     pub fn skipped(&self) -> Vec<Skip> {
         self.source.skipped()
     }
@@ -153,7 +153,7 @@ fn work(source: &Source, steps: impl Iterator<Item = u64>, sender: &SyncSender<R
 /// All items once, in order, without augmentation; the last batch may be smaller.
 ///
 /// Every item takes its caption number `caption`, or that number modulo its count where it has fewer: eleven
-/// passes with 0 to 10 give the published protocol of 30,000 pictures.
+/// passes with 0 to 10 give the published protocol of 30,000 images.
 pub struct EvalBatches {
     source: Source,
     caption: usize,
@@ -166,13 +166,13 @@ impl EvalBatches {
     pub fn new(items: Arc<Vec<Item>>, config: LoaderConfig, caption: usize) -> Result<EvalBatches> {
         let source = Source::new(items, LoaderConfig { train: false, ..config })?;
         if source.items.is_empty() {
-            return Err(Error::config("data", "no picture to evaluate on: this split is empty"));
+            return Err(Error::config("data", "no image to evaluate on: this split is empty"));
         }
         Ok(EvalBatches { source, caption, at: 0 })
     }
 }
 
-/// A picture that cannot be used is left out of its batch, not replaced: metrics count each item once.
+/// An image that cannot be used is left out of its batch, not replaced: metrics count each item once.
 impl Iterator for EvalBatches {
     type Item = Result<Batch>;
 
@@ -193,7 +193,7 @@ impl Iterator for EvalBatches {
     }
 }
 
-/// A picture cut for every stage, with its caption.
+/// An image cut for every stage, with its caption.
 struct Sample {
     index: usize,
     images: Vec<Vec<f32>>,
@@ -204,7 +204,7 @@ struct Sample {
 struct Source {
     items: Arc<Vec<Item>>,
     config: LoaderConfig,
-    /// For each item the prepared picture, or why there is none, once known.
+    /// For each item the prepared image, or why there is none, once known.
     prepared: Vec<OnceLock<std::result::Result<Arc<Picture>, String>>>,
     cached: AtomicUsize,
 }
@@ -229,7 +229,7 @@ impl Source {
             return Ok(());
         }
         let why = format!(
-            "a batch of {batch} is larger than the data set of {items} pictures; set it to {items} or less, or add data"
+            "a batch of {batch} is larger than the data set of {items} images; set it to {items} or less, or add data"
         );
         Err(Error::config("batch", why))
     }
@@ -258,7 +258,7 @@ impl Source {
         order
     }
 
-    /// The sample at `index`, or at the next index that has a usable picture.
+    /// The sample at `index`, or at the next index that has a usable image.
     fn sample(&self, index: usize, epoch: u64, skipped: &mut Vec<Skip>) -> Result<Sample> {
         let count = self.items.len();
         for index in (index..index + count).map(|index| index % count) {
@@ -272,7 +272,7 @@ impl Source {
             }
         }
         let Skip { file, why } = &skipped[0];
-        Err(Error::data(file, format!("{why}; and none of the other pictures can be used either")))
+        Err(Error::data(file, format!("{why}; and none of the other images can be used either")))
     }
 
     fn train_sample(&self, index: usize, picture: &Picture, rng: &mut Xoshiro256PlusPlus) -> Sample {
@@ -307,7 +307,7 @@ impl Source {
         self.config.sizes.iter().map(stage).collect()
     }
 
-    /// The prepared picture at `index`, from memory where it is kept.
+    /// The prepared image at `index`, from memory where it is kept.
     fn picture(&self, index: usize) -> std::result::Result<Arc<Picture>, Skip> {
         let item = &self.items[index];
         let known = self.prepared[index].get().cloned();

@@ -1,7 +1,7 @@
 //! The demo's birds: a few vector shapes with soft shading, in front of one of four scenes.
 //!
-//! A bird is built facing right in a space of its own (the body is about one unit long, y points down), then
-//! tilted and scaled to the pixels that it shall fill.
+//! A bird is built facing right in its own coordinates (the body is about one unit long, y points down), then tilted,
+//! scaled and moved to pixels.
 
 use rand::{Rng, RngExt};
 use tiny_skia::{FillRule, Mask, Path, PathBuilder, Pixmap, Point, Rect, Transform};
@@ -81,7 +81,7 @@ pub struct Bird {
     pub scene: Scene,
 }
 
-/// Draws `bird` in a pose of `rng`'s choice; gives the picture and the box `[x, y, width, height]` about it.
+/// Draws `bird` in a random pose; returns the image and the bird's bounding box `[x, y, width, height]`.
 pub fn draw(bird: &Bird, rng: &mut impl Rng) -> (Picture, [f32; 4]) {
     let figure = Figure::of(bird, rng);
     let place = figure.place(rng);
@@ -305,7 +305,7 @@ impl Figure {
         }
     }
 
-    /// Tilts and scales the figure so that it fills most of the picture, near the middle. Poses vary little: what
+    /// Tilts and scales the figure so that it fills most of the image, near the middle. Poses vary little: what
     /// captions do not tell is what a small generator spends its time on.
     fn place(&self, rng: &mut impl Rng) -> Transform {
         let tilted = Transform::from_rotate(rng.random_range(-3.0..3.0));

@@ -7,7 +7,7 @@ use tiny_skia::{
 
 use crate::data::Picture;
 
-/// Side of a drawn picture in pixels.
+/// Side of a drawn image in pixels.
 pub const SIDE: u32 = 112;
 
 pub fn picture_of(canvas: &Pixmap) -> Picture {

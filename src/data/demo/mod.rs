@@ -24,10 +24,10 @@ use super::rng::rng_for;
 use crate::error::{Error, Result};
 use crate::files::atomic;
 
-/// The default number of pictures.
+/// The default number of images.
 pub const DEFAULT_COUNT: usize = 1500;
 
-/// Captions of every picture, as in CUB.
+/// Captions of every image, as in CUB.
 pub const CAPTIONS: usize = 10;
 
 const JPEG_QUALITY: u8 = 95;
@@ -51,7 +51,7 @@ const TEMPLATES: [&str; 14] = [
     "there is a {body} bird with {wings} wings {scene}",
 ];
 
-/// Draws `count` birds into `dir` in the layout that [`super::open`] reads as [`super::Format::Cub`]; equal seeds give equal files.
+/// Draws `count` birds into `dir` in the layout of [`super::Format::Cub`]; equal seeds give equal files.
 ///
 /// The folder appears whole or not at all. It must not exist yet, or be empty.
 ///
@@ -60,7 +60,7 @@ const TEMPLATES: [&str; 14] = [
 pub fn write(dir: impl AsRef<Path>, count: usize, seed: u64) -> Result<()> {
     let dir = dir.as_ref();
     if count == 0 {
-        return Err(Error::config("count", "a data set of no pictures; ask for at least one"));
+        return Err(Error::config("count", "a data set of no images; ask for at least one"));
     }
     refuse_full(dir)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -122,7 +122,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    /// Species come in turn, so that even a small data set has every color; the rest is drawn by lot.
+    /// Species take turns, so that even a small data set has every color; everything else is random.
     fn plan(number: usize, seed: u64) -> Drawn {
         let species = Species::nth(number);
         let mut rng = rng_for(seed, 0, number as u64);
@@ -162,7 +162,7 @@ struct Species {
 }
 
 impl Species {
-    /// The species of picture `number`: each run of nine has every body and every wing color once.
+    /// The species of image `number`: each run of nine has every body and every wing color once.
     fn nth(number: usize) -> Species {
         let place = number % (COLORS * COLORS);
         let (body, shift) = (place % COLORS, (place / COLORS + 4) % COLORS);
@@ -197,7 +197,7 @@ fn capital(word: &str) -> String {
     word[..1].to_uppercase() + &word[1..]
 }
 
-/// Ten different true sentences about `bird`, in an order of `rng`'s choice.
+/// Ten different true sentences about `bird`, in random order.
 fn describe(bird: &Bird, rng: &mut impl Rng) -> Vec<String> {
     let mut templates = TEMPLATES;
     templates.shuffle(rng);

@@ -91,7 +91,7 @@ pub fn paint_ripples(canvas: &mut Pixmap, feet: Point) {
     }
 }
 
-/// A bough across the picture whose top is at `y` in the middle.
+/// A bough across the image whose top is at `y` in the middle.
 fn bough(canvas: &mut Pixmap, y: f32, thick: f32, tint: Tint, rng: &mut impl Rng) {
     let (left, right) = (rng.random_range(-7.0..7.0), rng.random_range(-7.0..7.0));
     let side = SIDE as f32;
