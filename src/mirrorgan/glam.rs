@@ -1,4 +1,4 @@
-//! GLAM, the global-local collaborative attention module: a stage of the cascade that attends to words and sentence
+//! GLAM, the global-local collaborative attentive module: a stage of the cascade that attends to words and sentence
 //! and doubles the side (MirrorGAN, section 3.2 and figure 2; AttnGAN, section 3.1).
 
 use crate::engine::nn::{BatchNorm, Conv2d, Linear, Mode, Scope, UpConv};
