@@ -225,7 +225,7 @@ fn data_check_reports() {
     let data = RUN.join("data");
     let said = engine(&["data", "check", data.to_str().unwrap(), "--dataset", "cub"]);
     assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.out, &["pictures", "captions", "nothing will be skipped"]);
+    assert_says(&said.out, &["images", "captions", "nothing will be skipped"]);
 }
 
 #[test]

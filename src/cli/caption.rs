@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Machine, Run, say};
-use crate::data::picture::{Cut, prepare};
+use crate::data::{Cut, prepare};
 use crate::engine::Tensor;
 use crate::error::{Error, Result};
 use crate::infer::frozen;

@@ -93,7 +93,7 @@ impl PhaseTrainer for Damsm<'_> {
     fn figure(&mut self) -> Result<Option<Metric>> {
         let code = |batch: &Inputs| -> (Tensor, Tensor) {
             let meaning = self.text.network.forward(&batch.captions, &batch.lengths, None);
-            (self.image.network.forward(batch.largest(), Mode::Eval).code, meaning.sentence)
+            (self.image.network.forward(batch.largest(), Mode::Eval).global, meaning.sentence)
         };
         no_grad(|| r_precision::measure(self.context, "real pictures", code))
     }

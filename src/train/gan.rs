@@ -190,7 +190,7 @@ impl PhaseTrainer for Gan<'_> {
             let z = rng.normal([batch.count(), gan.noise]);
             let eps = rng.normal([batch.count(), gan.condition]);
             let made = self.generator.forward(&z, &meaning, &batch.lengths, &eps, Mode::Eval);
-            (image.forward(&made.images[made.images.len() - 1], Mode::Eval).code, meaning.sentence)
+            (image.forward(&made.images[made.images.len() - 1], Mode::Eval).global, meaning.sentence)
         };
         averaged(&mut self.generator_adam, || r_precision::measure(context, "generated pictures", code))
     }

@@ -3,7 +3,6 @@
 use super::Case;
 use super::gemm::{MatrixIn, MatrixOut, product, product_biased, sum_columns};
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
-use crate::engine::device::cuda::In;
 pub use crate::engine::device::cpu::{Mat, gemm};
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{Kernel, Tensor, run};
@@ -115,11 +114,6 @@ fn product_tn(y: &mut Tensor, a: &Tensor, b: &Tensor, [m, n, k]: [usize; 3]) {
     run(Kernel::new("matmul_tn", 2.0 * (m * n * k) as f64), [y], [a, b], cpu, |g, [y], [a, b]| {
         product(g, MatrixOut::rows(y, n), MatrixIn::rows(a, m).t(), MatrixIn::rows(b, n), [m, n, k], 1);
     });
-}
-
-/// What a kernel takes for a tensor that may be empty.
-pub(super) fn given(x: In) -> In {
-    if x.is_empty() { In::NONE } else { x }
 }
 
 pub fn cases() -> Vec<Case> {
