@@ -60,14 +60,14 @@ impl Conv2d {
 /// saves the batch norm a pass over the result.
 pub trait Convolution {
     /// The result, and the moments of its channels if they are wanted and cheap.
-    fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>);
+    fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>);
 }
 
 impl Convolution for Conv2d {
     #[track_caller]
-    fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
+    fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
         let _open = self.weight.enter();
-        match (sums, &self.bias) {
+        match (moments, &self.bias) {
             (true, None) => conv::conv2d_with_moments(x, &self.weight.tensor(), self.geometry),
             _ => {
                 let bias = self.bias.as_ref().map(Param::tensor);
@@ -79,9 +79,9 @@ impl Convolution for Conv2d {
 
 impl Convolution for UpConv {
     #[track_caller]
-    fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
+    fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
         let _open = self.weight.enter();
-        match sums {
+        match moments {
             true => conv::upsample2x_conv3x3_with_moments(x, &self.weight.tensor()),
             false => (conv::upsample2x_conv3x3(x, &self.weight.tensor()), None),
         }
@@ -188,8 +188,8 @@ impl BatchNorm {
         act: Activation,
         residual: Option<&Tensor>,
     ) -> Tensor {
-        let (y, sums) = conv.convolve(x, mode == Mode::Train);
-        self.normalize(&y, sums.as_ref(), mode, act, residual)
+        let (y, moments) = conv.convolve(x, mode == Mode::Train);
+        self.normalize(&y, moments.as_ref(), mode, act, residual)
     }
 
     /// act(norm(x) + residual)
@@ -202,21 +202,21 @@ impl BatchNorm {
     fn normalize(
         &self,
         x: &Tensor,
-        sums: Option<&Tensor>,
+        moments: Option<&Tensor>,
         mode: Mode,
         act: Activation,
         residual: Option<&Tensor>,
     ) -> Tensor {
         let _open = self.scale.enter();
-        let (scale, shift) = (self.scale.tensor(), self.shift.tensor());
+        let (scale, shift, eps) = (self.scale.tensor(), self.shift.tensor(), self.epsilon);
         match mode {
             Mode::Eval => {
                 let (mean, variance) = (self.mean.tensor(), self.variance.tensor());
-                norm::batch_norm_eval(x, &scale, &shift, &mean, &variance, act, residual, self.epsilon)
+                norm::batch_norm_eval(x, &scale, &shift, &mean, &variance, act, residual, eps)
             }
             Mode::Train => {
                 let batch =
-                    norm::batch_norm_train_with_moments(x, sums, &scale, &shift, act, residual, self.epsilon);
+                    norm::batch_norm_train_with_moments(x, moments, &scale, &shift, act, residual, eps);
                 no_grad(|| self.remember(&batch.mean, &batch.variance, x.shape().rows()));
                 batch.y
             }

@@ -1,6 +1,6 @@
 //! The step before a backbone: images in [-1, 1] at the size and in the range that the backbone was trained on.
 
-use crate::engine::ops::norm::{Activation, batch_norm_eval};
+use crate::engine::ops::pointwise::affine_channels;
 use crate::engine::ops::resample::bilinear;
 use crate::engine::tensor::Tensor;
 
@@ -40,28 +40,24 @@ impl Input {
 /// ImageNet's mean and deviation of red, green and blue in [0, 1], as torchvision's networks expect them.
 const IMAGENET: [(f32, f32); 3] = [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)];
 
-/// The normalization as a batch norm with fixed statistics, all [3].
+/// (x - mean) / deviation of each channel, both [3].
 struct ImagenetNormalization {
     scale: Tensor,
     shift: Tensor,
-    mean: Tensor,
-    variance: Tensor,
 }
 
 impl ImagenetNormalization {
     fn new() -> ImagenetNormalization {
-        let channels = |f: fn((f32, f32)) -> f32| Tensor::from_vec(IMAGENET.map(f).to_vec(), [3]);
         // [-1, 1] is twice as wide as [0, 1] and begins one lower.
-        ImagenetNormalization {
-            scale: Tensor::full([3], 1.0),
-            shift: Tensor::zeros([3]),
-            mean: channels(|(mean, _)| 2.0 * mean - 1.0),
-            variance: channels(|(_, deviation)| 4.0 * deviation * deviation),
-        }
+        let scale =
+            IMAGENET.map(|(_, deviation)| (1.0 / f64::from(4.0 * deviation * deviation).sqrt()) as f32);
+        let mean = IMAGENET.map(|(mean, _)| 2.0 * mean - 1.0);
+        let shift = std::array::from_fn::<f32, 3, _>(|i| -mean[i] * scale[i]);
+        let by_channel = |values: [f32; 3]| Tensor::from_vec(values.to_vec(), [3]);
+        ImagenetNormalization { scale: by_channel(scale), shift: by_channel(shift) }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let ImagenetNormalization { scale, shift, mean, variance } = self;
-        batch_norm_eval(x, scale, shift, mean, variance, Activation::None, None, 0.0)
+        affine_channels(x, &self.scale, &self.shift)
     }
 }
