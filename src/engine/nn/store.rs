@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::archive::{Archive, Array, Values};
 use super::init::{Initializer, Policy};
@@ -55,7 +55,7 @@ impl Param {
     }
 
     pub fn tensor(&self) -> Tensor {
-        self.0.value.read().unwrap().clone()
+        self.0.value.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn is_trainable(&self) -> bool {
@@ -64,12 +64,12 @@ impl Param {
 
     /// Changes the value in its place.
     pub fn update<R>(&self, f: impl FnOnce(&mut Tensor) -> R) -> R {
-        f(&mut self.0.value.write().unwrap())
+        f(&mut self.0.value.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The value, for whoever changes several at once.
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Tensor> {
-        self.0.value.write().unwrap()
+        self.0.value.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn freeze(&self) {
@@ -79,7 +79,7 @@ impl Param {
 
     /// The shape in a file.
     fn published_shape(&self) -> Vec<usize> {
-        let shape = self.0.value.read().unwrap().shape();
+        let shape = self.0.value.read().unwrap_or_else(PoisonError::into_inner).shape();
         match (self.0.layout, &*shape) {
             (Layout::Filter, &[o, r, s, i]) => vec![o, i, r, s],
             (_, dims) => dims.to_vec(),
@@ -101,7 +101,7 @@ impl Param {
 
     /// Takes values in the order of a file.
     fn set_published(&self, values: Vec<f32>) {
-        let shape = self.0.value.read().unwrap().shape();
+        let shape = self.0.value.read().unwrap_or_else(PoisonError::into_inner).shape();
         let values = match (self.0.layout, &*shape) {
             (Layout::Filter, &[_, r, s, i]) => swap_last_two(&values, i, r * s),
             _ => values,
@@ -215,13 +215,13 @@ impl Builder {
             (Layout::Filter, &[o, i, r, s]) => vec![o, r, s, i],
             _ => published.to_vec(),
         };
-        let mut entries = self.entries.lock().unwrap();
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(entries.iter().all(|p| p.name() != name), "two parameters are called '{name}'");
         let value = Tensor::zeros(shape.as_slice());
         let value = if trainable { value.leaf() } else { value };
         let entry = Entry { name, layout, trainable: AtomicBool::new(trainable), value: RwLock::new(value) };
         let param = Param(Arc::new(entry));
-        match &mut *self.source.lock().unwrap() {
+        match &mut *self.source.lock().unwrap_or_else(PoisonError::into_inner) {
             Source::Init(rng) => param.set_published(init.how.draw(published, init.fan_in, rng)),
             Source::Fill(fill) => param.set_published(fill(param.name(), published)),
             Source::Archive(_) => {}

@@ -7,8 +7,8 @@ mod gemm;
 pub mod tile;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -20,7 +20,7 @@ pub fn set_threads(threads: usize) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
-        .map_err(|e| Error::Device(format!("cannot start {threads} threads: {e}")))
+        .map_err(|e| Error::config("--threads", format!("cannot start {threads} threads: {e}")))
 }
 
 pub fn threads() -> usize {
@@ -106,7 +106,7 @@ impl Buffer {
         if len < POOLED {
             return Buffer { data: vec![0.0; len], len };
         }
-        let mut free = FREE.lock().unwrap();
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         let data = free.take(len).unwrap_or_else(|| {
             // What is kept and does not fit must not add up beside what is live.
             free.trim((live / 4) / 4);
@@ -141,7 +141,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         LIVE.fetch_sub(self.len * 4, Ordering::Relaxed);
         if self.data.len() >= POOLED {
-            FREE.lock().unwrap().give(std::mem::take(&mut self.data));
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).give(std::mem::take(&mut self.data));
         }
     }
 }
