@@ -1,4 +1,4 @@
-//! The command line: one file a command. Only here are things printed, and only here is anyhow.
+//! The command line: one file a command. It prints all but notes (`error::note`), and only here is anyhow.
 
 pub mod bench;
 mod caption;
@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::engine::device;
 use crate::engine::tensor::Precision;
-use crate::error::caught;
+use crate::error::{caught, chain};
 
 #[derive(Parser)]
 #[command(
@@ -115,15 +115,9 @@ fn nobody_listens(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
-/// The error and its causes, each said once.
+/// The error and its causes.
 fn told(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text += &format!("\n  because {cause}");
-        }
-    }
-    text
+    chain(error.as_ref(), "\n  because ")
 }
 
 impl Threads {
