@@ -511,7 +511,7 @@ impl Players {
 }
 
 fn adam(store: &Store) -> Adam {
-    let config = AdamConfig { learning_rate: 2e-4, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
+    let config = AdamConfig { lr: 2e-4, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
     Adam::new(store.params(), config)
 }
 

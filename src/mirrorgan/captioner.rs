@@ -16,7 +16,8 @@ use super::backbone::{Backbone, BackboneConfig};
 #[serde(deny_unknown_fields)]
 pub struct CaptionerConfig {
     pub backbone: BackboneConfig,
-    /// The side that images are resized to; none leaves them as they are.
+    /// The side that images are resized to; none, which a file writes as 0, leaves them as they are.
+    #[serde(with = "zero_is_none")]
     pub resize: Option<usize>,
     /// Shift and scale images as ImageNet's networks expect; the published code did not.
     pub imagenet_normalization: bool,
@@ -26,6 +27,19 @@ pub struct CaptionerConfig {
     pub hidden: usize,
     /// Ask for an end token after the last word; published captions have none.
     pub learn_end: bool,
+}
+
+/// TOML has no null: none is 0.
+mod zero_is_none {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(side: &Option<usize>, serializer: S) -> Result<S::Ok, S::Error> {
+        side.unwrap_or(0).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+        Ok(Some(usize::deserialize(deserializer)?).filter(|&side| side > 0))
+    }
 }
 
 /// Index 0, which also pads: the caption is over.

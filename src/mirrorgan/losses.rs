@@ -26,6 +26,16 @@ impl Terms {
         self.0.extend(other.0.into_iter().map(|(name, term)| (name, scale(&term, weight))));
     }
 
+    /// Adds the terms of `other`.
+    pub fn append(&mut self, other: Terms) {
+        self.0.extend(other.0);
+    }
+
+    /// The same numbers, off the tape.
+    pub fn detach(&self) -> Terms {
+        Terms(self.0.iter().map(|(name, term)| (name.clone(), term.detach())).collect())
+    }
+
     /// The loss itself.
     pub fn total(&self) -> Tensor {
         add_all(&self.0.iter().map(|(_, term)| term).collect::<Vec<_>>())
@@ -35,7 +45,7 @@ impl Terms {
         self.0.iter().map(|(name, term)| (name.as_str(), term))
     }
 
-    /// The terms as numbers, for the log.
+    /// The terms as numbers, read from the device.
     pub fn values(&self) -> Vec<(String, f32)> {
         self.0.iter().map(|(name, term)| (name.clone(), term.item())).collect()
     }

@@ -15,6 +15,10 @@ pub use small::{Small, SmallConfig};
 pub enum BackboneConfig {
     /// A few layers, trained from scratch with the task.
     Small(SmallConfig),
+    /// DAMSM's as published (Szegedy et al., 2016); not implemented yet.
+    InceptionV3,
+    /// STREAM's as published (He et al., 2016); not implemented yet.
+    Resnet152,
 }
 
 pub enum Backbone {
@@ -36,6 +40,9 @@ impl Backbone {
     pub fn new(scope: &Scope, config: &BackboneConfig) -> Backbone {
         match config {
             BackboneConfig::Small(config) => Backbone::Small(Small::new(&scope.at(TRUNK), config)),
+            BackboneConfig::InceptionV3 | BackboneConfig::Resnet152 => {
+                panic!("{config:?} is not implemented: `config::require_available` refuses it")
+            }
         }
     }
 
