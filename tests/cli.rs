@@ -26,22 +26,25 @@ const TINY: [&str; 17] = [
     "eval.candidates=3",
 ];
 
-struct Said {
+struct Output {
     code: i32,
     out: String,
     err: String,
 }
 
-fn run(mut command: Command) -> Said {
+fn run(mut command: Command) -> Output {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    let said =
-        Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) };
-    assert!(!said.err.contains("panicked"), "{}", said.err);
-    said
+    let output = Output {
+        code: output.status.code().unwrap_or(-1),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    };
+    assert!(!output.err.contains("panicked"), "{}", output.err);
+    output
 }
 
-fn engine(arguments: &[&str]) -> Said {
+fn engine(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
     command.args(arguments);
     run(command)
@@ -50,9 +53,9 @@ fn engine(arguments: &[&str]) -> Said {
 /// Runs what must fail, and returns the error.
 #[track_caller]
 fn refused(arguments: &[&str]) -> String {
-    let said = engine(arguments);
-    assert_eq!(said.code, 1, "{}", said.err);
-    let error = said.err.split("error: ").nth(1).unwrap_or_else(|| panic!("no error: {}", said.err));
+    let output = engine(arguments);
+    assert_eq!(output.code, 1, "{}", output.err);
+    let error = output.err.split("error: ").nth(1).unwrap_or_else(|| panic!("no error: {}", output.err));
     error.to_string()
 }
 
@@ -76,10 +79,10 @@ fn training<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run");
     let _ = std::fs::remove_dir_all(&out);
-    let said = engine(&training(out.to_str().unwrap(), &["--steps", "2"]));
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.err, &["rendering 40 birds", "damsm 2/2", "captioner 2/2", "gan 2/2", "R-precision"]);
-    assert_says(&said.out, &["is ready"]);
+    let output = engine(&training(out.to_str().unwrap(), &["--steps", "2"]));
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.err, &["rendering 40 birds", "damsm 2/2", "captioner 2/2", "gan 2/2", "R-precision"]);
+    assert_says(&output.out, &["is ready"]);
     out
 });
 
@@ -108,9 +111,9 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn info_says_what_it_runs_on() {
-    let said = engine(&["info"]);
-    assert_eq!(said.code, 0);
-    assert_says(&said.out, &["engine    0.", "revision", "threads", "cuda"]);
+    let output = engine(&["info"]);
+    assert_eq!(output.code, 0);
+    assert_says(&output.out, &["engine    0.", "revision", "threads", "cuda"]);
 }
 
 #[test]
@@ -121,9 +124,9 @@ fn infer_writes_images_sheets_and_the_dump() {
     let captions = ["a small red bird with black wings", "a yellow bird with a blakc crown"];
     let arguments =
         ["infer", "--run", shared_run(), captions[0], captions[1], "--samples", "2", "--seed", "7"];
-    let said = engine(&[&arguments[..], &["--out", &a, "--dump", &dump]].concat());
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.err, &["caption 2: 'blakc' is not in the vocabulary", "black"]);
+    let output = engine(&[&arguments[..], &["--out", &a, "--dump", &dump]].concat());
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.err, &["caption 2: 'blakc' is not in the vocabulary", "black"]);
     for name in ["8", "16", "32", "attention1", "attention2"] {
         for stem in ["001-1", "001-2", "002-1", "002-2"] {
             assert!(Path::new(&a).join(format!("{stem}-{name}.png")).is_file(), "{stem}-{name}");
@@ -158,9 +161,9 @@ fn infer_writes_images_sheets_and_the_dump() {
 fn caption_describes_an_image() {
     let bird = std::fs::read_dir(RUN.join("data/CUB_200_2011/images/001.Red_winged_Black_Bird")).unwrap();
     let bird = bird.flatten().next().unwrap().path();
-    let said = engine(&["caption", "--run", shared_run(), bird.to_str().unwrap()]);
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.out, &[bird.to_str().unwrap(), ": "]);
+    let output = engine(&["caption", "--run", shared_run(), bird.to_str().unwrap()]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.out, &[bird.to_str().unwrap(), ": "]);
 }
 
 #[test]
@@ -214,13 +217,13 @@ fn configurations_that_cannot_be_meant_are_named() {
 
 #[test]
 fn set_help_lists_every_key_with_value_and_meaning() {
-    let said = engine(&["train", "--preset", "cub", "--set", "help", "--set", "gan.schedule.batch=7"]);
-    assert_eq!(said.code, 0, "{}", said.err);
-    let row = |key: &str| said.out.lines().find(|line| line.starts_with(key)).unwrap().to_string();
+    let output = engine(&["train", "--preset", "cub", "--set", "help", "--set", "gan.schedule.batch=7"]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    let row = |key: &str| output.out.lines().find(|line| line.starts_with(key)).unwrap().to_string();
     assert_says(&row("gan.schedule.batch"), &[" 7 ", "images in a batch"]);
     assert_says(&row("text_encoder.dropout"), &[" 0.5 ", "training drops"]);
     assert_says(&row("damsm.backbone.kind"), &["\"inception_v3\"", "small"]);
-    assert!(said.out.lines().count() > 60, "{}", said.out);
+    assert!(output.out.lines().count() > 60, "{}", output.out);
     let neither = engine(&["train", "--set", "run.seed=1"]);
     assert_says(&neither.err, &["--dataset is missing"]);
 }
@@ -243,9 +246,9 @@ fn data_that_is_not_there_is_named() {
 #[test]
 fn data_check_reports() {
     let data = RUN.join("data");
-    let said = engine(&["data", "check", data.to_str().unwrap(), "--dataset", "cub"]);
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.out, &["pictures", "captions", "nothing will be skipped"]);
+    let output = engine(&["data", "check", data.to_str().unwrap(), "--dataset", "cub"]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.out, &["pictures", "captions", "nothing will be skipped"]);
 }
 
 #[test]
@@ -269,9 +272,9 @@ fn a_full_disk_leaves_the_earlier_checkpoint() {
     let more = training(&run_folder, &["--steps", "4", "--resume", "--phase", "gan"]);
     let mut command = Command::new("sh");
     command.args(["-c", limited, env!("CARGO_BIN_EXE_engine")]).args(&more);
-    let said = run(command);
-    assert_eq!(said.code, 1, "{}", said.err);
-    assert_says(&said.err, &["error: ", "safetensors", "gan/"]);
+    let output = run(command);
+    assert_eq!(output.code, 1, "{}", output.err);
+    assert_says(&output.err, &["error: ", "safetensors", "gan/"]);
     let names = std::fs::read_dir(Path::new(&run_folder).join("gan")).unwrap().flatten();
     let names: Vec<_> = names.map(|e| e.file_name().into_string().unwrap()).collect();
     assert!(
@@ -310,9 +313,9 @@ fn another_configuration_is_refused_and_finished_phases_are_kept() {
     let (_folder, run) = copied_run();
     let message = refused(&["train", "--dataset", "demo", "--out", &run, "--set", "discriminator.width=8"]);
     assert_says(&message, &["discriminator.width is 4 there and 8 here"]);
-    let said = engine(&["train", "--dataset", "demo", "--out", &run]);
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.err, &["damsm: finished at step 2, kept", "gan: finished at step 2, kept"]);
+    let output = engine(&["train", "--dataset", "demo", "--out", &run]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.err, &["damsm: finished at step 2, kept", "gan: finished at step 2, kept"]);
 }
 
 #[test]

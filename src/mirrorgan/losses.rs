@@ -26,11 +26,6 @@ impl Terms {
         self.0.extend(other.0.into_iter().map(|(name, term)| (name, scale(&term, weight))));
     }
 
-    /// Adds the terms of `other`.
-    pub fn append(&mut self, other: Terms) {
-        self.0.extend(other.0);
-    }
-
     /// The same numbers, off the tape.
     pub fn detach(&self) -> Terms {
         Terms(self.0.iter().map(|(name, term)| (name.clone(), term.detach())).collect())

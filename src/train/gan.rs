@@ -93,11 +93,16 @@ impl<'a> GanPhase<'a> {
         })
     }
 
-    /// The generator's loss beyond the discriminators': the caption of the image (STREAM), and its match with the words
-    /// (DAMSM).
-    fn semantic_losses(&self, generated: &Generated, text: &TextEmbedding, batch: &Inputs) -> Terms {
-        let (config, mut terms) = (self.context.config, Terms::default());
-        let largest = &generated.images[generated.images.len() - 1];
+    /// Adds the generator's loss beyond the discriminators': the caption of the image (STREAM), and its match with
+    /// the words (DAMSM).
+    fn semantic_losses(
+        &self,
+        generated: &Generated,
+        text: &TextEmbedding,
+        batch: &Inputs,
+        terms: &mut Terms,
+    ) {
+        let (config, largest) = (self.context.config, &generated.images[generated.images.len() - 1]);
         if let Some(captioner) = &self.frozen.captioner {
             let loss = captioner.loss(largest, &batch.captions, &batch.lengths, Mode::Eval);
             terms.add_weighted(config.loss.lambda_captioner, Terms::from([("caption", loss)]));
@@ -107,7 +112,6 @@ impl<'a> GanPhase<'a> {
             let loss = damsm_loss(&image, text, &batch.lengths, Some(&batch.classes), config.damsm.gammas);
             terms.add_weighted(config.loss.lambda_damsm, loss);
         }
-        terms
     }
 }
 
@@ -142,7 +146,7 @@ impl PhaseTrainer for GanPhase<'_> {
 
         // 4  the generator learns to fool them, to be re-described by its caption (STREAM) and to match it (DAMSM)
         let mut generator_losses = generator_loss(&self.discriminators, &generated, &text.sentence);
-        generator_losses.append(self.semantic_losses(&generated, &text, batch));
+        self.semantic_losses(&generated, &text, batch, &mut generator_losses);
         range("generator learns", || self.generator.adam.minimize(&generator_losses.total()));
 
         let mut terms = discriminator_losses;
