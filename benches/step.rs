@@ -3,9 +3,9 @@
 //!     cargo bench --bench step -- step|infer [--repeats N] [--outputs FILE.safetensors] [--device NAME]
 //!         [--precision f32|tf32|bf16] [--batch N] [--widths GF,DF] [--turns]
 //!
-//! Prints one line of JSON: seconds of each repeat after a warm-up, the losses of each step, peak memory in MB. On a GPU
-//! the repeats are asked for in one go and their mean is one number. With --turns, a line is printed when all is warm,
-//! and every line of standard input then asks for one more turn of so many repeats; the report follows at its end.
+//! Prints one line of JSON: seconds of each repeat after a warm-up, the losses of the first three steps, peak memory in
+//! MB. On a GPU all repeats are timed together and their mean is the one number. With --turns, a line is printed after the
+//! warm-up; each line of standard input then runs the repeats once more, and the report follows at the end of input.
 //! The step is three discriminator updates and the generator's, without text, captions or matching.
 
 use std::collections::HashMap;
@@ -14,10 +14,11 @@ use std::time::Instant;
 
 use mirrorgan_engine::engine::device::{self, Device, Precision};
 use mirrorgan_engine::engine::nn::{Adam, AdamConfig, Mode, Source, Store};
+use mirrorgan_engine::engine::ops::shape::transpose;
 use mirrorgan_engine::engine::tensor::{IntTensor, Tensor, no_grad, set_precision};
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
 use mirrorgan_engine::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
-use mirrorgan_engine::mirrorgan::losses::{discriminator_loss, generator_loss};
+use mirrorgan_engine::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
 use mirrorgan_engine::mirrorgan::stem::TextEmbedding;
 
 #[path = "../tests/formula/mod.rs"]
@@ -33,7 +34,7 @@ fn main() {
     let number = |name: &str, other: usize| {
         option(name).map_or(other, |n| n.parse().unwrap_or_else(|_| panic!("{name} wants a number, not {n}")))
     };
-    let infers = match args.first().map(String::as_str) {
+    let infer_only = match args.first().map(String::as_str) {
         Some("step") => false,
         Some("infer") => true,
         // `cargo bench` without arguments runs every bench; this one has nothing to add then.
@@ -52,18 +53,18 @@ fn main() {
         let pair = w.split_once(',').and_then(|(g, d)| Some((g.parse().ok()?, d.parse().ok()?)));
         pair.unwrap_or_else(|| panic!("--widths wants GF,DF, not {w}"))
     });
-    let asked = Asked {
+    let options = Options {
         device,
-        batch: number("--batch", if infers { 1 } else { 4 }),
+        batch: number("--batch", if infer_only { 1 } else { 4 }),
         repeats: number("--repeats", 3),
         turns: args.iter().any(|a| a == "--turns"),
         widths,
     };
-    let report = if infers { infer(&asked) } else { step(&asked) };
+    let report = if infer_only { infer(&options) } else { step(&options) };
     if let Some(file) = option("--outputs") {
         write(file, &report.image);
     }
-    let peak = match &asked.device {
+    let peak = match &options.device {
         Device::Cpu => peak_mb(),
         Device::Cuda(gpu) => gpu.usage().peak as f64 / f64::from(1 << 20),
     };
@@ -73,7 +74,7 @@ fn main() {
     );
 }
 
-struct Asked {
+struct Options {
     device: Device,
     batch: usize,
     repeats: usize,
@@ -87,8 +88,8 @@ struct Report {
     image: Tensor,
 }
 
-impl Asked {
-    /// Times the repeats, once or whenever a line comes in.
+impl Options {
+    /// Times the repeats: once, or with `turns` once for each line of standard input.
     fn time(&self, mut run: impl FnMut()) -> Vec<f64> {
         let mut turn = || -> Vec<f64> {
             match &self.device {
@@ -119,7 +120,7 @@ impl Asked {
         all
     }
 
-    /// Runs before anything is timed.
+    /// How many runs precede timing.
     fn warm_up(&self, on_the_cpu: usize) -> usize {
         if self.device == Device::Cpu { on_the_cpu } else { self.repeats.min(10) }
     }
@@ -150,34 +151,28 @@ fn by_formula(prefix: &str) -> Source {
     Source::Fill(Box::new(move |name, shape| formula::fill(&prefix, name, shape)))
 }
 
-/// NCHW by formula, as NHWC.
-fn picture(name: &str, batch: usize, side: usize) -> Tensor {
-    let values = formula::tensor(name, &[batch, 3, side, side]);
-    let (plane, mut out) = (side * side, Vec::with_capacity(values.len()));
-    for image in values.chunks(3 * plane) {
-        out.extend((0..3 * plane).map(|i| image[i % 3 * plane + i / 3]));
-    }
-    Tensor::from_vec(out, [batch, side, side, 3])
+fn input<const N: usize>(name: &str, shape: [usize; N]) -> Tensor {
+    Tensor::from_vec(formula::tensor(name, &shape), shape)
+}
+
+/// [B,3,S,S] by formula, as [B,S,S,3].
+fn image(name: &str, batch: usize, side: usize) -> Tensor {
+    transpose(&input(name, [batch, 3, side, side]), &[0, 2, 3, 1])
 }
 
 struct Inputs {
-    meaning: TextEmbedding,
+    text: TextEmbedding,
     lengths: IntTensor,
     z: Tensor,
     eps: Tensor,
 }
 
 fn inputs(batch: usize) -> Inputs {
-    let by_channel = formula::tensor("words", &[batch, FEATURES, WORDS]);
-    let mut words = Vec::with_capacity(by_channel.len());
-    for row in by_channel.chunks(FEATURES * WORDS) {
-        words.extend((0..FEATURES * WORDS).map(|i| row[i % FEATURES * WORDS + i / FEATURES]));
-    }
     let noise = |name| Tensor::from_vec(formula::normal(name, &[batch, 100]), [batch, 100]);
     Inputs {
-        meaning: TextEmbedding {
-            words: Tensor::from_vec(words, [batch, WORDS, FEATURES]),
-            sentence: Tensor::from_vec(formula::tensor("sentence", &[batch, FEATURES]), [batch, FEATURES]),
+        text: TextEmbedding {
+            words: transpose(&input("words", [batch, FEATURES, WORDS]), &[0, 2, 1]),
+            sentence: input("sentence", [batch, FEATURES]),
         },
         lengths: IntTensor::new((0..batch).map(|i| [18, 11, 7, 5][i % 4]).collect(), [batch]),
         z: noise("z"),
@@ -185,12 +180,12 @@ fn inputs(batch: usize) -> Inputs {
     }
 }
 
-fn paint(generator: &Generator, inputs: &Inputs, mode: Mode) -> Generated {
-    generator.forward(&inputs.z, &inputs.meaning, &inputs.lengths, &inputs.eps, mode)
+fn generate(generator: &Generator, inputs: &Inputs, mode: Mode) -> Generated {
+    generator.forward(&inputs.z, &inputs.text, &inputs.lengths, &inputs.eps, mode)
 }
 
-fn step(asked: &Asked) -> Report {
-    let (batch, (gf, df)) = (asked.batch, asked.widths);
+fn step(options: &Options) -> Report {
+    let (batch, (gf, df)) = (options.batch, options.widths);
     let (g, g_store) = generator(gf);
     let (ds, d_stores): (Vec<_>, Vec<_>) = (0..3).map(|i| discriminator(i, df)).unzip();
     let adam = |store: &Store| {
@@ -198,50 +193,45 @@ fn step(asked: &Asked) -> Report {
     };
     let mut adam_g = adam(&g_store);
     let mut adam_d: Vec<Adam> = d_stores.iter().map(adam).collect();
-    let real: Vec<Tensor> = (0..3).map(|i| picture(&format!("real{i}"), batch, 64 << i)).collect();
+    let real: Vec<Tensor> = (0..3).map(|i| image(&format!("real{i}"), batch, 64 << i)).collect();
     let inputs = inputs(batch);
     // Losses are read at the end: a step does not wait for them.
-    let mut losses: Vec<Vec<(String, Tensor)>> = Vec::new();
-    let mut image = None;
+    let mut losses: Vec<Terms> = Vec::new();
+    let mut first_image = None;
     let mut run = || {
-        let made = paint(&g, &inputs, Mode::Train);
-        let mut told = Vec::new();
+        let generated = generate(&g, &inputs, Mode::Train);
+        let mut terms = Terms::default();
         for (i, d) in ds.iter().enumerate() {
-            let loss = discriminator_loss(d, &real[i], &made.images[i].detach(), &inputs.meaning.sentence);
+            let fake = generated.images[i].detach();
+            let loss = discriminator_loss(d, &real[i], &fake, &inputs.text.sentence);
             adam_d[i].minimize(&loss);
-            told.push((format!("d{i}"), loss.detach()));
+            terms.push(format!("d{i}"), loss.detach());
         }
-        let terms = generator_loss(&ds, &made, &inputs.meaning.sentence);
-        adam_g.minimize(&terms.total());
+        let generator_terms = generator_loss(&ds, &generated, &inputs.text.sentence);
+        adam_g.minimize(&generator_terms.total());
+        terms.append(generator_terms.detach());
         if losses.len() < 3 {
-            told.extend(terms.values().into_iter().map(|(name, value)| (name, on_the_cpu(value))));
-            losses.push(told);
+            losses.push(terms);
         }
-        image.get_or_insert_with(|| made.images[2].detach());
+        first_image.get_or_insert_with(|| generated.images[2].detach());
     };
-    (0..asked.warm_up(1)).for_each(|_| run());
-    let seconds = asked.time(&mut run);
-    let read =
-        |told: Vec<(String, Tensor)>| told.into_iter().map(|(name, loss)| (name, loss.item())).collect();
+    (0..options.warm_up(1)).for_each(|_| run());
+    let seconds = options.time(&mut run);
     Report {
         seconds,
-        losses: losses.into_iter().map(read).collect(),
-        image: image.expect("there was at least one step"),
+        losses: losses.iter().map(|terms| terms.values().into_iter().collect()).collect(),
+        image: first_image.expect("there was at least one step"),
     }
 }
 
-fn on_the_cpu(value: f32) -> Tensor {
-    device::with(&Device::Cpu, || Tensor::scalar(value))
-}
-
-fn infer(asked: &Asked) -> Report {
-    let (g, _) = generator(asked.widths.0);
-    let inputs = inputs(asked.batch);
+fn infer(options: &Options) -> Report {
+    let (g, _) = generator(options.widths.0);
+    let inputs = inputs(options.batch);
     let mut image = None;
-    let mut run = || image = no_grad(|| paint(&g, &inputs, Mode::Eval)).images.pop();
-    (0..asked.warm_up(2)).for_each(|_| run());
-    let seconds = asked.time(&mut run);
-    Report { seconds, losses: Vec::new(), image: image.expect("there was at least one picture") }
+    let mut run = || image = no_grad(|| generate(&g, &inputs, Mode::Eval)).images.pop();
+    (0..options.warm_up(2)).for_each(|_| run());
+    let seconds = options.time(&mut run);
+    Report { seconds, losses: Vec::new(), image: image.expect("there was at least one image") }
 }
 
 fn write(file: &str, image: &Tensor) {

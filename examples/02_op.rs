@@ -1,4 +1,4 @@
-//! Operators: a convolution, an up-convolution, and what a wrong shape says.
+//! Operators: a convolution, an up-convolution, and the message about a wrong shape.
 //!
 //!     cargo run --example 02_op            add ENGINE_TRACE=1 to see every kernel
 
@@ -15,11 +15,11 @@ fn main() {
     let y = glu(&conv2d(&x, &w, None, Conv::new(1, 1)));
     println!("3×3 convolution, then GLU: {:?} -> {:?}", x.shape(), y.shape());
 
-    // Nearest 2× and the 3×3 behind it are one operator: the enlarged image never exists.
+    // Nearest 2× and the 3×3 after it are one operator: the enlarged image is never stored.
     let z = conv2d_up2(&y, &w);
     println!("up-convolution: {:?} -> {:?}", y.shape(), z.shape());
 
-    // Shapes that do not fit panic at the line that asked, with both shapes.
+    // Shapes that do not fit panic at the caller's line, with both shapes.
     std::panic::set_hook(Box::new(|panic| println!("a wrong shape: {panic}")));
     let narrow = rng.normal([1, 8, 8, 3]);
     assert!(std::panic::catch_unwind(|| conv2d(&narrow, &w, None, Conv::new(1, 1))).is_err());

@@ -1,4 +1,4 @@
-//! The tape: a straight line fitted by gradient descent, and gradients only for whom they are asked.
+//! The tape: a straight line fitted by gradient descent; gradients are computed only for the targets.
 //!
 //!     cargo run --example 03_gradient
 
@@ -11,7 +11,7 @@ fn main() {
     let x = Rng::new(3, 0).uniform([64, 1], -1.0, 1.0);
     let truth = Tensor::from_vec(x.to_vec().iter().map(|x| 3.0 * x - 0.5).collect(), [64, 1]);
 
-    // A leaf is a tensor that gradients may be asked for.
+    // A leaf is a tensor that may be a target of backward.
     let (mut slope, mut offset) = (Tensor::zeros([1, 1]).leaf(), Tensor::zeros([1]).leaf());
     for step in 0..=100 {
         let error = add(&linear(&x, &slope, Some(&offset)), &scale(&truth, -1.0));

@@ -1,4 +1,4 @@
-//! The generator as a library: words and noise in, three pictures and two attention maps out.
+//! The generator as a library: word features and noise in, three images and two attention maps out.
 //!
 //!     cargo run --release --example 04_generate
 
@@ -23,19 +23,18 @@ fn main() {
     let (generator, store) = Store::build(source, |scope| Generator::new(scope, features, &config)).unwrap();
     println!("a generator of {} parameters, untrained", store.parameter_count());
 
-    // A text encoder would give these; `engine infer` does.
+    // In place of a text encoder's output.
     let mut rng = Rng::new(2, 0);
-    let meaning =
-        TextEmbedding { words: rng.normal([1, words, features]), sentence: rng.normal([1, features]) };
+    let text = TextEmbedding { words: rng.normal([1, words, features]), sentence: rng.normal([1, features]) };
     let lengths = IntTensor::new(vec![words as i32], [1]);
     let (noise, eps) = (rng.normal([1, config.noise]), rng.normal([1, config.condition]));
 
-    let made = no_grad(|| generator.forward(&noise, &meaning, &lengths, &eps, Mode::Eval));
-    for (image, side) in made.images.iter().zip(config.image_sides()) {
+    let generated = no_grad(|| generator.forward(&noise, &text, &lengths, &eps, Mode::Eval));
+    for (image, side) in generated.images.iter().zip(config.image_sides()) {
         assert_eq!(*image.shape(), [1, side, side, 3]);
-        println!("picture {:?}, numbers in [-1, 1]", image.shape());
+        println!("image {:?} in [-1, 1]", image.shape());
     }
-    for map in &made.attention {
-        println!("attention {:?}: how much each pixel looks at each word", map.shape());
+    for map in &generated.attention {
+        println!("attention {:?}: each pixel's weights over the words", map.shape());
     }
 }

@@ -248,7 +248,7 @@ fn data_check_reports() {
     let data = RUN.join("data");
     let output = engine(&["data", "check", data.to_str().unwrap(), "--dataset", "cub"]);
     assert_eq!(output.code, 0, "{}", output.err);
-    assert_says(&output.out, &["pictures", "captions", "nothing will be skipped"]);
+    assert_says(&output.out, &["images", "captions", "nothing will be skipped"]);
 }
 
 #[test]

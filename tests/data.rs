@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mirrorgan_engine::data::captions::{encode, fit_eval, fit_train, tokenise};
-use mirrorgan_engine::data::picture::{Region, bbox_crop, decode, margin_side};
+use mirrorgan_engine::data::captions::{encode, fit_eval, fit_train, tokenize};
 use mirrorgan_engine::data::{
-    Batch, EvalBatches, Item, Loader, LoaderConfig, Picture, Vocabulary, cub, demo, save_png,
+    Batch, EvalBatches, Format, Item, Loader, LoaderConfig, Picture, Region, Vocabulary, bbox_crop, check,
+    decode, demo, margin_side, open, save_png,
 };
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -21,9 +21,9 @@ const FINCH: &str = "001.Finch/Finch_1";
 
 #[test]
 fn tokens_are_those_of_attngan() {
-    let words = tokenise("The bird's 2 wings\u{fffd}\u{fffd}are blue_gray, n\u{e9}at; \u{e9} END.");
+    let words = tokenize("The bird's 2 wings\u{fffd}\u{fffd}are blue_gray, n\u{e9}at; \u{e9} END.");
     assert_eq!(words, ["the", "bird", "s", "2", "wings", "are", "blue_gray", "nat", "end"]);
-    assert!(tokenise(" ... \u{e9} ").is_empty());
+    assert!(tokenize(" ... \u{e9} ").is_empty());
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_vocabulary_survives_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("words.txt");
     let vocabulary =
-        Vocabulary::build([tokenise("a red bird"), tokenise("a blue bird")].iter().map(Vec::as_slice));
+        Vocabulary::build([tokenize("a red bird"), tokenize("a blue bird")].iter().map(Vec::as_slice));
     vocabulary.save(&file).unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "<end>\na\nred\nbird\nblue\n");
     assert_eq!(Vocabulary::load(&file).unwrap(), vocabulary);
@@ -57,7 +57,7 @@ fn a_bad_vocabulary_file_names_its_line() {
 
 #[test]
 fn unknown_words_are_named_once_and_near_ones_found() {
-    let vocabulary = Vocabulary::build([tokenise("a yellow bird with wings")].iter().map(Vec::as_slice));
+    let vocabulary = Vocabulary::build([tokenize("a yellow bird with wings")].iter().map(Vec::as_slice));
     let encoded = encode("A yelow bird, yelow and shy", &vocabulary);
     assert_eq!(encoded.ids, [1, 3]);
     assert_eq!(encoded.unknown, ["yelow", "and", "shy"]);
@@ -87,7 +87,7 @@ fn boxes_are_cropped_as_published() {
     for outside in
         [[200.0, 10.0, 5.0, 5.0], [-9.0, 0.0, 4.0, 4.0], [5.0, 5.0, 0.0, 9.0], [5.0, f32::NAN, 1.0, 9.0]]
     {
-        assert!(bbox_crop(200, 200, outside).unwrap_err().contains("outside the picture"));
+        assert!(bbox_crop(200, 200, outside).unwrap_err().contains("outside the image"));
     }
 }
 
@@ -145,7 +145,7 @@ fn truncated_jpegs_are_refused_wherever_they_end() {
 }
 
 fn first_item(dir: &Path) -> Item {
-    let set = cub::open(dir).unwrap();
+    let set = open(Format::Cub, dir).unwrap();
     set.train.into_iter().chain(set.test).next().unwrap()
 }
 
@@ -199,7 +199,7 @@ impl Folder {
     }
 
     fn reasons(&self) -> Vec<String> {
-        cub::check(self.root()).unwrap().skipped.into_iter().map(|skip| skip.why).collect()
+        check(open(Format::Cub, self.root()).unwrap()).skipped.into_iter().map(|skip| skip.why).collect()
     }
 }
 
@@ -218,20 +218,20 @@ fn ids(items: &[Item]) -> Vec<&str> {
 #[test]
 fn without_pickles_the_official_test_classes_split() {
     let folder = Folder::new();
-    let set = cub::open(folder.root()).unwrap();
+    let set = open(Format::Cub, folder.root()).unwrap();
     assert_eq!((ids(&set.train), ids(&set.test)), (vec![SPARROW], vec![FINCH]));
     assert_eq!(set.vocabulary.words(), ["<end>", "a", "brown", "sparrow", "red", "finch", "the", "is"]);
     assert_eq!(set.test[0].captions, [vec![1, 4, 5], vec![6, 5, 7, 4]]);
     assert_eq!((set.test[0].class, set.test[0].bbox), (1, Some([2.0, 2.0, 20.0, 16.0])));
     assert!(set.notices[0].contains("official test classes"));
-    assert!(cub::check(folder.root()).unwrap().to_string().contains("nothing will be skipped"));
+    assert!(check(open(Format::Cub, folder.root()).unwrap()).to_string().contains("nothing will be skipped"));
 }
 
 #[test]
 fn pickles_split_and_may_name_absent_pictures() {
     let folder = Folder::new();
     folder.names(&[FINCH, "007.Auk/Auk_1"], &[SPARROW]);
-    let set = cub::open(folder.root()).unwrap();
+    let set = open(Format::Cub, folder.root()).unwrap();
     assert_eq!((ids(&set.train), ids(&set.test)), (vec![FINCH], vec![SPARROW]));
     assert_eq!(set.skipped.len(), 1);
     assert!(set.skipped[0].why.contains("not in images.txt"));
@@ -242,7 +242,7 @@ fn a_protocol_0_pickle_of_python_2_is_read() {
     let folder = Folder::new();
     folder.put("train/filenames.pickle", format!("(lp0\nS'{FINCH}'\np1\na."));
     folder.put("test/filenames.pickle", format!("(lp0\nV{SPARROW}\np1\na."));
-    assert_eq!(ids(&cub::open(folder.root()).unwrap().train), [FINCH]);
+    assert_eq!(ids(&open(Format::Cub, folder.root()).unwrap().train), [FINCH]);
 }
 
 /// captions.pickle with words in an order of its own, as byte strings of Python 2.
@@ -263,7 +263,7 @@ fn captions_pickle_fixes_words_and_ids() {
     let folder = Folder::new();
     folder.names(&[FINCH], &[SPARROW]);
     folder.pickle("captions.pickle", &captions_pickle(10, 10));
-    let set = cub::open(folder.root()).unwrap();
+    let set = open(Format::Cub, folder.root()).unwrap();
     assert_eq!(set.vocabulary.words(), ["<end>", "finch", "red", "sparrow"]);
     assert_eq!(set.train[0].captions, vec![vec![1, 2]; 10]);
     assert_eq!(set.test[0].captions, vec![vec![3, 2]; 10]);
@@ -273,7 +273,7 @@ fn captions_pickle_fixes_words_and_ids() {
 fn a_captions_pickle_of_another_split_lends_its_words_only() {
     let folder = Folder::new();
     folder.pickle("captions.pickle", &captions_pickle(30, 10));
-    let set = cub::open(folder.root()).unwrap();
+    let set = open(Format::Cub, folder.root()).unwrap();
     assert_eq!(set.test[0].captions, [vec![2, 1], vec![1, 2]]);
     assert_eq!(set.train[0].captions, [vec![3]]);
     assert!(set.notices.iter().any(|notice| notice.contains("its words are kept")));
@@ -285,13 +285,13 @@ fn broken_pickles_say_what_was_expected() {
     let folder = Folder::new();
     folder.names(&[FINCH], &[SPARROW]);
     folder.put("captions.pickle", "nonsense");
-    let message = cub::open(folder.root()).unwrap_err().to_string();
+    let message = open(Format::Cub, folder.root()).unwrap_err().to_string();
     assert!(message.contains("captions.pickle: not a pickle"), "{message}");
     folder.pickle("captions.pickle", &Value::List(vec![Value::List(vec![])]));
-    let message = cub::open(folder.root()).unwrap_err().to_string();
+    let message = open(Format::Cub, folder.root()).unwrap_err().to_string();
     assert!(message.contains("the test captions missing; expected ["), "{message}");
     folder.pickle("train/filenames.pickle", &Value::I64(3));
-    assert!(cub::open(folder.root()).unwrap_err().to_string().contains("list of file names"));
+    assert!(open(Format::Cub, folder.root()).unwrap_err().to_string().contains("list of file names"));
 }
 
 #[test]
@@ -300,9 +300,9 @@ fn what_cannot_be_used_is_skipped_with_a_reason() {
         (caption_file(FINCH), Some(&b""[..]), "the captions file is empty"),
         (caption_file(FINCH), Some(b"a finch\n\xff\xfe\n"), "the captions are not UTF-8 (line 2)"),
         (caption_file(FINCH), None, "the captions cannot be read"),
-        (image_file(FINCH), None, "the picture is missing"),
+        (image_file(FINCH), None, "the image is missing"),
         (image_file(FINCH), Some(b"\xff\xd8\xff\xe0\x00\x10JFIF"), "a truncated JPEG"),
-        ("CUB_200_2011/bounding_boxes.txt".into(), Some(b"1 90 2 20 16\n"), "outside the picture"),
+        ("CUB_200_2011/bounding_boxes.txt".into(), Some(b"1 90 2 20 16\n"), "outside the image"),
     ] {
         let folder = Folder::new();
         match content {
@@ -322,7 +322,7 @@ fn gray_pictures_are_counted_and_used() {
         .write_to(&mut bytes, image::ImageFormat::Jpeg)
         .unwrap();
     folder.put(&image_file(FINCH), bytes.into_inner());
-    let report = cub::check(folder.root()).unwrap();
+    let report = check(open(Format::Cub, folder.root()).unwrap());
     assert_eq!((report.gray, report.test, report.is_clean()), (1, 1, true));
     let picture = decode(&folder.root().join(image_file(FINCH))).unwrap().picture;
     assert_eq!(picture.pixels.len(), 32 * 24 * 3);
@@ -330,13 +330,13 @@ fn gray_pictures_are_counted_and_used() {
 
 #[test]
 fn lists_that_are_missing_or_malformed_are_errors() {
-    let message = |root: &Path| cub::open(root).unwrap_err().to_string();
+    let message = |root: &Path| open(Format::Cub, root).unwrap_err().to_string();
     let folder = Folder::new();
     assert!(message(&folder.root().join("nowhere")).contains("no such folder; the folder must hold"));
     for (file, content, expected) in [
         ("images.txt", "1 001.A/a.jpg\nrubbish\n", "images.txt:2: 'rubbish' is not"),
         ("images.txt", "1 birds/a.jpg\n", "images.txt:1: 'birds/a.jpg': a class folder is named"),
-        ("images.txt", "", "images.txt names no picture"),
+        ("images.txt", "", "images.txt names no image"),
         ("bounding_boxes.txt", "1 2 3 4\n", "bounding_boxes.txt:1: '1 2 3 4' is not"),
     ] {
         let folder = Folder::new();
@@ -344,14 +344,14 @@ fn lists_that_are_missing_or_malformed_are_errors() {
         assert!(message(folder.root()).contains(expected), "{}", message(folder.root()));
     }
     fs::remove_file(folder.root().join("CUB_200_2011/images.txt")).unwrap();
-    assert!(message(folder.root()).contains("images.txt: CUB's list of pictures cannot be read"));
+    assert!(message(folder.root()).contains("images.txt: CUB's list of images cannot be read"));
 }
 
 #[test]
 fn a_folder_without_anything_usable_lists_the_first_reasons() {
     let folder = Folder::new();
     fs::remove_dir_all(folder.root().join("text")).unwrap();
-    let message = cub::open(folder.root()).unwrap_err().to_string();
+    let message = open(Format::Cub, folder.root()).unwrap_err().to_string();
     assert!(message.contains("nothing is left to learn from, 2 files were skipped"), "{message}");
     assert!(message.contains("Finch_1.txt: the captions cannot be read"), "{message}");
 }
@@ -367,7 +367,7 @@ fn demo_in(folder: &tempfile::TempDir, count: usize, seed: u64) -> PathBuf {
 #[test]
 fn demo_captions_are_ten_different_ones_that_agree() {
     let folder = tempfile::tempdir().unwrap();
-    let set = cub::open(demo_in(&folder, 162, 1)).unwrap();
+    let set = open(Format::Cub, demo_in(&folder, 162, 1)).unwrap();
     assert!(set.skipped.is_empty());
     assert!(set.vocabulary.len() <= 45, "{} words", set.vocabulary.len());
     for item in set.train.iter().chain(&set.test) {
@@ -421,7 +421,7 @@ fn colors_of(caption: &str) -> Vec<(&'static str, String)> {
 fn the_demo_is_the_same_for_the_same_seed() {
     let folder = tempfile::tempdir().unwrap();
     let files = |dir: &Path| {
-        let set = cub::open(dir).unwrap();
+        let set = open(Format::Cub, dir).unwrap();
         let item = set.train[1].clone();
         (item.id, item.bbox, item.captions, fs::read(item.image).unwrap())
     };
@@ -437,7 +437,7 @@ fn the_demo_is_the_same_for_the_same_seed() {
 #[test]
 fn the_demo_holds_species_out_but_no_color() {
     let folder = tempfile::tempdir().unwrap();
-    let set = cub::open(demo_in(&folder, 243, 2)).unwrap();
+    let set = open(Format::Cub, demo_in(&folder, 243, 2)).unwrap();
     let classes = |items: &[Item]| items.iter().map(|item| item.class).collect::<BTreeSet<_>>();
     assert!(classes(&set.train).is_disjoint(&classes(&set.test)));
     assert_eq!((classes(&set.train).len(), classes(&set.test).len()), (69, 12));
@@ -453,14 +453,14 @@ fn the_demo_holds_species_out_but_no_color() {
 #[test]
 fn demo_birds_fill_their_crops() {
     let folder = tempfile::tempdir().unwrap();
-    let set = cub::open(demo_in(&folder, 81, 4)).unwrap();
+    let set = open(Format::Cub, demo_in(&folder, 81, 4)).unwrap();
     for item in set.train.iter().chain(&set.test) {
         let picture = decode(&item.image).unwrap().picture;
         let region = bbox_crop(picture.width, picture.height, item.bbox.unwrap()).unwrap();
         let (width, height) = (region.right - region.left, region.bottom - region.top);
         assert!(width.min(height) >= 76, "{}: {width}×{height}", item.id);
     }
-    assert!(cub::check(&set.root).unwrap().is_clean());
+    assert!(check(open(Format::Cub, &set.root).unwrap()).is_clean());
 }
 
 // The loader
@@ -479,7 +479,7 @@ fn config(batch: usize) -> LoaderConfig {
 }
 
 fn items(folder: &tempfile::TempDir, count: usize) -> Arc<Vec<Item>> {
-    let set = cub::open(demo_in(folder, count, 9)).unwrap();
+    let set = open(Format::Cub, demo_in(folder, count, 9)).unwrap();
     Arc::new(set.train.into_iter().chain(set.test).collect())
 }
 
@@ -524,7 +524,7 @@ fn a_batch_larger_than_the_data_set_is_a_configuration_error() {
     let refused = |config| Loader::new(items(&folder, 3), config, 0).err().unwrap().to_string();
     let message = refused(config(4));
     assert!(
-        message.contains("a batch of 4 is larger than the data set of 3 pictures; set it to 3"),
+        message.contains("a batch of 4 is larger than the data set of 3 images; set it to 3"),
         "{message}"
     );
     fs::remove_dir_all(folder.path().join("demo-3-9")).unwrap();
@@ -552,7 +552,7 @@ fn a_picture_that_breaks_is_replaced_by_the_next() {
         fs::write(&item.image, "broken").unwrap();
     }
     let message = Loader::new(items, config(5), 0).unwrap().next_batch().unwrap_err().to_string();
-    assert!(message.contains("none of the other pictures can be used"), "{message}");
+    assert!(message.contains("none of the other images can be used"), "{message}");
 }
 
 #[test]
@@ -582,11 +582,11 @@ fn a_piece_of_cub_reads_whole() {
         eprintln!("CUB10 is not set: the test on real pictures was left out");
         return;
     };
-    let report = cub::check(&root).unwrap();
+    let report = check(open(Format::Cub, &root).unwrap());
     eprintln!("{report}");
     assert_eq!((report.train, report.test, report.captions), (275, 268, 5430));
     assert!(report.is_clean());
-    let set = cub::open(&root).unwrap();
+    let set = open(Format::Cub, &root).unwrap();
     let config = LoaderConfig { sizes: vec![64, 128, 256], words: 18, ..config(20) };
     let drawn = batches(&Arc::new(set.train), config, 13, 2);
     assert_eq!(drawn.iter().map(|batch| batch.epoch).collect::<Vec<_>>(), [1, 1]);

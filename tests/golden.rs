@@ -438,23 +438,23 @@ fn damsm_losses() {
     let said = meaning(4, 256);
     let said = TextEmbedding { words: said.words.leaf(), sentence: said.sentence.leaf() };
     let regions = channels_last(&input("regions", [4, 256, 17, 17])).reshape([4, 289, 256]).leaf();
-    let seen = ImageEmbedding { regions, code: input("code", [4, 256]).leaf() };
+    let seen = ImageEmbedding { regions, global: input("code", [4, 256]).leaf() };
     let classes = IntTensor::new(CLASSES.to_vec(), [4]);
     golden.same_ids("in.lengths", lengths(4).as_slice());
     golden.same_ids("in.classes", &CLASSES);
     let scores = word_scores(&said.words, &lengths(4), &seen.regions, GAMMAS.gamma1, GAMMAS.gamma2);
     golden.forward("word_scores", &scores.to_vec(), 1e-5);
-    golden.forward("sentence_scores", &cosine_scores(&seen.code, &said.sentence).to_vec(), 1e-5);
+    golden.forward("sentence_scores", &cosine_scores(&seen.global, &said.sentence).to_vec(), 1e-5);
 
     let terms = damsm_loss(&seen, &said, &lengths(4), Some(&classes), GAMMAS);
     for (name, term) in terms.iter() {
         golden.forward(name, &term.to_vec(), 1e-5);
     }
-    let grads = backward(&terms.total(), &[&said.words, &said.sentence, &seen.regions, &seen.code]);
+    let grads = backward(&terms.total(), &[&said.words, &said.sentence, &seen.regions, &seen.global]);
     let grad = |x: &Tensor| grads.get(x).unwrap().clone();
     golden.gradient("grad.in.regions", &swapped(&grad(&seen.regions)).to_vec());
     golden.gradient("grad.in.words", &swapped(&grad(&said.words)).to_vec());
-    golden.gradient("grad.in.code", &grad(&seen.code).to_vec());
+    golden.gradient("grad.in.code", &grad(&seen.global).to_vec());
     golden.gradient("grad.in.sentence", &grad(&said.sentence).to_vec());
     golden.finish();
 }
@@ -625,7 +625,7 @@ fn gan_step_attn() {
     let (said, classes) = (meaning(4, 32), IntTensor::new(CLASSES.to_vec(), [4]));
     gan_step("gan_step_attn", Kind::Attn, |image| {
         let regions = linear(&grid(image).reshape([4, 64, 3]), &weight, None);
-        let seen = ImageEmbedding { code: mean_rows(&regions), regions };
+        let seen = ImageEmbedding { global: mean_rows(&regions), regions };
         scale(&damsm_loss(&seen, &said, &lengths(4), Some(&classes), GAMMAS).total(), 5.0)
     });
 }

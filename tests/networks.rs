@@ -129,6 +129,6 @@ fn what_is_frozen_is_neither_recorded_nor_trained() {
     assert!(store.params().is_empty());
     let images = Rng::new(4, 0).uniform([2, 64, 64, 3], -1.0, 1.0).leaf();
     let seen = encoder.forward(&images, Mode::Eval);
-    let loss = mirrorgan_engine::engine::ops::reduce::sum(&seen.code);
+    let loss = mirrorgan_engine::engine::ops::reduce::sum(&seen.global);
     assert!(backward(&loss, &[&images]).get(&images).is_some(), "gradients pass through to the image");
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use mirrorgan_engine::config::Config;
-use mirrorgan_engine::data::{Dataset, cub, demo};
+use mirrorgan_engine::data::{self, Dataset, Format, demo};
 use mirrorgan_engine::engine::device::with;
 use mirrorgan_engine::error::{Error, Result};
 use mirrorgan_engine::run::{Checkpoints, Phase, RunFolder};
@@ -50,7 +50,7 @@ static BIRDS: LazyLock<Dataset> = LazyLock::new(|| {
     };
     let _ = std::fs::remove_dir_all(&folder);
     demo::write(&folder, 40, 1).unwrap();
-    cub::open(&folder).unwrap()
+    data::open(Format::Cub, &folder).unwrap()
 });
 
 /// The terms that were shown at one step.

@@ -19,7 +19,7 @@ use crate::engine::tensor::{IntTensor, Shape};
 
 /// The convolutions and linear layers of the published networks.
 const SHAPES: &str = include_str!("../../benches/conv-shapes.csv");
-/// What a 2×2 window a phase multiplies, of the 3×3 window on the doubled image that it stands for.
+/// The share of the definition's operations that run: each phase of the upsampled image has 2×2 taps in place of 3×3.
 const UP2_EXECUTED: f64 = 4.0 / 9.0;
 /// Words of a caption.
 const WORDS: usize = 18;
@@ -31,22 +31,29 @@ pub struct Benchmark {
     pub passes: Vec<Pass>,
     /// A layer of the networks, or one of the operator's own cases.
     pub layer: bool,
-    /// Bytes read and written beside inputs and outputs: what an optimizer's step keeps.
+    /// Bytes read and written beside inputs and outputs: an optimizer's state.
     pub kept: f64,
+}
+
+impl Benchmark {
+    /// With the name of one of its passes.
+    pub fn full_name(&self, pass: &Pass) -> String {
+        format!("{} {}", self.name, pass.name)
+    }
 }
 
 /// Forward, or a part of backward.
 pub struct Pass {
     pub name: &'static str,
-    /// The inputs whose gradients are asked for; none: forward.
+    /// The inputs whose gradients are computed; empty for forward.
     pub targets: Vec<usize>,
-    /// Floating-point operations of the definition; 0 where bytes are what counts.
+    /// Floating-point operations of the definition; 0 if the pass is bound by memory.
     pub flops: f64,
     /// Those that the algorithm executes.
     pub executed: f64,
 }
 
-/// How many pictures the layers of the networks see at once.
+/// The batch size of the networks' layers.
 #[derive(Clone, Copy, Debug)]
 pub enum Batch {
     Of(usize),
@@ -63,7 +70,7 @@ impl Batch {
     }
 }
 
-/// Everything that can be timed; an optimizer's step over so many parameters.
+/// Everything that can be timed. The optimizer's step has `parameters` parameters.
 pub fn benchmarks(batch: Batch, parameters: usize) -> Vec<Benchmark> {
     let lines = SHAPES.lines().filter(|l| !l.starts_with('#')).skip(1);
     // The networks that learn come first, the frozen ones after all that belongs to a step.
@@ -76,6 +83,41 @@ pub fn benchmarks(batch: Batch, parameters: usize) -> Vec<Benchmark> {
         benchmarks.extend(cases.into_iter().map(|case| own(family, case)));
     }
     benchmarks
+}
+
+/// The passes whose names contain all words of `filter`; the error names what is near.
+pub fn select<'a>(
+    all: &'a [Benchmark],
+    filter: &[String],
+) -> std::result::Result<Vec<(&'a Benchmark, &'a Pass)>, String> {
+    let words: Vec<String> =
+        filter.iter().flat_map(|f| f.split_whitespace()).map(str::to_lowercase).collect();
+    let name = |b: &Benchmark, p: &Pass| b.full_name(p).to_lowercase();
+    let passes = || all.iter().flat_map(|b| b.passes.iter().map(move |p| (b, p)));
+    let chosen: Vec<_> =
+        passes().filter(|(b, p)| words.iter().all(|w| name(b, p).contains(w.as_str()))).collect();
+    if !chosen.is_empty() {
+        return Ok(chosen);
+    }
+    let names: Vec<String> = passes().map(|(b, p)| name(b, p)).collect();
+    let Some(odd) = words.iter().find(|w| !names.iter().any(|n| n.contains(w.as_str()))) else {
+        let words = words.join(" ");
+        return Err(format!("nothing holds all of '{words}', though each occurs; see engine bench --list"));
+    };
+    let near = near_words(odd, &names);
+    let near = if near.is_empty() { String::new() } else { format!(" near names: {};", near.join(", ")) };
+    Err(format!("nothing that is timed holds '{odd}';{near} engine bench --list shows all"))
+}
+
+/// Up to five words of `names` that are spelled like `word`, the nearest first.
+fn near_words<'a>(word: &str, names: &'a [String]) -> Vec<&'a str> {
+    const ALIKE: f64 = 0.75;
+    let mut known: Vec<&str> = names.iter().flat_map(|n| n.split_whitespace()).collect();
+    known.sort_unstable();
+    known.dedup();
+    let mut near: Vec<(f64, &str)> = known.iter().map(|n| (strsim::jaro_winkler(word, n), *n)).collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    near.into_iter().take_while(|(likeness, _)| *likeness > ALIKE).take(5).map(|n| n.1).collect()
 }
 
 /// A line of benches/conv-shapes.csv.
@@ -125,7 +167,7 @@ fn row(line: &str, batch: Batch) -> Benchmark {
     }
 }
 
-/// The networks' layers that are no convolutions.
+/// The networks' other layers, and the optimizer's step.
 fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
     fn norm(act: Activation, x: &[Tensor]) -> Vec<Tensor> {
         vec![batch_norm_train(&x[0], &x[1], &x[2], act, x.get(3), 1e-5).y]
@@ -136,7 +178,6 @@ fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
         let case = if residual { case.input(shape).bf16(&[0, 3]) } else { case.bf16(&[0]) };
         layer(format!("batch_norm_train {name} {}", sizes(shape)), case)
     };
-    let lengths = move || IntTensor::new((0..b).map(|i| (WORDS - i * 5 % 12) as i32).collect(), [b]);
     let mut all = vec![
         rows("G glu", Activation::Glu, [b, 256, 256, 64], false),
         rows("G glu", Activation::Glu, [b, 128, 128, 128], false),
@@ -151,6 +192,15 @@ fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
             Case::new("bilinear", "", |x| vec![bilinear(&x[0], 299, 299)]).input([b, 256, 256, 3]).bf16(&[0]),
         ),
     ];
+    all.extend(text_layers(b));
+    all.extend(steps(parameters));
+    all
+}
+
+/// The layers that captions pass through.
+fn text_layers(b: usize) -> Vec<Benchmark> {
+    let lengths = move || IntTensor::new((0..b).map(|i| (WORDS - i * 5 % 12) as i32).collect(), [b]);
+    let mut all = Vec::new();
     for side in [64, 128] {
         let ids = lengths();
         all.push(layer(
@@ -172,7 +222,7 @@ fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
     }
     let ids = lengths();
     all.push(layer(
-        format!("word_scores inception {b} pictures by {b} captions"),
+        format!("word_scores inception {b} images by {b} captions"),
         Case::new("word_scores", "", move |x| vec![word_scores(&x[0], &ids, &x[1], 4.0, 5.0)])
             .input([b, WORDS, 256])
             .input([b, 289, 256]),
@@ -190,11 +240,10 @@ fn others(b: usize, parameters: usize) -> Vec<Benchmark> {
         .input([512])
         .input([512]),
     ));
-    all.extend(steps(parameters));
     all
 }
 
-/// An optimizer's step on tensors that are kept and changed in place, as in training; with and without the average.
+/// Adam's step on tensors that stay and change in place, as in training; without and with an average.
 fn steps(parameters: usize) -> [Benchmark; 2] {
     let at = AdamStep { lr: 1e-4, beta1: 0.5, beta2: 0.999, eps: 1e-8, step: 3, factor: 1.0, decay: 0.999 };
     [("adam", 3), ("adam with average", 4)].map(|(name, tensors)| {
@@ -229,7 +278,7 @@ fn own(family: &str, case: Case) -> Benchmark {
     }
 }
 
-/// Forward, and the gradients of all that has one.
+/// Forward, and backward to all differentiable inputs.
 fn passes(case: &Case, backward: f64) -> Vec<Pass> {
     let executed = if case.op == "conv2d_up2" { UP2_EXECUTED } else { 1.0 };
     let pass = |name, targets, flops| Pass { name, targets, flops, executed: executed * flops };

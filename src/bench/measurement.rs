@@ -1,4 +1,4 @@
-//! One pass of a benchmark with its inputs in place, run and timed.
+//! Timing one pass of a benchmark on inputs that are in place.
 
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -6,34 +6,34 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::benchmarks::{Benchmark, Pass};
-use crate::engine::device::cuda::{Buffer, Gpu};
+use super::device_copy::DeviceCopy;
 use crate::engine::device::{self, DType, Device};
 use crate::engine::tensor::{Rng, Shape, Tensor, backward_from, no_grad};
 
-/// Inputs are rotated, so that what a run reads was not left in a cache by the run before.
+/// Sets of inputs that runs take in turn, so that a run's inputs are not in a cache from the run before.
 const SETS: usize = 4;
-/// Sets of inputs together are at most about so large.
+/// About the most bytes that all sets hold together.
 const SETS_BYTES: usize = 256 << 20;
-/// Graphs that wait for their backward hold at most about so much.
+/// About the most bytes that recorded graphs hold until their backward is timed.
 const WAITING_BYTES: usize = 2 << 30;
 
 pub struct Measurement<'a> {
     benchmark: &'a Benchmark,
     pass: &'a Pass,
     sets: Vec<Vec<Tensor>>,
-    /// What backward starts from, one an output.
+    /// The outputs' gradients, from which backward starts.
     dys: Vec<Tensor>,
     next: usize,
-    /// Read and written if every tensor goes through memory once.
+    /// Bytes read and written if every tensor passes through memory once.
     pub bytes: f64,
-    /// Of inputs and gradients of outputs.
+    /// The dtype of those inputs and output gradients that may be bf16.
     pub storage: DType,
-    /// Seconds the host needed to ask for one run, when last timed on a GPU.
+    /// Seconds that the host needed to launch one run, when last timed on a GPU.
     pub host: f64,
 }
 
 impl<'a> Measurement<'a> {
-    /// Draws the inputs on the current device; those that may be stored as bf16 are, if that is asked for.
+    /// Draws the inputs on the current device; those that may be bf16 have the dtype `storage`.
     pub fn new(benchmark: &'a Benchmark, pass: &'a Pass, storage: DType) -> Measurement<'a> {
         let case = &benchmark.case;
         let elements: usize = case.inputs.iter().map(|i| i.shape.count()).sum();
@@ -65,8 +65,8 @@ impl<'a> Measurement<'a> {
         }
     }
 
-    /// Seconds of so many runs together, by the device's clock.
-    pub fn seconds(&mut self, runs: usize, flush: Option<&CacheFlush>) -> f64 {
+    /// Seconds of `runs` runs together, by the device's clock. On a GPU, `flush` empties its cache before.
+    pub fn seconds(&mut self, runs: usize, flush: Option<CacheFlush>) -> f64 {
         if self.pass.targets.is_empty() {
             let sets: Vec<usize> = (0..runs).map(|_| self.rotate()).collect();
             let run = |set: &usize| drop((self.benchmark.case.run)(&self.sets[*set]));
@@ -94,7 +94,7 @@ impl<'a> Measurement<'a> {
         self.next
     }
 
-    /// One run's outputs, and its inputs.
+    /// The outputs of one recorded run, and its inputs.
     fn recorded(&mut self) -> (Vec<Tensor>, Vec<Tensor>) {
         let set = self.rotate();
         let leaf =
@@ -104,8 +104,29 @@ impl<'a> Measurement<'a> {
     }
 }
 
-/// Seconds of `f`, by the device's clock, and the host's seconds a run.
-fn timed(runs: usize, host: f64, flush: Option<&CacheFlush>, f: impl FnOnce()) -> (f64, f64) {
+/// What a GPU does before a timed round.
+#[derive(Clone, Copy)]
+pub struct CacheFlush<'a>(pub &'a DeviceCopy);
+
+impl CacheFlush<'_> {
+    /// Evicts from the second-level cache what the last round left there.
+    fn flush(self) {
+        self.0.run();
+    }
+
+    /// Keeps the device busy for about `seconds`, in which the host launches the round: the device then never waits
+    /// for a launch.
+    fn occupy(self, seconds: f64) {
+        const MARGIN: f64 = 1.2;
+        const MOST_COPIES: f64 = 100.0;
+        let copies = (MARGIN * seconds / self.0.seconds()).ceil().min(MOST_COPIES) as usize;
+        (1..copies).for_each(|_| self.0.run());
+    }
+}
+
+/// Seconds of `f`, by the device's clock, and the seconds that the host needed to launch one run. `host` is the latter
+/// from an earlier round, or 0.
+fn timed(runs: usize, host: f64, flush: Option<CacheFlush>, f: impl FnOnce()) -> (f64, f64) {
     let Device::Cuda(gpu) = device::current() else {
         let start = Instant::now();
         f();
@@ -113,69 +134,24 @@ fn timed(runs: usize, host: f64, flush: Option<&CacheFlush>, f: impl FnOnce()) -
     };
     gpu.synchronize();
     if let Some(flush) = flush {
+        flush.flush();
         flush.occupy(host * runs as f64);
     }
-    let mut asking = 0.0;
+    let mut launching = 0.0;
     let seconds = gpu.time(|| {
         let start = Instant::now();
         f();
-        asking = start.elapsed().as_secs_f64();
+        launching = start.elapsed().as_secs_f64();
     });
-    (seconds, asking / runs as f64)
+    (seconds, launching / runs as f64)
 }
 
-/// A large copy on the device: it empties the second-level cache, keeps the device busy while the host runs ahead,
-/// and shows what memory can do.
-pub struct CacheFlush {
-    gpu: Gpu,
-    from: Buffer,
-    to: std::cell::RefCell<Buffer>,
-    bytes: usize,
-    /// Seconds of one copy, at best.
-    pub seconds: f64,
-}
-
-impl CacheFlush {
-    pub fn new(gpu: &Gpu, bytes: usize, rounds: usize) -> CacheFlush {
-        let (mut from, to) = (gpu.scratch(bytes / 4), gpu.scratch(bytes / 4));
-        gpu.fill(from.out(), 1.0);
-        let mut flush = CacheFlush { gpu: gpu.clone(), from, to: to.into(), bytes, seconds: 0.0 };
-        flush.copy();
-        flush.seconds = least((0..rounds).map(|_| gpu.time(|| flush.copy())));
-        flush
-    }
-
-    /// Bytes read and written a second.
-    pub fn rate(&self) -> f64 {
-        2.0 * self.bytes as f64 / self.seconds
-    }
-
-    fn copy(&self) {
-        self.gpu.copy(self.to.borrow_mut().out(), self.from.view());
-    }
-
-    /// Enough copies to keep the device busy as long as that, and at least one.
-    fn occupy(&self, seconds: f64) {
-        let copies = (1.2 * seconds / self.seconds).ceil().clamp(1.0, 100.0) as usize;
-        (0..copies).for_each(|_| self.copy());
-    }
-}
-
-pub fn bytes(x: &Tensor) -> usize {
+fn bytes(x: &Tensor) -> usize {
     x.len() * x.dtype().bytes()
 }
 
-pub fn least(values: impl Iterator<Item = f64>) -> f64 {
-    values.fold(f64::INFINITY, f64::min)
-}
-
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Uniform in [lo, hi): numbers drawn once and repeated, as drawing hundreds of megabytes anew would take longer than
-/// what is timed. The period is odd, so no two rows are alike.
+/// Uniform in [lo, hi). The numbers are drawn once and repeated: to draw hundreds of megabytes anew would take longer
+/// than what is timed. The period is odd, so that no two rows are equal.
 pub fn random(shape: impl Into<Shape>, lo: f32, hi: f32, salt: usize) -> Tensor {
     static DRAWN: LazyLock<Vec<f32>> = LazyLock::new(|| {
         device::with(&Device::Cpu, || Rng::new(7, 0).uniform([1_000_003], 0.0, 1.0).to_vec())

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::{Subcommand, ValueEnum};
 
 use super::say;
-use crate::data::{cub, demo};
+use crate::data::{self, Format, demo};
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Draw the demo's birds in CUB's layout
+    /// Render the demo's birds in CUB's layout
     Demo {
         /// A new or empty folder
         #[arg(long, value_name = "DIR")]
@@ -19,18 +19,26 @@ pub enum Command {
         #[arg(long, default_value_t = 0, value_name = "N")]
         seed: u64,
     },
-    /// Say what is there, what is missing, and what will be skipped and why
+    /// Report what is there, what is missing, and what will be skipped and why
     Check {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
         #[arg(long)]
-        dataset: Layout,
+        dataset: FormatName,
     },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Layout {
+pub enum FormatName {
     Cub,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Format {
+        match name {
+            FormatName::Cub => Format::Cub,
+        }
+    }
 }
 
 pub fn run(command: Command) -> anyhow::Result<()> {
@@ -39,7 +47,10 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             demo::write(&out, count, seed)?;
             say(format!("{count} birds with {} captions each in {}", demo::CAPTIONS, out.display()))?;
         }
-        Command::Check { folder, dataset: Layout::Cub } => say(cub::check(folder)?.to_string().trim_end())?,
+        Command::Check { folder, dataset } => {
+            let report = data::check(data::open(dataset.into(), folder)?);
+            say(report.to_string().trim_end())?;
+        }
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 use super::progress::Display;
 use super::{Machine, say};
 use crate::config::{Config, KeyHelp};
-use crate::data::{Dataset, cub, demo};
+use crate::data::{self, Dataset, Format, demo};
 use crate::engine::device;
 use crate::error::Result;
 use crate::run::Phase;
@@ -130,7 +130,7 @@ impl Args {
             eprintln!("rendering {} birds into {}", config.data.images, folder.display());
             demo::write(&folder, config.data.images, config.run.seed)?;
         }
-        let dataset = cub::open(&folder)?;
+        let dataset = data::open(Format::Cub, &folder)?;
         for notice in &dataset.notices {
             eprintln!("note: {notice}");
         }

@@ -1,4 +1,4 @@
-//! Captions as word ids: AttnGAN's tokeniser, one vocabulary for a data set, sentences cut to `T` words.
+//! Captions as word ids: AttnGAN's tokenizer, one vocabulary for a data set, sentences cut to `T` words.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -19,7 +19,7 @@ const LOST_SPACE: &str = "\u{fffd}\u{fffd}";
 /// Splits a caption into words as AttnGAN does: runs of `\w`, lower case, non-ASCII letters dropped.
 ///
 /// Source: `load_captions` of AttnGAN's `datasets.py` (`RegexpTokenizer(r'\w+')`, `encode('ascii', 'ignore')`).
-pub fn tokenise(caption: &str) -> Vec<String> {
+pub fn tokenize(caption: &str) -> Vec<String> {
     let lower = caption.replace(LOST_SPACE, " ").to_lowercase();
     lower
         .split(|c: char| !(c.is_alphanumeric() || c == '_'))
@@ -28,7 +28,7 @@ pub fn tokenise(caption: &str) -> Vec<String> {
         .collect()
 }
 
-/// The words of a data set; a word's id is its place, and id 0 is [`END`].
+/// The words of a data set; a word's id is its index, and id 0 is [`END`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vocabulary {
     words: Vec<String>,
@@ -43,7 +43,7 @@ pub struct Encoded {
 }
 
 impl Vocabulary {
-    /// Every word of `captions` (tokenised), in the order in which they first occur, after [`END`].
+    /// Every word of `captions` (tokenized), in the order in which they first occur, after [`END`].
     pub fn build<'a>(captions: impl IntoIterator<Item = &'a [String]>) -> Vocabulary {
         let mut vocabulary = Vocabulary { words: Vec::new(), ids: HashMap::new() };
         vocabulary.push(END);
@@ -55,7 +55,7 @@ impl Vocabulary {
         vocabulary
     }
 
-    /// A vocabulary whose ids are the places in `words`; the error says which word is wrong.
+    /// A vocabulary whose ids are the indices in `words`; the error says which word is wrong.
     pub fn from_words(words: Vec<String>) -> std::result::Result<Vocabulary, String> {
         let mut vocabulary = Vocabulary { words: Vec::new(), ids: HashMap::new() };
         words.iter().try_for_each(|word| vocabulary.accept(word))?;
@@ -94,7 +94,7 @@ impl Vocabulary {
         atomic::write(path, text.as_bytes())
     }
 
-    /// The id of `word`, which must be lower case as [`tokenise`] makes it.
+    /// The id of `word`, which must be lower case as [`tokenize`] makes it.
     pub fn id(&self, word: &str) -> Option<i32> {
         self.ids.get(word).copied()
     }
@@ -104,7 +104,7 @@ impl Vocabulary {
         usize::try_from(id).ok().and_then(|id| self.words.get(id)).map(String::as_str)
     }
 
-    /// All words; the place is the id.
+    /// All words; the index is the id.
     pub fn words(&self) -> &[String] {
         &self.words
     }
@@ -119,7 +119,7 @@ impl Vocabulary {
         self.len() <= 1
     }
 
-    /// Up to `n` words spelt like `word`, the nearest first: for messages about unknown words.
+    /// Up to `n` words spelled like `word`, the nearest first: for messages about unknown words.
     pub fn near(&self, word: &str, n: usize) -> Vec<String> {
         const ALIKE: f64 = 0.75;
         let word = word.to_lowercase();
@@ -157,12 +157,12 @@ impl Vocabulary {
     }
 }
 
-/// Tokenises `text` and looks each word up; unknown ones are left out of `ids` and named.
+/// Tokenizes `text` and looks each word up; unknown ones are left out of `ids` and named.
 pub fn encode(text: &str, vocabulary: &Vocabulary) -> Encoded {
-    encode_words(&tokenise(text), vocabulary)
+    encode_words(&tokenize(text), vocabulary)
 }
 
-/// As [`encode`], for a caption that is tokenised already.
+/// As [`encode`], for a caption that is tokenized already.
 pub fn encode_words(words: &[String], vocabulary: &Vocabulary) -> Encoded {
     let mut encoded = Encoded::default();
     let mut seen = HashSet::new();
@@ -181,9 +181,9 @@ pub fn fit_train(ids: &[i32], limit: usize, rng: &mut impl Rng) -> Vec<i32> {
     if ids.len() <= limit {
         return ids.to_vec();
     }
-    let mut places = index::sample(rng, ids.len(), limit).into_vec();
-    places.sort_unstable();
-    places.into_iter().map(|place| ids[place]).collect()
+    let mut positions = index::sample(rng, ids.len(), limit).into_vec();
+    positions.sort_unstable();
+    positions.into_iter().map(|position| ids[position]).collect()
 }
 
 /// The first `limit` words of a caption.

@@ -11,16 +11,15 @@
 //!
 //! A data set of one's own works in the same layout: number the class folders and leave the pickles out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::captions::{Vocabulary, encode_words, tokenise};
-use super::dataset::{Dataset, Item, Report, Skip};
+use super::captions::{Vocabulary, encode_words, tokenize};
+use super::dataset::{Dataset, Item, Skip, classes};
 use super::pickle;
-use super::picture::{bbox_crop, decode};
 use crate::error::{Error, Result};
 
 /// The classes of the official test split; all others train.
@@ -31,15 +30,14 @@ pub const TEST_CLASSES: [i32; 50] = [
     183, 185, 186, 187, 197,
 ];
 
-/// Captions that a captions.pickle holds for each picture, as published.
+/// Captions that a captions.pickle holds for each image, as published.
 const PICKLED_CAPTIONS: usize = 10;
 
-/// Reads a data set except for its pictures; files that cannot be used are left out and named.
+/// Reads a data set except for its images; files that cannot be used are left out and named.
 ///
 /// # Errors
 /// `Data` when a list is missing or malformed (with its line), or when nothing is left, with the first reasons.
-pub fn open(dir: impl AsRef<Path>) -> Result<Dataset> {
-    let root = dir.as_ref();
+pub fn open(root: &Path) -> Result<Dataset> {
     let mut notices = Vec::new();
     let listing = Listing::read(root, &mut notices)?;
     let split = Split::read(root, &listing, &mut notices)?;
@@ -62,52 +60,6 @@ pub fn open(dir: impl AsRef<Path>) -> Result<Dataset> {
     Ok(Dataset { root: root.to_path_buf(), train, test, vocabulary, skipped, notices })
 }
 
-/// Opens the data set and decodes every picture of it, on all cores.
-///
-/// # Errors
-/// As [`open`].
-pub fn check(dir: impl AsRef<Path>) -> Result<Report> {
-    let mut dataset = open(dir)?;
-    let mut gray = 0;
-    for items in [&mut dataset.train, &mut dataset.test] {
-        let (good, bad) = inspect(std::mem::take(items));
-        gray += good.iter().filter(|(_, gray)| *gray).count();
-        *items = good.into_iter().map(|(item, _)| item).collect();
-        dataset.skipped.extend(bad);
-    }
-    let captions = || dataset.train.iter().chain(&dataset.test).flat_map(|item| &item.captions);
-    Ok(Report {
-        train: dataset.train.len(),
-        test: dataset.test.len(),
-        train_classes: classes(&dataset.train).len(),
-        test_classes: classes(&dataset.test).len(),
-        captions: captions().count(),
-        words: dataset.vocabulary.len(),
-        longest: captions().map(Vec::len).max().unwrap_or(0),
-        gray,
-        root: dataset.root,
-        skipped: dataset.skipped,
-        notices: dataset.notices,
-    })
-}
-
-/// Decodes every picture: the good ones with whether they are gray, the others with the reason.
-fn inspect(items: Vec<Item>) -> (Vec<(Item, bool)>, Vec<Skip>) {
-    items.into_par_iter().partition_map(|item| match is_gray(&item) {
-        Ok(gray) => rayon::iter::Either::Left((item, gray)),
-        Err(error) => rayon::iter::Either::Right(Skip { why: error.reason(), file: item.image }),
-    })
-}
-
-fn is_gray(item: &Item) -> Result<bool> {
-    let decoded = decode(&item.image)?;
-    if let Some(bbox) = item.bbox {
-        bbox_crop(decoded.picture.width, decoded.picture.height, bbox)
-            .map_err(|why| Error::data(&item.image, why))?;
-    }
-    Ok(decoded.gray)
-}
-
 /// One line of images.txt, with its box.
 struct Listed {
     key: String,
@@ -118,8 +70,9 @@ struct Listed {
 
 /// What images.txt and bounding_boxes.txt say, in the order of images.txt.
 struct Listing {
-    pictures: Vec<Listed>,
-    places: HashMap<String, usize>,
+    images: Vec<Listed>,
+    /// Indices in `images`, by key.
+    by_key: HashMap<String, usize>,
     folder: PathBuf,
     text: PathBuf,
 }
@@ -131,7 +84,7 @@ impl Listing {
         let boxes = read_boxes(&cub.join("bounding_boxes.txt"))?;
         let file = cub.join("images.txt");
         let list = fs::read_to_string(&file).map_err(|error| missing_list(root, &file, &error))?;
-        let mut pictures = Vec::new();
+        let mut images = Vec::new();
         for (line, row) in numbered_rows(&list) {
             let (number, path) = split_row(row).ok_or_else(|| {
                 Error::data_at(&file, line, format!("'{row}' is not '<number> <class>/<id>.jpg'"))
@@ -141,22 +94,22 @@ impl Listing {
                 Error::data_at(&file, line, why)
             })?;
             let key = path.rsplit_once('.').map_or(path, |(stem, _)| stem).to_string();
-            pictures.push(Listed { key, class, image: folder.join(path), bbox: boxes.get(&number).copied() });
+            images.push(Listed { key, class, image: folder.join(path), bbox: boxes.get(&number).copied() });
         }
-        let unboxed = pictures.iter().filter(|listed| listed.bbox.is_none()).count();
+        let unboxed = images.iter().filter(|listed| listed.bbox.is_none()).count();
         if unboxed > 0 {
-            notices.push(format!("{unboxed} pictures have no bounding box; the whole picture is taken"));
+            notices.push(format!("{unboxed} images have no bounding box; the whole image is taken"));
         }
-        let places = pictures.iter().enumerate().map(|(at, listed)| (listed.key.clone(), at)).collect();
-        Ok(Listing { pictures, places, folder, text: root.join("text") })
+        let by_key = images.iter().enumerate().map(|(i, listed)| (listed.key.clone(), i)).collect();
+        Ok(Listing { images, by_key, folder, text: root.join("text") })
     }
 
     fn get(&self, key: &str) -> Option<&Listed> {
-        self.places.get(key).map(|at| &self.pictures[*at])
+        self.by_key.get(key).map(|i| &self.images[*i])
     }
 }
 
-/// Boxes by the picture's number; none at all without the file.
+/// Boxes by the image's number; none at all without the file.
 fn read_boxes(file: &Path) -> Result<HashMap<u32, [f32; 4]>> {
     if !file.exists() {
         return Ok(HashMap::new());
@@ -198,7 +151,7 @@ fn missing_list(root: &Path, file: &Path, error: &std::io::Error) -> Error {
     if !root.is_dir() {
         return Error::data(root, format!("no such folder; {layout}"));
     }
-    let why = format!("CUB's list of pictures cannot be read here ({error}); {layout}");
+    let why = format!("CUB's list of images cannot be read here ({error}); {layout}");
     Error::data(file, why)
 }
 
@@ -220,13 +173,13 @@ impl Split {
             "split: the official test classes (train/ and test/filenames.pickle are not both there)".into(),
         );
         let (test, train): (Vec<&Listed>, Vec<&Listed>) =
-            listing.pictures.iter().partition(|listed| TEST_CLASSES.contains(&listed.class));
+            listing.images.iter().partition(|listed| TEST_CLASSES.contains(&listed.class));
         let keys = |listed: Vec<&Listed>| listed.into_iter().map(|listed| listed.key.clone()).collect();
         Ok(Split { train: keys(train), test: keys(test), pickled: false })
     }
 }
 
-/// Captions by place in the split, where captions.pickle holds them for this very split.
+/// Captions by index in the split, where captions.pickle holds them for this very split.
 #[derive(Default)]
 struct Pickled {
     vocabulary: Option<Vocabulary>,
@@ -262,19 +215,19 @@ struct Draft<'a> {
 
 enum Captions {
     Words(Vec<Vec<String>>),
-    IntTensor(Vec<Vec<i32>>),
+    Ids(Vec<Vec<i32>>),
 }
 
 impl Draft<'_> {
     fn words(&self) -> &[Vec<String>] {
         match &self.captions {
             Captions::Words(captions) => captions,
-            Captions::IntTensor(_) => &[],
+            Captions::Ids(_) => &[],
         }
     }
 }
 
-/// Finds the picture and the captions of every key; the keys that lack one are pushed to `skipped`.
+/// Finds the image and the captions of every key; the keys that lack one are pushed to `skipped`.
 fn gather<'a>(
     listing: &'a Listing,
     keys: &[String],
@@ -303,10 +256,10 @@ fn draft<'a>(
         return Err(Skip { file, why: "named in filenames.pickle, but not in images.txt".into() });
     };
     if !listed.image.is_file() {
-        return Err(Skip { file: listed.image.clone(), why: "the picture is missing".into() });
+        return Err(Skip { file: listed.image.clone(), why: "the image is missing".into() });
     }
     let captions = match pickled {
-        Some(ids) => Captions::IntTensor(ids.to_vec()),
+        Some(ids) => Captions::Ids(ids.to_vec()),
         None => Captions::Words(read_captions(&listing.text.join(format!("{key}.txt")))?),
     };
     Ok(Draft { listed, captions })
@@ -320,7 +273,7 @@ fn read_captions(file: &Path) -> std::result::Result<Vec<Vec<String>>, Skip> {
             1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count();
         skip(format!("the captions are not UTF-8 (line {line})"))
     })?;
-    let captions: Vec<Vec<String>> = text.lines().map(tokenise).filter(|words| !words.is_empty()).collect();
+    let captions: Vec<Vec<String>> = text.lines().map(tokenize).filter(|words| !words.is_empty()).collect();
     if captions.is_empty() { Err(skip("the captions file is empty".into())) } else { Ok(captions) }
 }
 
@@ -337,7 +290,7 @@ fn encode_all(
     let mut items = Vec::with_capacity(drafts.len());
     for Draft { listed, captions } in drafts {
         let mut captions: Vec<Vec<i32>> = match captions {
-            Captions::IntTensor(captions) => captions,
+            Captions::Ids(captions) => captions,
             Captions::Words(captions) => captions
                 .iter()
                 .map(|words| {
@@ -363,7 +316,7 @@ fn nothing_left(root: &Path, skipped: &[Skip]) -> Error {
     if skipped.is_empty() {
         return Error::data(
             root,
-            "images.txt names no picture; one '<number> <class>/<id>.jpg' a line is expected",
+            "images.txt names no image; one '<number> <class>/<id>.jpg' a line is expected",
         );
     }
     let first: Vec<String> =
@@ -376,14 +329,11 @@ fn nothing_left(root: &Path, skipped: &[Skip]) -> Error {
     Error::data(root, why)
 }
 
-fn classes(items: &[Item]) -> BTreeSet<i32> {
-    items.iter().map(|item| item.class).collect()
-}
-
 fn warn_of_shared_classes(train: &[Item], test: &[Item], notices: &mut Vec<String>) {
     let shared = classes(train).intersection(&classes(test)).count();
     if shared > 0 {
-        notices
-            .push(format!("{shared} classes occur in both splits; figures on the test split will flatter"));
+        notices.push(format!(
+            "{shared} classes occur in both splits; metrics on the test split will be too good"
+        ));
     }
 }

@@ -1,4 +1,4 @@
-//! Batches, prepared ahead of the step on threads of their own, and equal whatever those threads do.
+//! Batches, prepared ahead of the step on threads of their own; the threads' timing does not change them.
 //!
 //! Batch `k` is a pure function of the items, the configuration and `k`. Of `n` workers, worker `w` prepares
 //! the batches `start + w`, `start + w + n`, ... into a bounded queue of its own, and the loader takes from the
@@ -15,18 +15,19 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
 use super::captions::{fit_eval, fit_train};
+use super::crop::{Cut, prepare};
 use super::dataset::{Item, Skip};
-use super::picture::{Cut, Picture, prepare};
+use super::picture::Picture;
 use super::rng::rng_for;
 use crate::error::{Error, Result};
 
-/// Bytes of prepared pictures kept in memory unless told otherwise.
+/// Bytes of prepared images kept in memory unless told otherwise.
 pub const CACHE_BYTES: usize = 512 << 20;
 
 /// Batches that a worker may be ahead of the step.
 const AHEAD: usize = 2;
 
-/// The index of the stream that shuffles an epoch; items have theirs below.
+/// The rng index that shuffles an epoch; items use the indices below.
 const SHUFFLE: u64 = u64::MAX;
 
 /// How batches are made.
@@ -34,18 +35,18 @@ const SHUFFLE: u64 = u64::MAX;
 pub struct LoaderConfig {
     /// Samples in a batch.
     pub batch: usize,
-    /// Sides of the stages' pictures, ascending, such as `[64, 128, 256]`.
+    /// Sides of the stages' images, ascending, such as `[64, 128, 256]`.
     pub sizes: Vec<usize>,
     /// Words of a caption (T); shorter ones are padded with 0.
     pub words: usize,
     /// Training shuffles and draws a caption; otherwise items come in order with their first caption.
     pub train: bool,
-    /// Training cuts and mirrors at random; without it, and otherwise, pictures are cut in the middle.
+    /// Training cuts and mirrors at random; without it, and otherwise, images are cut in the middle.
     pub augment: bool,
     /// Threads that prepare batches; at least one works.
     pub workers: usize,
     pub seed: u64,
-    /// Prepared pictures are kept in memory up to this many bytes.
+    /// Prepared images are kept in memory up to this many bytes.
     pub cache_bytes: usize,
 }
 
@@ -63,7 +64,7 @@ pub struct Batch {
     /// `[B]` ids of the items.
     pub keys: Vec<String>,
     pub epoch: u64,
-    /// Pictures that could not be used and were replaced by the next good one.
+    /// Images that could not be used and were replaced by the next good one.
     pub skipped: Vec<Skip>,
 }
 
@@ -78,10 +79,10 @@ impl Batch {
     }
 }
 
-/// An endless row of batches; dropping it ends its threads.
+/// An endless sequence of batches; dropping it ends its threads.
 pub struct Loader {
     source: Arc<Source>,
-    /// One a worker; emptied first when dropped, which ends the workers.
+    /// One for each worker; dropping them ends the workers.
     queues: Vec<Receiver<Result<Batch>>>,
     workers: Vec<JoinHandle<()>>,
     taken: usize,
@@ -110,7 +111,7 @@ impl Loader {
     /// The batch of the next step, waiting for it if need be.
     ///
     /// # Errors
-    /// `Data` when no picture of the data set can be used.
+    /// `Data` when no image of the data set can be used.
     ///
     /// # Panics
     /// When a worker panicked.
@@ -125,7 +126,7 @@ impl Loader {
         self.source.batches_per_epoch()
     }
 
-    /// Pictures found unusable so far, each once, in the order of the items.
+    /// Images found unusable so far, each once, in the order of the items.
     pub fn skipped(&self) -> Vec<Skip> {
         self.source.skipped()
     }
@@ -140,7 +141,7 @@ impl Drop for Loader {
     }
 }
 
-/// Prepares the batches of `steps` until nobody takes them.
+/// Prepares the batches of `steps` until the loader is dropped.
 fn work(source: &Source, steps: impl Iterator<Item = u64>, sender: &SyncSender<Result<Batch>>) {
     for step in steps {
         if sender.send(source.batch(step)).is_err() {
@@ -152,7 +153,7 @@ fn work(source: &Source, steps: impl Iterator<Item = u64>, sender: &SyncSender<R
 /// All items once, in order, without augmentation; the last batch may be smaller.
 ///
 /// Every item takes its caption number `caption`, or that number modulo its count where it has fewer: eleven
-/// passes with 0 to 10 give the published protocol of 30,000 pictures.
+/// passes with 0 to 10 give the published protocol of 30,000 images.
 pub struct EvalBatches {
     source: Source,
     caption: usize,
@@ -165,18 +166,13 @@ impl EvalBatches {
     pub fn new(items: Arc<Vec<Item>>, config: LoaderConfig, caption: usize) -> Result<EvalBatches> {
         let source = Source::new(items, LoaderConfig { train: false, ..config })?;
         if source.items.is_empty() {
-            return Err(Error::config("data", "no picture to evaluate on: this split is empty"));
+            return Err(Error::config("data", "no image to evaluate on: this split is empty"));
         }
         Ok(EvalBatches { source, caption, at: 0 })
     }
-
-    /// How many batches a pass has.
-    pub fn count_batches(&self) -> usize {
-        self.source.items.len().div_ceil(self.source.config.batch)
-    }
 }
 
-/// A picture that cannot be used is left out of its batch, never replaced: figures count each item once.
+/// An image that cannot be used is left out of its batch, not replaced: metrics count each item once.
 impl Iterator for EvalBatches {
     type Item = Result<Batch>;
 
@@ -187,7 +183,7 @@ impl Iterator for EvalBatches {
         }
         let tried: Vec<_> = (self.at..end)
             .into_par_iter()
-            .map(|place| self.source.picture(place).map(|p| self.source.eval_sample(place, &p, self.caption)))
+            .map(|index| self.source.picture(index).map(|p| self.source.eval_sample(index, &p, self.caption)))
             .collect();
         self.at = end;
         let mut skipped = Vec::new();
@@ -197,18 +193,18 @@ impl Iterator for EvalBatches {
     }
 }
 
-/// A picture cut for every stage, with its caption.
+/// An image cut for every stage, with its caption.
 struct Sample {
-    place: usize,
+    index: usize,
     images: Vec<Vec<f32>>,
     caption: Vec<i32>,
 }
 
-/// What batches are made from; shared by the workers and free of anything that depends on their order.
+/// What batches are made from. The workers share it; nothing in it depends on their order.
 struct Source {
     items: Arc<Vec<Item>>,
     config: LoaderConfig,
-    /// By place: the prepared picture, or why there is none. Kept once known.
+    /// For each item the prepared image, or why there is none, once known.
     prepared: Vec<OnceLock<std::result::Result<Arc<Picture>, String>>>,
     cached: AtomicUsize,
 }
@@ -233,7 +229,7 @@ impl Source {
             return Ok(());
         }
         let why = format!(
-            "a batch of {batch} is larger than the data set of {items} pictures; set it to {items} or less, or add data"
+            "a batch of {batch} is larger than the data set of {items} images; set it to {items} or less, or add data"
         );
         Err(Error::config("batch", why))
     }
@@ -249,11 +245,11 @@ impl Source {
         let order = self.order(epoch);
         let mut skipped = Vec::new();
         let chosen = order[first..first + self.config.batch].iter();
-        let samples = chosen.map(|place| self.sample(*place, epoch, &mut skipped)).collect::<Result<_>>()?;
+        let samples = chosen.map(|index| self.sample(*index, epoch, &mut skipped)).collect::<Result<_>>()?;
         Ok(self.assemble(samples, epoch, skipped))
     }
 
-    /// The places of the items in the order of an epoch.
+    /// The indices of the items in the order of an epoch.
     fn order(&self, epoch: u64) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.items.len()).collect();
         if self.config.train {
@@ -262,38 +258,38 @@ impl Source {
         order
     }
 
-    /// The sample at `place`, or at the next place that has a usable picture.
-    fn sample(&self, place: usize, epoch: u64, skipped: &mut Vec<Skip>) -> Result<Sample> {
+    /// The sample at `index`, or at the next index that has a usable image.
+    fn sample(&self, index: usize, epoch: u64, skipped: &mut Vec<Skip>) -> Result<Sample> {
         let count = self.items.len();
-        for place in (place..place + count).map(|place| place % count) {
-            match self.picture(place) {
+        for index in (index..index + count).map(|index| index % count) {
+            match self.picture(index) {
                 Ok(picture) if self.config.train => {
-                    let mut rng = rng_for(self.config.seed, epoch, place as u64);
-                    return Ok(self.train_sample(place, &picture, &mut rng));
+                    let mut rng = rng_for(self.config.seed, epoch, index as u64);
+                    return Ok(self.train_sample(index, &picture, &mut rng));
                 }
-                Ok(picture) => return Ok(self.eval_sample(place, &picture, 0)),
+                Ok(picture) => return Ok(self.eval_sample(index, &picture, 0)),
                 Err(skip) => skipped.push(skip),
             }
         }
         let Skip { file, why } = &skipped[0];
-        Err(Error::data(file, format!("{why}; and none of the other pictures can be used either")))
+        Err(Error::data(file, format!("{why}; and none of the other images can be used either")))
     }
 
-    fn train_sample(&self, place: usize, picture: &Picture, rng: &mut Xoshiro256PlusPlus) -> Sample {
+    fn train_sample(&self, index: usize, picture: &Picture, rng: &mut Xoshiro256PlusPlus) -> Sample {
         let side = self.largest();
         let cut =
             if self.config.augment { Cut::random(picture, side, rng) } else { Cut::center(picture, side) };
-        let captions = &self.items[place].captions;
+        let captions = &self.items[index].captions;
         let chosen = &captions[rng.random_range(0..captions.len())];
         let caption = fit_train(chosen, self.config.words, rng);
-        Sample { place, images: self.stages(picture, cut), caption }
+        Sample { index, images: self.stages(picture, cut), caption }
     }
 
-    fn eval_sample(&self, place: usize, picture: &Picture, caption: usize) -> Sample {
-        let captions = &self.items[place].captions;
+    fn eval_sample(&self, index: usize, picture: &Picture, caption: usize) -> Sample {
+        let captions = &self.items[index].captions;
         let caption = fit_eval(&captions[caption % captions.len()], self.config.words);
         let cut = Cut::center(picture, self.largest());
-        Sample { place, images: self.stages(picture, cut), caption }
+        Sample { index, images: self.stages(picture, cut), caption }
     }
 
     fn largest(&self) -> usize {
@@ -311,22 +307,22 @@ impl Source {
         self.config.sizes.iter().map(stage).collect()
     }
 
-    /// The prepared picture at `place`, from memory where it is kept.
-    fn picture(&self, place: usize) -> std::result::Result<Arc<Picture>, Skip> {
-        let item = &self.items[place];
-        let known = self.prepared[place].get().cloned();
+    /// The prepared image at `index`, from memory where it is kept.
+    fn picture(&self, index: usize) -> std::result::Result<Arc<Picture>, Skip> {
+        let item = &self.items[index];
+        let known = self.prepared[index].get().cloned();
         let picture = known.unwrap_or_else(|| {
             let fresh = prepare(&item.image, item.bbox, self.largest()).map(Arc::new).map_err(Error::reason);
-            self.keep(place, &fresh);
+            self.keep(index, &fresh);
             fresh
         });
         picture.map_err(|why| Skip { file: item.image.clone(), why })
     }
 
-    fn keep(&self, place: usize, picture: &std::result::Result<Arc<Picture>, String>) {
+    fn keep(&self, index: usize, picture: &std::result::Result<Arc<Picture>, String>) {
         let bytes = picture.as_ref().map_or(0, |picture| picture.pixels.len());
         let used = self.cached.fetch_add(bytes, Ordering::Relaxed);
-        if used + bytes > self.config.cache_bytes || self.prepared[place].set(picture.clone()).is_err() {
+        if used + bytes > self.config.cache_bytes || self.prepared[index].set(picture.clone()).is_err() {
             self.cached.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
@@ -343,7 +339,7 @@ impl Source {
 
     fn assemble(&self, mut samples: Vec<Sample>, epoch: u64, skipped: Vec<Skip>) -> Batch {
         samples.sort_by_key(|sample| std::cmp::Reverse(sample.caption.len()));
-        let item = |sample: &Sample| &self.items[sample.place];
+        let item = |sample: &Sample| &self.items[sample.index];
         let padded = |sample: &Sample| {
             let padding = self.config.words - sample.caption.len();
             sample.caption.iter().copied().chain(std::iter::repeat_n(0, padding)).collect::<Vec<i32>>()

@@ -1,28 +1,58 @@
-//! The data floor: from folders of pictures and captions to batches of numbers.
+//! From folders of images and captions to batches of numbers.
 //!
 //! ```text
-//!  demo ──writes──► DIR ──cub::open──► Dataset ──loader──► Batch
-//!                    │                    │
-//!                    │                    ├─ captions   words ↔ ids, one vocabulary for a data set
-//!                    └─ pickle            └─ picture     decode, crop, resize, [−1, 1]
+//!  demo ──writes──► DIR ──open──► Dataset ──loader──► Batch
+//!                    │     │         │
+//!                    │     │         ├─ captions   words ↔ ids, one vocabulary for a data set
+//!                    │     │         ├─ codec, crop, resize, picture   decode, crop, resize, [−1, 1]
+//!                    │     │         └─ check      decodes everything and reports
+//!                    │     └─ cub    one file for each format
+//!                    └─ pickle
 //! ```
 //!
-//! Everything a batch holds depends on the data, the seed and the step alone, never on the timing of
-//! threads: a run that goes on from step `k` sees what it would have seen without having stopped.
+//! A batch is a function of the data, the seed and the step. It does not depend on the timing of threads, so a
+//! resumed run sees the batches of an uninterrupted one.
 //!
-//! This floor knows no tensor and no network; it speaks in `Vec<f32>` and `Vec<i32>`.
+//! This module knows no tensor and no network; its batches are `Vec<f32>` and `Vec<i32>`.
 
 pub mod captions;
-pub mod cub;
-pub mod dataset;
+mod check;
+mod codec;
+mod crop;
+mod cub;
+mod dataset;
 pub mod demo;
 pub mod loader;
 mod pickle;
-pub mod picture;
+mod picture;
 mod resize;
 mod rng;
 
+use std::path::Path;
+
+use crate::error::Result;
+
 pub use self::captions::{Encoded, Vocabulary};
-pub use self::dataset::{Dataset, Item, Report, Skip};
+pub use self::check::{Report, check};
+pub use self::codec::{Decoded, decode, decode_bytes, save_png};
+pub use self::crop::{Cut, bbox_crop, margin_side, prepare};
+pub use self::dataset::{Dataset, Item, Skip};
 pub use self::loader::{Batch, EvalBatches, Loader, LoaderConfig};
-pub use self::picture::{Picture, save_png};
+pub use self::picture::{Picture, Region};
+
+/// How a data set is laid out on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// CUB-200-2011 with the captions of AttnGAN; also the demo's birds, and a data set of one's own in that layout.
+    Cub,
+}
+
+/// Reads a data set except for its image files; files that cannot be used are skipped and named.
+///
+/// # Errors
+/// `Data` when a list is missing or malformed (with its line), or when nothing is left, with the first reasons.
+pub fn open(format: Format, dir: impl AsRef<Path>) -> Result<Dataset> {
+    match format {
+        Format::Cub => cub::open(dir.as_ref()),
+    }
+}

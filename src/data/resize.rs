@@ -18,11 +18,23 @@ struct Taps {
     weights: Vec<i32>,
 }
 
-/// `picture` at another width and height, neither of them 0.
-pub fn bilinear(picture: &Picture, width: usize, height: usize) -> Picture {
-    let Picture { width: from_width, height: from_height, .. } = *picture;
-    let wide = if width == from_width { picture.clone() } else { across(picture, &taps(from_width, width)) };
-    if height == from_height { wide } else { down(&wide, &taps(from_height, height)) }
+impl Picture {
+    /// This picture at another width and height, neither of them 0.
+    pub fn resized(&self, width: usize, height: usize) -> Picture {
+        let across =
+            if width == self.width { self.clone() } else { resize_rows(self, &taps(self.width, width)) };
+        if height == self.height { across } else { resize_columns(&across, &taps(self.height, height)) }
+    }
+
+    /// The shorter side scaled to `side`, the other one in proportion (torchvision's `Resize(side)`).
+    pub fn shorter_side(&self, side: usize) -> Picture {
+        let along = |length: usize, shorter: usize| side * length / shorter;
+        if self.width <= self.height {
+            self.resized(side, along(self.height, self.width))
+        } else {
+            self.resized(along(self.width, self.height), side)
+        }
+    }
 }
 
 /// The taps of every output pixel when `from` pixels become `to`.
@@ -41,8 +53,8 @@ fn taps(from: usize, to: usize) -> Vec<Taps> {
     (0..to).map(tap).collect()
 }
 
-/// Resizes the rows.
-fn across(picture: &Picture, taps: &[Taps]) -> Picture {
+/// Resizes each row to `taps.len()` pixels.
+fn resize_rows(picture: &Picture, taps: &[Taps]) -> Picture {
     let mut pixels = Vec::with_capacity(taps.len() * picture.height * CHANNELS);
     for row in picture.pixels.chunks_exact(picture.width * CHANNELS) {
         for Taps { first, weights } in taps {
@@ -58,8 +70,8 @@ fn across(picture: &Picture, taps: &[Taps]) -> Picture {
     Picture { width: taps.len(), height: picture.height, pixels }
 }
 
-/// Resizes the columns, a whole row of sums at a time.
-fn down(picture: &Picture, taps: &[Taps]) -> Picture {
+/// Resizes each column to `taps.len()` pixels, a whole row of sums at a time.
+fn resize_columns(picture: &Picture, taps: &[Taps]) -> Picture {
     let stride = picture.width * CHANNELS;
     let mut pixels = Vec::with_capacity(taps.len() * stride);
     let mut sums = vec![HALF; stride];

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::picture::{Cut, prepare};
+use crate::data::{Cut, prepare};
 use crate::engine::Tensor;
 use crate::error::Result;
 

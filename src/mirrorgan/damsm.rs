@@ -1,5 +1,5 @@
-//! DAMSM: the deep attentional multimodal similarity model, which says how well an image matches a caption, word
-//! by word and as a whole (AttnGAN, section 3.2, equations 6 to 14).
+//! DAMSM, the deep attentional multimodal similarity model: how well an image matches a caption, word by word and
+//! as a whole (AttnGAN, section 3.2).
 
 use serde::{Deserialize, Serialize};
 
@@ -7,51 +7,53 @@ use crate::engine::nn::{Conv2d, Initializer, Linear, Mode, Policy, Scope};
 use crate::engine::ops::matching::{cosine_scores, matching_loss, word_scores};
 use crate::engine::tensor::{DType, IntTensor, Tensor};
 
-use super::backbone::{Backbone, BackboneConfig};
+use super::backbone::{Backbone, BackboneConfig, InputConfig};
 use super::losses::Terms;
 use super::stem::TextEmbedding;
 
-/// Both projections begin uniform in ±0.1, as published.
+/// Initial weights of both projections. Source: `CNN_ENCODER.init_trainable_weights` of AttnGAN's code.
 const PROJECTION: Initializer = Initializer::Uniform(0.1);
 
-/// Images to the space of the words.
+/// Embeds images in the space of words and sentences.
 pub struct ImageEncoder {
     backbone: Backbone,
     regions: Conv2d,
-    code: Linear,
+    global: Linear,
 }
 
-/// An image in the space of the words: its regions [B,N,D] and, as a whole, its code [B,D].
+/// Images as vectors of that space.
 pub struct ImageEmbedding {
+    /// Region features v [B,N,D].
     pub regions: Tensor,
-    pub code: Tensor,
+    /// Global image vectors [B,D].
+    pub global: Tensor,
 }
 
 impl ImageEncoder {
-    /// `features` is D, the width of words and sentence.
+    /// `features` is D, the width of a word feature and of the sentence vector.
     pub fn new(scope: &Scope, features: usize, config: &BackboneConfig) -> ImageEncoder {
-        let backbone = Backbone::new(scope, config);
+        let backbone = Backbone::new(scope, config, InputConfig::default());
         let heads = scope.with(Policy { weight: PROJECTION, ..scope.policy() });
         ImageEncoder {
             regions: Conv2d::pointwise(&heads.at("emb_features"), backbone.map_width(), features),
-            code: Linear::with_bias(&heads.at("emb_cnn_code"), backbone.pooled_width(), features),
+            global: Linear::with_bias(&heads.at("emb_cnn_code"), backbone.pooled_width(), features),
             backbone,
         }
     }
 
     /// Images [B,S,S,3] in [-1, 1].
     pub fn forward(&self, images: &Tensor, mode: Mode) -> ImageEmbedding {
-        let seen = self.backbone.forward(images, mode);
-        let regions = self.regions.forward(&seen.map).cast(DType::F32);
-        let [batch, height, width, features] = regions.dims();
+        let features = self.backbone.forward(images, mode);
+        let regions = self.regions.forward(&features.map).cast(DType::F32);
+        let [batch, height, width, depth] = regions.dims();
         ImageEmbedding {
-            regions: regions.reshape([batch, height * width, features]),
-            code: self.code.forward(&seen.pooled).cast(DType::F32),
+            regions: regions.reshape([batch, height * width, depth]),
+            global: self.global.forward(&features.pooled).cast(DType::F32),
         }
     }
 }
 
-/// How sharply the model attends to regions (γ1), sums over words (γ2) and chooses in the batch (γ3).
+/// How sharp are the attention to regions (γ1), the log-sum-exp over words (γ2) and the softmax over the batch (γ3).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gammas {
@@ -60,19 +62,19 @@ pub struct Gammas {
     pub gamma3: f32,
 }
 
-/// The four terms of the DAMSM loss (equation 14): words w0, w1 and sentence s0, s1, each in both directions.
-/// Pairs of one class other than the match are left out.
+/// The four terms of the DAMSM loss: w0, w1 for words and s0, s1 for sentences, each in both directions. Within a
+/// batch, a pair of one class that is not the match itself is masked out.
 pub fn damsm_loss(
     image: &ImageEmbedding,
-    meaning: &TextEmbedding,
+    text: &TextEmbedding,
     lengths: &IntTensor,
     classes: Option<&IntTensor>,
     gammas: Gammas,
 ) -> Terms {
     let Gammas { gamma1, gamma2, gamma3 } = gammas;
-    let by_word = word_scores(&meaning.words, lengths, &image.regions, gamma1, gamma2);
-    let whole = cosine_scores(&image.code, &meaning.sentence);
-    let (w0, w1) = matching_loss(&by_word, gamma3, classes);
-    let (s0, s1) = matching_loss(&whole, gamma3, classes);
+    let word_similarity = word_scores(&text.words, lengths, &image.regions, gamma1, gamma2);
+    let sentence_similarity = cosine_scores(&image.global, &text.sentence);
+    let (w0, w1) = matching_loss(&word_similarity, gamma3, classes);
+    let (s0, s1) = matching_loss(&sentence_similarity, gamma3, classes);
     Terms::from([("w0", w0), ("w1", w1), ("s0", s0), ("s1", s1)])
 }

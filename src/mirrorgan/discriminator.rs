@@ -1,5 +1,5 @@
-//! Discriminators: is this image real, and does it go with this sentence? (AttnGAN, equation 5 and figure 2;
-//! MirrorGAN, equation 12.)
+//! Discriminators: is this image real, and does it match this sentence? (AttnGAN, section 3.1; MirrorGAN, section
+//! 3.4.) Key names and layers: `D_NET64`, `D_NET128`, `D_NET256` and `D_GET_LOGITS` of AttnGAN's code.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,31 +10,31 @@ use crate::engine::ops::pointwise::leaky_relu;
 use crate::engine::ops::shape::{concat, tile};
 use crate::engine::tensor::Tensor;
 
-use super::{ADVERSARIAL_POLICY, SLOPE};
+use super::{ADVERSARIAL_POLICY, LEAKY_SLOPE};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscriminatorConfig {
     /// Channels after the first halving: DF_DIM.
     pub width: usize,
-    /// Also judge the image without the sentence.
+    /// Also score the image without the sentence.
     pub unconditional: bool,
 }
 
-/// The side of the feature map that is judged.
+/// The side of the last feature map, which the heads score.
 const MAP: usize = 4;
-/// Halvings under the key `img_code_s16`, after which a map is 1/16 of the image.
+/// Halvings under the key `img_code_s16`: the map is then 1/16 of the image.
 const S16: usize = 4;
 
 pub struct Discriminator {
     first: Conv2d,
     blocks: Vec<Block>,
-    conditional: Judge,
-    unconditional: Option<Logit>,
+    conditional: ConditionalHead,
+    unconditional: Option<LogitHead>,
 }
 
 impl Discriminator {
-    /// For images of `side`², a power of two of at least 8; `features` is the width of the sentence.
+    /// For images of `side`², a power of two from 8 on; `features` is D, the width of the sentence vector.
     pub fn new(scope: &Scope, side: usize, features: usize, config: &DiscriminatorConfig) -> Discriminator {
         let scope = &scope.with(ADVERSARIAL_POLICY);
         let downs = (side / MAP).ilog2() as usize;
@@ -48,33 +48,33 @@ impl Discriminator {
             blocks.push(Block::down(&conv, &norm, config.width << (i - 1)));
         }
         blocks.extend(beyond_s16(scope, channels, downs.saturating_sub(S16)));
-        let unconditional = || Logit::new(&scope.at("UNCOND_DNET"), channels);
+        let unconditional = || LogitHead::new(&scope.at("UNCOND_DNET"), channels);
         Discriminator {
             first,
             blocks,
-            conditional: Judge::new(&scope.at("COND_DNET"), channels, features),
+            conditional: ConditionalHead::new(&scope.at("COND_DNET"), channels, features),
             unconditional: config.unconditional.then(unconditional),
         }
     }
 
     /// Image [B,S,S,3] -> features [B,4,4,C].
     pub fn features(&self, image: &Tensor, mode: Mode) -> Tensor {
-        let x = leaky_relu(&self.first.forward(&image.to_activation_dtype()), SLOPE);
+        let x = leaky_relu(&self.first.forward(&image.to_activation_dtype()), LEAKY_SLOPE);
         self.blocks.iter().fold(x, |x, block| block.forward(&x, mode))
     }
 
-    /// Scores [B], before the sigmoid, of features with sentences [B,D].
+    /// Logits [B] of features with sentences [B,D].
     pub fn conditional(&self, features: &Tensor, sentence: &Tensor, mode: Mode) -> Tensor {
         self.conditional.forward(features, sentence, mode)
     }
 
-    /// Scores [B] of features alone, where this discriminator gives them.
+    /// Logits [B] of features alone, if this discriminator has that head.
     pub fn unconditional(&self, features: &Tensor) -> Option<Tensor> {
-        self.unconditional.as_ref().map(|logit| logit.forward(features))
+        self.unconditional.as_ref().map(|head| head.forward(features))
     }
 }
 
-/// Halvings that widen, for images over 64², and as many blocks that narrow again.
+/// For images over 64²: further halvings, each to twice the channels, then as many 3×3 blocks to half of them.
 fn beyond_s16(scope: &Scope, channels: usize, halvings: usize) -> Vec<Block> {
     let part = |name: String| {
         let scope = scope.at(name);
@@ -100,49 +100,50 @@ struct Block {
 }
 
 impl Block {
-    /// Half the side, twice the channels.
+    /// 4×4, stride 2: half the side, twice the channels.
     fn down(conv: &Scope, norm: &Scope, inputs: usize) -> Block {
         let geometry = Conv::new(2, 1);
         let conv = Conv2d::new(conv, inputs, 2 * inputs, [4, 4], geometry);
         Block { conv, norm: BatchNorm::new(norm, 2 * inputs) }
     }
 
+    /// 3×3, stride 1: the side stays.
     fn same(conv: &Scope, norm: &Scope, inputs: usize, outputs: usize) -> Block {
         Block { conv: Conv2d::same3x3(conv, inputs, outputs), norm: BatchNorm::new(norm, outputs) }
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        self.norm.after(&self.conv, x, mode, Activation::LeakyRelu(SLOPE), None)
+        self.norm.after(&self.conv, x, mode, Activation::LeakyRelu(LEAKY_SLOPE), None)
     }
 }
 
-/// One number from a 4×4 map.
-struct Logit(Conv2d);
+/// A 4×4 map to one logit.
+struct LogitHead(Conv2d);
 
-impl Logit {
-    fn new(scope: &Scope, channels: usize) -> Logit {
+impl LogitHead {
+    fn new(scope: &Scope, channels: usize) -> LogitHead {
         let scope = scope.at("outlogits").at(0);
-        Logit(Conv2d::with_bias(&scope, channels, 1, [MAP, MAP], Conv::new(MAP, 0)))
+        LogitHead(Conv2d::with_bias(&scope, channels, 1, [MAP, MAP], Conv::new(MAP, 0)))
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let y = self.0.forward(x);
-        y.reshape([y.len()])
+        let logits = self.0.forward(x);
+        logits.reshape([logits.len()])
     }
 }
 
-/// Features beside the sentence, spread over the map.
-struct Judge {
+/// A map and a sentence, which is repeated at every pixel, to one logit.
+struct ConditionalHead {
     joint: Block,
-    logit: Logit,
+    logit: LogitHead,
 }
 
-impl Judge {
-    fn new(scope: &Scope, channels: usize, features: usize) -> Judge {
+impl ConditionalHead {
+    fn new(scope: &Scope, channels: usize, features: usize) -> ConditionalHead {
         let joint = scope.at("jointConv");
-        Judge {
+        ConditionalHead {
             joint: Block::same(&joint.at(0), &joint.at(1), channels + features, channels),
-            logit: Logit::new(scope, channels),
+            logit: LogitHead::new(scope, channels),
         }
     }
 

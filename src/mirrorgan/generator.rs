@@ -1,4 +1,4 @@
-//! The cascaded generator (MirrorGAN, equations 2 and 3 and figure 2; AttnGAN, equation 1):
+//! The cascaded generator (MirrorGAN, section 3.2 and figure 2; AttnGAN, section 3.1):
 //!
 //! ```text
 //! s ── F_ca ── c ─┐
@@ -28,41 +28,43 @@ pub struct GeneratorConfig {
     pub noise: usize,
     /// Width of the augmented condition c.
     pub condition: usize,
-    /// Stages, the first of which has no attention.
+    /// Stages; the first has no attention.
     pub stages: usize,
-    /// Doublings in the first stage, which begins at 4×4.
+    /// Doublings of the side in the first stage, from 4×4.
     pub first_ups: usize,
     /// Residual blocks in each later stage: R_NUM.
     pub residual_blocks: usize,
-    /// MirrorGAN looks at the sentence too; AttnGAN does not.
+    /// Attend to the sentence as well as to words (MirrorGAN); AttnGAN attends to words alone.
     pub sentence_attention: bool,
     /// One image, from the last stage (AttnDCGAN), in place of one from each.
     pub single_head: bool,
 }
 
-/// Where the first stage begins.
-const SEED: usize = 4;
+/// The side at which the first stage begins.
+const FIRST_SIDE: usize = 4;
 
 impl GeneratorConfig {
     /// The side of h_k, k from 0.
     pub fn stage_side(&self, k: usize) -> usize {
-        SEED << (self.first_ups + k)
+        FIRST_SIDE << (self.first_ups + k)
     }
 
-    /// The sides of the images made, smallest first.
+    /// The sides of the generated images, smallest first.
     pub fn image_sides(&self) -> Vec<usize> {
         let first = if self.single_head { self.stages - 1 } else { 0 };
         (first..self.stages).map(|k| self.stage_side(k)).collect()
     }
 }
 
-/// What the generator makes of a caption.
+/// The generator's outputs for a batch of captions.
 pub struct Generated {
     /// [B,S,S,3] in [-1, 1], smallest first.
     pub images: Vec<Tensor>,
-    /// Of each attention stage, [B,H,W,T]: how much each pixel looks at each word. Off the tape.
+    /// Of each attention stage, [B,H,W,T]: each pixel's attention over the words. Off the tape.
     pub attention: Vec<Tensor>,
+    /// Mean of the augmented condition [B,C].
     pub mu: Tensor,
+    /// Logarithm of its variance [B,C].
     pub logvar: Tensor,
 }
 
@@ -74,7 +76,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// `features` is D, the width of words and sentence.
+    /// `features` is D, the width of a word feature and of the sentence vector.
     pub fn new(scope: &Scope, features: usize, config: &GeneratorConfig) -> Generator {
         let scope = &scope.with(ADVERSARIAL_POLICY);
         let &GeneratorConfig { width, condition, residual_blocks, sentence_attention, .. } = config;
@@ -92,30 +94,30 @@ impl Generator {
         }
     }
 
-    /// `noise` is z [B,Z]; `eps` [B,C] is the normal noise of the augmentation.
+    /// `noise` is z [B,Z]; `eps` [B,C] is the augmentation's noise; both are standard normal.
     pub fn forward(
         &self,
         noise: &Tensor,
-        meaning: &TextEmbedding,
+        text: &TextEmbedding,
         lengths: &IntTensor,
         eps: &Tensor,
         mode: Mode,
     ) -> Generated {
-        let Augmented { c, mu, logvar } = self.augmentation.forward(&meaning.sentence, eps);
+        let Augmented { c, mu, logvar } = self.augmentation.forward(&text.sentence, eps);
         let mut hs = vec![self.first.forward(noise, &c, mode)];
         let mut attention = Vec::new();
         for stage in &self.stages {
-            let (h, map) = stage.forward(&hs[hs.len() - 1], &c, meaning, lengths, mode);
+            let (h, map) = stage.forward(&hs[hs.len() - 1], &c, text, lengths, mode);
             hs.push(h);
             attention.push(map);
         }
-        let painted = &hs[hs.len() - self.heads.len()..];
-        let images = self.heads.iter().zip(painted).map(|(head, h)| tanh(&head.forward(h))).collect();
+        let with_head = &hs[hs.len() - self.heads.len()..];
+        let images = self.heads.iter().zip(with_head).map(|(head, h)| tanh(&head.forward(h))).collect();
         Generated { images, attention, mu, logvar }
     }
 }
 
-/// F_ca: a condition near the sentence rather than the sentence itself (StackGAN, section 3.2).
+/// F_ca, conditioning augmentation: a condition drawn about the sentence vector (StackGAN, section 3.2).
 struct ConditioningAugmentation {
     fc: Linear,
     width: usize,
@@ -132,7 +134,7 @@ impl ConditioningAugmentation {
         ConditioningAugmentation { fc: Linear::with_bias(&scope.at("fc"), features, 4 * width), width }
     }
 
-    /// c = mu + e^(logvar/2) · eps
+    /// c = μ + exp(logvar/2) · ε
     fn forward(&self, sentence: &Tensor, eps: &Tensor) -> Augmented {
         let x = glu(&self.fc.forward(sentence));
         let (mu, logvar) = (slice(&x, 1, 0, self.width), slice(&x, 1, self.width, self.width));
@@ -140,7 +142,7 @@ impl ConditioningAugmentation {
     }
 }
 
-/// F_0: condition and noise to a 4×4 image, doubled until it is h_0.
+/// F_0: condition and noise to a 4×4 map, doubled `first_ups` times to h_0.
 struct FirstStage {
     fc: Linear,
     norm: BatchNorm,
@@ -149,9 +151,10 @@ struct FirstStage {
 
 impl FirstStage {
     fn new(scope: &Scope, config: &GeneratorConfig) -> FirstStage {
-        // Every doubling halves the channels, and `width` of them are to be left.
+        // Each doubling halves the channels, down to `width`.
         let channels = config.width << config.first_ups;
-        let gated = 2 * channels * SEED * SEED;
+        // The GLU halves them once more.
+        let gated = 2 * channels * FIRST_SIDE * FIRST_SIDE;
         FirstStage {
             fc: Linear::new(&scope.at("fc").at(0), config.condition + config.noise, gated),
             norm: BatchNorm::new(&scope.at("fc").at(1), gated),
@@ -165,9 +168,9 @@ impl FirstStage {
         let x = self.fc.forward(&concat(&[c, noise], 1).to_activation_dtype());
         let x = self.norm.forward(&x, mode, Activation::Glu, None);
         let [batch, wide] = x.dims();
-        // Published weights order these features by channel first.
-        let by_channel = x.reshape([batch, wide / (SEED * SEED), SEED, SEED]);
-        let seed = transpose(&by_channel, &[0, 2, 3, 1]);
-        self.ups.iter().fold(seed, |h, up| up.forward(&h, mode))
+        // Published weights order these features as [C,H,W].
+        let channels = wide / (FIRST_SIDE * FIRST_SIDE);
+        let h = transpose(&x.reshape([batch, channels, FIRST_SIDE, FIRST_SIDE]), &[0, 2, 3, 1]);
+        self.ups.iter().fold(h, |h, up| up.forward(&h, mode))
     }
 }

@@ -1,5 +1,5 @@
-//! GLAM: a stage of the cascade that looks at words and sentence and doubles the image
-//! (MirrorGAN, section 3.2, equations 4 and 5 and figure 2; AttnGAN, equation 2).
+//! GLAM, the global-local collaborative attention module: a stage of the cascade that attends to words and sentence
+//! and doubles the side (MirrorGAN, section 3.2 and figure 2; AttnGAN, section 3.1).
 
 use crate::engine::nn::{BatchNorm, Conv2d, Linear, Mode, Scope, UpConv};
 use crate::engine::ops::attention::{sentence_attention, word_attention};
@@ -17,14 +17,14 @@ pub struct AttentionStage {
     up: UpBlock,
 }
 
-/// The sentence's share of a stage: what projects it, what weighs it, and what mixes 3C channels to 2C.
+/// Attention to the sentence: projects it to C, weighs its channels by h, and maps h and both contexts, 3C, to 2C.
 struct SentenceAttention {
     project: Linear,
     weigh: Conv2d,
     mix: Conv2d,
 }
 
-/// The sizes that a stage is made by.
+/// The sizes of a stage; all attention stages have the same.
 pub(super) struct StageSizes {
     pub width: usize,
     pub features: usize,
@@ -50,17 +50,16 @@ impl AttentionStage {
         }
     }
 
-    /// Returns h_i and the attention of each pixel over the words, [B,H,W,T]. `condition` is the augmented
-    /// sentence.
+    /// Returns h_i and each pixel's attention over the words [B,H,W,T]. `condition` is c, the augmented sentence.
     pub fn forward(
         &self,
         h: &Tensor,
         condition: &Tensor,
-        meaning: &TextEmbedding,
+        text: &TextEmbedding,
         lengths: &IntTensor,
         mode: Mode,
     ) -> (Tensor, Tensor) {
-        let words = meaning.words.cast(h.dtype());
+        let words = text.words.cast(h.dtype());
         let (context, attention) = word_attention(h, &words, &as_matrix(&self.words), lengths);
         let mut x = match &self.sentence {
             Some(sentence) => sentence.join(h, &context, condition),
@@ -74,7 +73,7 @@ impl AttentionStage {
 }
 
 impl SentenceAttention {
-    /// [h | word context | sentence context], mixed.
+    /// [h | word context | sentence context] to 2C channels.
     fn join(&self, h: &Tensor, words: &Tensor, condition: &Tensor) -> Tensor {
         let projected = self.project.forward(condition).cast(h.dtype());
         let sentence = sentence_attention(h, &projected, &as_matrix(&self.weigh));
@@ -89,7 +88,7 @@ fn as_matrix(conv: &Conv2d) -> Tensor {
     weight.reshape([outputs, inputs])
 }
 
-/// Doubles height and width and halves the channels: nearest, 3×3, batch norm, GLU.
+/// Doubles height and width and halves the channels: nearest 2×, 3×3, batch norm, GLU.
 pub struct UpBlock {
     conv: UpConv,
     norm: BatchNorm,
@@ -110,8 +109,8 @@ impl UpBlock {
 
 /// x + norm(conv(glu(norm(conv(x)))))
 struct ResidualBlock {
-    widen: (Conv2d, BatchNorm),
-    back: (Conv2d, BatchNorm),
+    first: (Conv2d, BatchNorm),
+    second: (Conv2d, BatchNorm),
 }
 
 impl ResidualBlock {
@@ -120,14 +119,14 @@ impl ResidualBlock {
             let conv = Conv2d::same3x3(&scope.at(index), channels, outputs);
             (conv, BatchNorm::new(&scope.at(index + 1), outputs))
         };
-        // The gate between the two halves what the first makes.
-        ResidualBlock { widen: layer(0, 2 * channels), back: layer(3, channels) }
+        // The GLU between them halves the channels.
+        ResidualBlock { first: layer(0, 2 * channels), second: layer(3, channels) }
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let (conv, norm) = &self.widen;
+        let (conv, norm) = &self.first;
         let y = norm.after(conv, x, mode, Activation::Glu, None);
-        let (conv, norm) = &self.back;
+        let (conv, norm) = &self.second;
         norm.after(conv, &y, mode, Activation::None, Some(x))
     }
 }

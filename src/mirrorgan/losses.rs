@@ -1,4 +1,5 @@
-//! What each network is trained for (MirrorGAN, equations 9 to 13; AttnGAN, equations 3 to 5).
+//! The objectives of the GAN (MirrorGAN, section 3.4; AttnGAN, section 3.1). The weights of a discriminator's terms
+//! are those of the published code, where the papers write ½ for each.
 
 use crate::engine::nn::Mode;
 use crate::engine::ops::loss::{bce_with_logits, kl};
@@ -12,88 +13,114 @@ use super::generator::Generated;
 const REAL: f32 = 1.0;
 const FAKE: f32 = 0.0;
 
-/// A loss as the sum of its named terms, so that each can be watched.
+/// A loss as the weighted sum of named terms. Terms stay on the device and unweighted until they are read.
 #[derive(Clone, Default)]
-pub struct Terms(Vec<(String, Tensor)>);
+pub struct Terms(Vec<Term>);
+
+#[derive(Clone)]
+struct Term {
+    name: String,
+    weight: f32,
+    /// A scalar.
+    value: Tensor,
+}
 
 impl Terms {
-    pub fn push(&mut self, name: impl Into<String>, term: Tensor) {
-        self.0.push((name.into(), term));
+    /// Adds a term of weight 1.
+    pub fn push(&mut self, name: impl Into<String>, value: Tensor) {
+        self.0.push(Term { name: name.into(), weight: 1.0, value });
     }
 
     /// Adds the terms of `other`, each times `weight`.
     pub fn add_weighted(&mut self, weight: f32, other: Terms) {
-        self.0.extend(other.0.into_iter().map(|(name, term)| (name, scale(&term, weight))));
+        self.0.extend(other.0.into_iter().map(|term| Term { weight: weight * term.weight, ..term }));
     }
 
-    /// The same numbers, off the tape.
-    pub fn detach(&self) -> Terms {
-        Terms(self.0.iter().map(|(name, term)| (name.clone(), term.detach())).collect())
+    /// Adds the terms of `other`.
+    pub fn append(&mut self, other: Terms) {
+        self.0.extend(other.0);
     }
 
-    /// The loss itself.
+    /// Σ weight · value: the loss itself.
     pub fn total(&self) -> Tensor {
-        add_all(&self.0.iter().map(|(_, term)| term).collect::<Vec<_>>())
+        let weighted = |term: &Term| match term.weight {
+            1.0 => term.value.clone(),
+            weight => scale(&term.value, weight),
+        };
+        add_all(&self.0.iter().map(weighted).collect::<Vec<_>>().iter().collect::<Vec<_>>())
     }
 
+    /// The same terms off the tape, to be read after the step without keeping its graph.
+    pub fn detach(&self) -> Terms {
+        Terms(self.0.iter().map(|term| Term { value: term.value.detach(), ..term.clone() }).collect())
+    }
+
+    /// The terms before their weights.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
-        self.0.iter().map(|(name, term)| (name.as_str(), term))
+        self.0.iter().map(|term| (term.name.as_str(), &term.value))
     }
 
-    /// The terms as numbers, read from the device.
+    /// The terms as numbers, times their weights. Waits for the device.
     pub fn values(&self) -> Vec<(String, f32)> {
-        self.0.iter().map(|(name, term)| (name.clone(), term.item())).collect()
+        self.0.iter().map(|term| (term.name.clone(), term.weight * term.value.item())).collect()
     }
 }
 
 impl<const N: usize> From<[(&str, Tensor); N]> for Terms {
     fn from(terms: [(&str, Tensor); N]) -> Terms {
-        Terms(terms.map(|(name, term)| (name.to_owned(), term)).into())
+        let mut all = Terms::default();
+        terms.into_iter().for_each(|(name, value)| all.push(name, value));
+        all
     }
 }
 
-/// L_D of one stage: real images are real, with and without their sentence; generated ones are not, and neither is
-/// a real image with another's sentence.
+/// L_D of one stage. Real images score as real, alone and with their sentence; generated images as fake, alone and
+/// with their sentence; and real images with the sentence of another image as fake.
 ///
-/// Real and generated images go through the features apart, each with statistics of its own. The wrong pairs are
-/// images 0..B-1 with sentences 1..B. Give `fake` off the tape: this loss is no business of the generator's.
+/// Real and generated images pass through the features separately, so that each batch has its own statistics. The
+/// mismatched pairs are images 0..B-1 with sentences 1..B. `fake` must be off the tape, so that this loss does not
+/// reach the generator.
 pub fn discriminator_loss(d: &Discriminator, real: &Tensor, fake: &Tensor, sentence: &Tensor) -> Tensor {
     let train = Mode::Train;
-    let (on_real, on_fake) = (d.features(real, train), d.features(fake, train));
+    let (real, fake) = (d.features(real, train), d.features(fake, train));
     let pairs = real.shape()[0] - 1;
-    assert!(pairs > 0, "wrong pairs need a batch of at least two");
-    let wrong = (slice(&on_real, 0, 0, pairs), slice(sentence, 0, 1, pairs));
+    assert!(pairs > 0, "mismatched pairs need a batch of at least two");
+    let (wrong, wrong_sentence) = (slice(&real, 0, 0, pairs), slice(sentence, 0, 1, pairs));
 
-    let cond_real = bce_with_logits(&d.conditional(&on_real, sentence, train), REAL);
-    let cond_fake = bce_with_logits(&d.conditional(&on_fake, sentence, train), FAKE);
-    let cond_wrong = bce_with_logits(&d.conditional(&wrong.0, &wrong.1, train), FAKE);
-    match (d.unconditional(&on_real), d.unconditional(&on_fake)) {
+    let cond_real = bce_with_logits(&d.conditional(&real, sentence, train), REAL);
+    let cond_fake = bce_with_logits(&d.conditional(&fake, sentence, train), FAKE);
+    let cond_wrong = bce_with_logits(&d.conditional(&wrong, &wrong_sentence, train), FAKE);
+    match (d.unconditional(&real), d.unconditional(&fake)) {
         (Some(real), Some(fake)) => {
             let (real, fake) = (bce_with_logits(&real, REAL), bce_with_logits(&fake, FAKE));
-            let ours = scale(&add(&real, &cond_real), 1.0 / 2.0);
-            add(&ours, &scale(&add_all(&[&fake, &cond_fake, &cond_wrong]), 1.0 / 3.0))
+            add(&mean_of(&[&real, &cond_real]), &mean_of(&[&fake, &cond_fake, &cond_wrong]))
         }
-        _ => add(&cond_real, &scale(&add(&cond_fake, &cond_wrong), 1.0 / 2.0)),
+        _ => add(&cond_real, &mean_of(&[&cond_fake, &cond_wrong])),
     }
 }
 
-/// L_G of one stage: the discriminator shall take the image for real, with and without the sentence.
+/// The mean of several losses.
+fn mean_of(losses: &[&Tensor]) -> Tensor {
+    scale(&add_all(losses), 1.0 / losses.len() as f32)
+}
+
+/// L_G of one stage: generated images score as real, alone and with their sentence.
 pub fn adversarial_loss(d: &Discriminator, fake: &Tensor, sentence: &Tensor) -> Tensor {
     let features = d.features(fake, Mode::Train);
     let conditional = bce_with_logits(&d.conditional(&features, sentence, Mode::Train), REAL);
     match d.unconditional(&features) {
-        Some(scores) => add(&conditional, &bce_with_logits(&scores, REAL)),
+        Some(logits) => add(&conditional, &bce_with_logits(&logits, REAL)),
         None => conditional,
     }
 }
 
-/// The generator's terms from the discriminators, g0, g1, .., and the augmentation's divergence from a standard
-/// normal, kl. Captions and matching add theirs.
-pub fn generator_loss(discriminators: &[Discriminator], made: &Generated, sentence: &Tensor) -> Terms {
+/// The generator's terms without a captioner and DAMSM: L_G of each stage, `g0`, `g1`, .., and `kl`, the divergence
+/// of the augmented condition from a standard normal.
+pub fn generator_loss(discriminators: &[Discriminator], generated: &Generated, sentence: &Tensor) -> Terms {
     let mut terms = Terms::default();
-    for (i, (d, image)) in discriminators.iter().zip(&made.images).enumerate() {
+    for (i, (d, image)) in discriminators.iter().zip(&generated.images).enumerate() {
         terms.push(format!("g{i}"), adversarial_loss(d, image, sentence));
     }
-    terms.push("kl", kl(&made.mu, &made.logvar));
+    terms.push("kl", kl(&generated.mu, &generated.logvar));
     terms
 }

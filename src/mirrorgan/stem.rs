@@ -1,4 +1,4 @@
-//! STEM: the semantic text embedding module, w, s = RNN(T) (MirrorGAN, equation 1; AttnGAN, section 3.2).
+//! STEM, the semantic text embedding module: w, s = RNN(T) (MirrorGAN, section 3.1; AttnGAN, section 3.2).
 
 use serde::{Deserialize, Serialize};
 
@@ -14,14 +14,16 @@ pub struct TextEncoderConfig {
     pub embedding: usize,
     /// D: width of a word feature and of the sentence vector, half of it for each direction.
     pub features: usize,
-    /// The share of the embeddings' elements that training drops.
+    /// The probability with which training drops an element of an embedding.
     pub dropout: f32,
 }
 
-/// What a caption says: word features w [B,T,D], zero beyond each length, and the sentence vector s [B,D].
+/// Captions as vectors.
 #[derive(Clone)]
 pub struct TextEmbedding {
+    /// Word features w [B,T,D], zero beyond each length.
     pub words: Tensor,
+    /// Sentence vectors s [B,D].
     pub sentence: Tensor,
 }
 
@@ -31,7 +33,7 @@ pub struct TextEncoder {
     dropout: f32,
 }
 
-/// Embeddings begin uniform in ±0.1, as published.
+/// Initial embeddings. Source: `RNN_ENCODER.init_weights` of AttnGAN's code.
 const EMBEDDING: Initializer = Initializer::Uniform(0.1);
 
 impl TextEncoder {
@@ -43,7 +45,7 @@ impl TextEncoder {
         }
     }
 
-    /// Captions [B,T] as word indices, 0 beyond each length. With `rng` embeddings are dropped, as in training.
+    /// Captions [B,T] are word ids, 0 beyond each length. Training gives an `rng` for the dropout.
     pub fn forward(&self, captions: &IntTensor, lengths: &IntTensor, rng: Option<&mut Rng>) -> TextEmbedding {
         let embedded = self.embedding.forward(captions);
         let embedded = match rng {

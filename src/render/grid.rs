@@ -1,14 +1,14 @@
-//! Pictures to look at: one image, tables of images, and sheets that show which word looked where.
+//! Tensors to pictures, grids of pictures, and sheets of attention maps.
 
 use super::text::{LINE, write_centered};
 use crate::data::Picture;
 use crate::engine::Tensor;
 
-/// Between the pictures of a table.
+/// Pixels between the pictures of a grid.
 const GAP: usize = 2;
-const PAPER: u8 = 255;
+const BACKGROUND: u8 = 255;
 
-/// Image `index` of [B,S,S,3] in [-1, 1].
+/// Image `index` of [B,H,W,3] in [-1, 1], as 8-bit RGB.
 pub fn picture(images: &Tensor, index: usize) -> Picture {
     let [_, height, width, channels] = images.dims();
     let values = images.to_vec();
@@ -17,28 +17,28 @@ pub fn picture(images: &Tensor, index: usize) -> Picture {
     Picture { width, height, pixels: values.iter().map(byte).collect() }
 }
 
-/// Rows of pictures, each enlarged to the size of the largest.
+/// A grid of rows of pictures, each enlarged to the size of the largest.
 pub fn table(rows: &[Vec<Picture>]) -> Picture {
     let side = rows.iter().flatten().map(|p| p.width.max(p.height)).max().unwrap_or(1);
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let mut paper = blank(columns * (side + GAP) + GAP, rows.len() * (side + GAP) + GAP);
+    let mut canvas = blank(columns * (side + GAP) + GAP, rows.len() * (side + GAP) + GAP);
     for (y, row) in rows.iter().enumerate() {
         for (x, tile) in row.iter().enumerate() {
-            let place = [GAP + x * (side + GAP), GAP + y * (side + GAP)];
-            paste(&mut paper, &enlarged(tile, side), place);
+            let corner = [GAP + x * (side + GAP), GAP + y * (side + GAP)];
+            paste(&mut canvas, &enlarged(tile, side), corner);
         }
     }
-    paper
+    canvas
 }
 
-/// Side of a tile of an attention sheet, unless the picture is larger.
+/// Side of a tile of an attention sheet; a larger picture keeps its side.
 const TILE: usize = 128;
 /// Tiles in a row of an attention sheet.
-const ACROSS: usize = 6;
+const COLUMNS: usize = 6;
 
-/// The picture alone, then once for each word with what the word looked at lit up and the word beneath.
+/// The picture, then for each word the picture lit by the word's attention map, with the word beneath.
 ///
-/// `maps` is [B,H,W,T]: how much each place of picture `index` looks at each word.
+/// `maps` is [B,H,W,T], each pixel's attention over the words; the sheet shows image `index` of the batch.
 pub fn attention_sheet(picture: &Picture, maps: &Tensor, index: usize, words: &[String]) -> Picture {
     let side = picture.width.max(TILE);
     let large = enlarged(picture, side);
@@ -46,45 +46,44 @@ pub fn attention_sheet(picture: &Picture, maps: &Tensor, index: usize, words: &[
     let mut tiles = vec![(large.clone(), String::new())];
     tiles.extend(words.iter().enumerate().map(|(i, word)| (lit(i), word.clone())));
 
-    let across = tiles.len().min(ACROSS);
+    let across = tiles.len().min(COLUMNS);
     let (wide, high) = (side + GAP, side + LINE + 2 * GAP);
-    let mut paper = blank(across * wide + GAP, tiles.len().div_ceil(across) * high + GAP);
+    let mut canvas = blank(across * wide + GAP, tiles.len().div_ceil(across) * high + GAP);
     for (i, (tile, word)) in tiles.iter().enumerate() {
         let [left, top] = [GAP + i % across * wide, GAP + i / across * high];
-        paste(&mut paper, tile, [left, top]);
-        write_centered(&mut paper, word, left + side / 2, top + side + GAP, side);
+        paste(&mut canvas, tile, [left, top]);
+        write_centered(&mut canvas, word, left + side / 2, top + side + GAP, side);
     }
-    paper
+    canvas
 }
 
-/// How much each place looks at a word, as shares of the most that any place does.
+/// One word's attention map, scaled so that its largest value is 1.
 struct Map {
     height: usize,
     width: usize,
-    shares: Vec<f32>,
+    values: Vec<f32>,
 }
 
 fn word_map(maps: &Tensor, index: usize, word: usize) -> Map {
     let [_, height, width, words] = maps.dims();
-    let places = maps.to_vec();
-    let places = places[index * height * width * words..][..height * width * words].chunks(words);
-    let shares: Vec<f32> = places.map(|place| place[word]).collect();
-    let most = shares.iter().copied().fold(1e-6, f32::max);
-    Map { height, width, shares: shares.into_iter().map(|share| share / most).collect() }
+    let pixels = maps.to_vec();
+    let pixels = pixels[index * height * width * words..][..height * width * words].chunks(words);
+    let values: Vec<f32> = pixels.map(|pixel| pixel[word]).collect();
+    let largest = values.iter().copied().fold(1e-6, f32::max);
+    Map { height, width, values: values.into_iter().map(|value| value / largest).collect() }
 }
 
-/// Dims what the word did not look at and warms what it did.
+/// Darkens pixels of low attention and tints those of high attention orange.
 fn light_up(picture: &Picture, map: &Map) -> Picture {
     const WARM: [f32; 3] = [255.0, 160.0, 40.0];
     let mut lit = picture.clone();
     for y in 0..picture.height {
         for x in 0..picture.width {
-            let place = [y as f32 / picture.height as f32, x as f32 / picture.width as f32];
-            let share = map.at(place);
+            let weight = map.at([y as f32 / picture.height as f32, x as f32 / picture.width as f32]);
             let pixel = &mut lit.pixels[(y * picture.width + x) * 3..][..3];
             for (value, warm) in pixel.iter_mut().zip(WARM) {
-                let dimmed = f32::from(*value) * (0.3 + 0.5 * share);
-                *value = (dimmed + 0.3 * share * warm).clamp(0.0, 255.0) as u8;
+                let dimmed = f32::from(*value) * (0.3 + 0.5 * weight);
+                *value = (dimmed + 0.3 * weight * warm).clamp(0.0, 255.0) as u8;
             }
         }
     }
@@ -92,24 +91,24 @@ fn light_up(picture: &Picture, map: &Map) -> Picture {
 }
 
 impl Map {
-    /// Between the four nearest places; `place` is in shares of height and width.
-    fn at(&self, place: [f32; 2]) -> f32 {
+    /// Bilinear interpolation at `point`, [y, x] in [0, 1).
+    fn at(&self, point: [f32; 2]) -> f32 {
         let along = |at: f32, count: usize| {
             let at = (at * count as f32 - 0.5).clamp(0.0, (count - 1) as f32);
             (at as usize, (at as usize + 1).min(count - 1), at.fract())
         };
-        let ((y0, y1, fy), (x0, x1, fx)) = (along(place[0], self.height), along(place[1], self.width));
-        let mix = |a: f32, b: f32, share: f32| a + (b - a) * share;
-        let share = |y: usize, x: usize| self.shares[y * self.width + x];
-        mix(mix(share(y0, x0), share(y0, x1), fx), mix(share(y1, x0), share(y1, x1), fx), fy)
+        let ((y0, y1, fy), (x0, x1, fx)) = (along(point[0], self.height), along(point[1], self.width));
+        let lerp = |a: f32, b: f32, t: f32| a + (b - a) * t;
+        let value = |y: usize, x: usize| self.values[y * self.width + x];
+        lerp(lerp(value(y0, x0), value(y0, x1), fx), lerp(value(y1, x0), value(y1, x1), fx), fy)
     }
 }
 
 fn blank(width: usize, height: usize) -> Picture {
-    Picture { width, height, pixels: vec![PAPER; width * height * 3] }
+    Picture { width, height, pixels: vec![BACKGROUND; width * height * 3] }
 }
 
-/// Each pixel a square of pixels, to `side` or the nearest size below it.
+/// Enlarged by a whole factor, nearest neighbor, to at most `side`.
 fn enlarged(picture: &Picture, side: usize) -> Picture {
     let times = (side / picture.width.max(picture.height)).max(1);
     let (width, height) = (picture.width * times, picture.height * times);
@@ -118,10 +117,10 @@ fn enlarged(picture: &Picture, side: usize) -> Picture {
     Picture { width, height, pixels: (0..width * height).flat_map(pixel).copied().collect() }
 }
 
-fn paste(paper: &mut Picture, tile: &Picture, [left, top]: [usize; 2]) {
+fn paste(canvas: &mut Picture, tile: &Picture, [left, top]: [usize; 2]) {
     for (y, row) in tile.pixels.chunks(tile.width * 3).enumerate() {
-        let at = ((top + y) * paper.width + left) * 3;
-        paper.pixels[at..at + row.len()].copy_from_slice(row);
+        let at = ((top + y) * canvas.width + left) * 3;
+        canvas.pixels[at..at + row.len()].copy_from_slice(row);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Pictures to look at: grids of images, sheets of attention maps, words beneath them.
+//! Images for people: grids of images, sheets of attention maps with captions.
 
 pub mod grid;
 mod text;

@@ -1,4 +1,4 @@
-//! Words beneath pictures.
+//! Words beneath images.
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 
@@ -9,7 +9,7 @@ const SIZE: RasterHeight = RasterHeight::Size16;
 /// Height of a line in pixels.
 pub(super) const LINE: usize = SIZE.val();
 
-/// Writes `text` in black, its middle at `center`, its top at `top`; what is wider than `width` is cut off.
+/// Writes `text` in black, centered on column `center`, from row `top` down; cuts it off at `width` pixels.
 pub(super) fn write_centered(on: &mut Picture, text: &str, center: usize, top: usize, width: usize) {
     let step = get_raster_width(FontWeight::Regular, SIZE);
     let letters: Vec<char> = text.chars().take(width / step).collect();

@@ -88,7 +88,7 @@ impl PhaseTrainer for DamsmPhase<'_> {
         let codes = no_grad(|| {
             features::codes(self.context, |batch| {
                 let text = self.text.network.forward(&batch.captions, &batch.lengths, None);
-                (self.image.network.forward(batch.largest(), Mode::Eval).code, text.sentence)
+                (self.image.network.forward(batch.largest(), Mode::Eval).global, text.sentence)
             })
         })?;
         Ok(r_precision_metric(self.context, "real images", &codes))

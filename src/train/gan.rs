@@ -204,7 +204,7 @@ impl PhaseTrainer for GanPhase<'_> {
             let (z, eps) = draw_noise(&mut rng, batch.count(), &config.generator);
             let generated = network.forward(&z, &text, &batch.lengths, &eps, Mode::Eval);
             let largest = &generated.images[generated.images.len() - 1];
-            (encoder.forward(largest, Mode::Eval).code, text.sentence)
+            (encoder.forward(largest, Mode::Eval).global, text.sentence)
         };
         let codes = averaged(adam, || features::codes(context, encode))?;
         Ok(r_precision_metric(context, "generated images", &codes))

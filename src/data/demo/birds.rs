@@ -1,18 +1,16 @@
-//! Draws the demo's birds: a few vector shapes with soft shading, in front of one of four scenes.
+//! The demo's birds: a few vector shapes with soft shading, in front of one of four scenes.
 //!
-//! A bird is built facing right in a space of its own (the body is about one unit long, y points down), then
-//! tilted and scaled to the pixels that it shall fill.
+//! A bird is built facing right in its own coordinates (the body is about one unit long, y points down), then tilted,
+//! scaled and moved to pixels.
 
 use rand::{Rng, RngExt};
-use tiny_skia::{
-    Color, FillRule, GradientStop, LineCap, LinearGradient, Mask, Paint, Path, PathBuilder, Pixmap, Point,
-    Rect, Shader, SpreadMode, Stroke, Transform,
+use tiny_skia::{FillRule, Mask, Path, PathBuilder, Pixmap, Point, Rect, Transform};
+
+use super::drawing::{
+    Curve, Line, Move, SIDE, Tint, fill, line, oval, picture_of, shape, shape_open, turned,
 };
-
+use super::scenes::{Scene, paint_ripples, paint_scene};
 use crate::data::Picture;
-
-/// Side of a drawn picture in pixels.
-pub const SIDE: u32 = 112;
 
 /// The colors that captions name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,19 +69,6 @@ impl ColorName {
     }
 }
 
-/// What stands behind a bird.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scene {
-    Sky,
-    Leaves,
-    Branch,
-    Water,
-}
-
-impl Scene {
-    pub const ALL: [Scene; 4] = [Scene::Sky, Scene::Leaves, Scene::Branch, Scene::Water];
-}
-
 /// Everything about a bird that a caption may tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bird {
@@ -96,7 +81,7 @@ pub struct Bird {
     pub scene: Scene,
 }
 
-/// Draws `bird` in a pose of `rng`'s choice; gives the picture and the box `[x, y, width, height]` about it.
+/// Draws `bird` in a random pose; returns the image and the bird's bounding box `[x, y, width, height]`.
 pub fn draw(bird: &Bird, rng: &mut impl Rng) -> (Picture, [f32; 4]) {
     let figure = Figure::of(bird, rng);
     let place = figure.place(rng);
@@ -107,45 +92,6 @@ pub fn draw(bird: &Bird, rng: &mut impl Rng) -> (Picture, [f32; 4]) {
         paint_ripples(&mut canvas, figure.feet(place));
     }
     (picture_of(&canvas), figure.bounds(place))
-}
-
-fn picture_of(canvas: &Pixmap) -> Picture {
-    let side = SIDE as usize;
-    let pixels = canvas.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
-    Picture { width: side, height: side, pixels }
-}
-
-/// Red, green, blue and opacity from 0 to 1.
-#[derive(Debug, Clone, Copy)]
-struct Tint([f32; 4]);
-
-impl Tint {
-    fn rgb(r: u8, g: u8, b: u8) -> Tint {
-        Tint([r, g, b, 255].map(|value| f32::from(value) / 255.0))
-    }
-
-    /// A share `t` of the way to `other`.
-    fn towards(self, other: Tint, t: f32) -> Tint {
-        Tint(std::array::from_fn(|i| self.0[i] + (other.0[i] - self.0[i]) * t))
-    }
-
-    fn lighter(self, t: f32) -> Tint {
-        self.towards(Tint::rgb(255, 255, 255), t)
-    }
-
-    fn darker(self, t: f32) -> Tint {
-        self.towards(Tint::rgb(14, 10, 24), t)
-    }
-
-    fn opacity(self, a: f32) -> Tint {
-        let [r, g, b, _] = self.0;
-        Tint([r, g, b, a])
-    }
-
-    fn color(self) -> Color {
-        let [r, g, b, a] = self.0.map(|value| value.clamp(0.0, 1.0));
-        Color::from_rgba(r, g, b, a).expect("every part was clamped")
-    }
 }
 
 /// One shape of a figure, painted in order.
@@ -359,7 +305,7 @@ impl Figure {
         }
     }
 
-    /// Tilts and scales the figure so that it fills most of the picture, near the middle. Poses vary little: what
+    /// Tilts and scales the figure so that it fills most of the image, near the middle. Poses vary little: what
     /// captions do not tell is what a small generator spends its time on.
     fn place(&self, rng: &mut impl Rng) -> Transform {
         let tilted = Transform::from_rotate(rng.random_range(-3.0..3.0));
@@ -424,45 +370,6 @@ fn silhouette(build: &Build) -> Path {
     path.finish().expect("a silhouette has an outline")
 }
 
-/// A pen's movement, in a bird's own space.
-enum Pen {
-    Move(f32, f32),
-    Line(f32, f32),
-    Curve(f32, f32, f32, f32, f32, f32),
-}
-use Pen::{Curve, Line, Move};
-
-fn shape(strokes: &[Pen]) -> Path {
-    let mut path = trace(strokes);
-    path.close();
-    path.finish().expect("a shape has an outline")
-}
-
-fn shape_open(strokes: &[Pen]) -> Path {
-    trace(strokes).finish().expect("a line has a length")
-}
-
-fn trace(strokes: &[Pen]) -> PathBuilder {
-    let mut path = PathBuilder::new();
-    for stroke in strokes {
-        match *stroke {
-            Move(x, y) => path.move_to(x, y),
-            Line(x, y) => path.line_to(x, y),
-            Curve(ax, ay, bx, by, x, y) => path.cubic_to(ax, ay, bx, by, x, y),
-        }
-    }
-    path
-}
-
-fn oval(x: f32, y: f32, rx: f32, ry: f32) -> Path {
-    let frame = Rect::from_xywh(x - rx, y - ry, rx * 2.0, ry * 2.0).expect("an oval has positive radii");
-    PathBuilder::from_oval(frame).expect("an oval has an outline")
-}
-
-fn turned(path: Path, degrees: f32) -> Path {
-    path.transform(Transform::from_rotate(degrees)).expect("a turn keeps a path finite")
-}
-
 fn join(a: &Rect, b: &Rect) -> Rect {
     Rect::from_ltrb(
         a.left().min(b.left()),
@@ -471,126 +378,4 @@ fn join(a: &Rect, b: &Rect) -> Rect {
         a.bottom().max(b.bottom()),
     )
     .expect("the union of two boxes is a box")
-}
-
-fn fill(canvas: &mut Pixmap, path: &Path, top: Tint, bottom: Tint, mask: Option<&Mask>) {
-    let bounds = path.bounds();
-    let paint = Paint { shader: downwards(bounds.top(), bounds.bottom(), top, bottom), ..Paint::default() };
-    canvas.fill_path(path, &paint, FillRule::Winding, Transform::identity(), mask);
-}
-
-fn line(canvas: &mut Pixmap, path: &Path, tint: Tint, width: f32) {
-    let paint = Paint { shader: Shader::SolidColor(tint.color()), ..Paint::default() };
-    let stroke = Stroke { width, line_cap: LineCap::Round, ..Stroke::default() };
-    canvas.stroke_path(path, &paint, &stroke, Transform::identity(), None);
-}
-
-fn downwards(from: f32, to: f32, top: Tint, bottom: Tint) -> Shader<'static> {
-    let stops = vec![GradientStop::new(0.0, top.color()), GradientStop::new(1.0, bottom.color())];
-    let (from, to) = (Point::from_xy(0.0, from), Point::from_xy(0.0, to));
-    LinearGradient::new(from, to, stops, SpreadMode::Pad, Transform::identity())
-        .expect("a gradient between finite points")
-}
-
-fn paint_scene(canvas: &mut Pixmap, scene: Scene, feet: Point, rng: &mut impl Rng) {
-    match scene {
-        Scene::Sky => paint_sky(canvas, rng),
-        Scene::Leaves => paint_leaves(canvas, feet, rng),
-        Scene::Branch => paint_branch(canvas, feet, rng),
-        Scene::Water => paint_water(canvas, feet, rng),
-    }
-}
-
-fn backdrop(canvas: &mut Pixmap, from: f32, top: Tint, bottom: Tint) {
-    let side = SIDE as f32;
-    let frame = Rect::from_ltrb(0.0, from.clamp(0.0, side - 1.0), side, side).expect("a part of the canvas");
-    fill(canvas, &PathBuilder::from_rect(frame), top, bottom, None);
-}
-
-fn paint_sky(canvas: &mut Pixmap, rng: &mut impl Rng) {
-    backdrop(canvas, 0.0, Tint::rgb(132, 188, 232), Tint::rgb(214, 234, 246));
-    for _ in 0..rng.random_range(2..4) {
-        let (x, y) = (anywhere(rng), anywhere(rng));
-        let size = rng.random_range(8.0..14.0);
-        for (dx, dy, r) in [(-1.1, 0.2, 0.7), (0.0, -0.1, 1.0), (1.1, 0.25, 0.75), (0.3, 0.35, 1.1)] {
-            let puff = oval(x + dx * size, y + dy * size, r * size, r * size * 0.62);
-            let white = Tint::rgb(255, 255, 255);
-            fill(canvas, &puff, white.opacity(0.75), white.opacity(0.45), None);
-        }
-    }
-}
-
-fn paint_leaves(canvas: &mut Pixmap, feet: Point, rng: &mut impl Rng) {
-    backdrop(canvas, 0.0, Tint::rgb(206, 222, 160), Tint::rgb(164, 192, 116));
-    for _ in 0..18 {
-        let tint = Tint::rgb(124, 168, 84).towards(Tint::rgb(196, 214, 130), rng.random_range(0.0..1.0));
-        let (x, y) = (anywhere(rng), anywhere(rng));
-        leaf(canvas, x, y, rng.random_range(8.0..15.0), rng.random_range(0.0..360.0), tint.opacity(0.4));
-    }
-    let stem = Tint::rgb(110, 134, 66);
-    bough(canvas, feet.y + 1.5, 2.6, stem, rng);
-}
-
-fn paint_branch(canvas: &mut Pixmap, feet: Point, rng: &mut impl Rng) {
-    backdrop(canvas, 0.0, Tint::rgb(238, 226, 204), Tint::rgb(216, 198, 170));
-    let wood = Tint::rgb(112, 82, 60);
-    bough(canvas, feet.y + 3.5, 7.0, wood, rng);
-    for _ in 0..4 {
-        let x = anywhere(rng);
-        let tint = Tint::rgb(132, 156, 92);
-        leaf(canvas, x, feet.y + rng.random_range(4.0..9.0), 7.0, rng.random_range(20.0..160.0), tint);
-    }
-}
-
-fn paint_water(canvas: &mut Pixmap, feet: Point, rng: &mut impl Rng) {
-    backdrop(canvas, 0.0, Tint::rgb(226, 238, 236), Tint::rgb(196, 222, 224));
-    let shore = feet.y - rng.random_range(14.0..22.0);
-    backdrop(canvas, shore, Tint::rgb(142, 196, 204), Tint::rgb(70, 142, 164));
-    for _ in 0..8 {
-        let (x, y) = (anywhere(rng), rng.random_range(shore + 3.0..SIDE as f32));
-        let half = rng.random_range(4.0..11.0);
-        let wave = shape_open(&[
-            Move(x - half, y),
-            Curve(x - half * 0.4, y - 2.0, x + half * 0.4, y - 2.0, x + half, y),
-        ]);
-        line(canvas, &wave, Tint::rgb(226, 244, 246).opacity(0.7), 1.2);
-    }
-}
-
-/// Rings about the legs of a bird that stands in the water.
-fn paint_ripples(canvas: &mut Pixmap, feet: Point) {
-    for (size, opacity) in [(7.0, 0.9), (12.0, 0.6), (17.0, 0.35)] {
-        let ring = oval(feet.x, feet.y, size, size * 0.24);
-        line(canvas, &ring, Tint::rgb(236, 248, 250).opacity(opacity), 1.1);
-    }
-}
-
-/// A bough across the picture whose top is at `y` in the middle.
-fn bough(canvas: &mut Pixmap, y: f32, thick: f32, tint: Tint, rng: &mut impl Rng) {
-    let (left, right) = (rng.random_range(-7.0..7.0), rng.random_range(-7.0..7.0));
-    let side = SIDE as f32;
-    let bough = shape_open(&[
-        Move(-4.0, y + left),
-        Curve(side * 0.3, y, side * 0.36, y, side * 0.5, y),
-        Curve(side * 0.64, y, side * 0.7, y, side + 4.0, y + right),
-    ]);
-    line(canvas, &bough, tint.darker(0.25), thick);
-    let light = bough.clone().transform(Transform::from_translate(0.0, -thick * 0.14));
-    line(canvas, &light.expect("a shift keeps a path finite"), tint.lighter(0.1), thick * 0.6);
-}
-
-fn leaf(canvas: &mut Pixmap, x: f32, y: f32, length: f32, degrees: f32, tint: Tint) {
-    let half = length / 2.0;
-    let blade = shape(&[
-        Move(-half, 0.0),
-        Curve(-half * 0.3, -half * 0.7, half * 0.4, -half * 0.5, half, 0.0),
-        Curve(half * 0.4, half * 0.5, -half * 0.3, half * 0.7, -half, 0.0),
-    ]);
-    let place = Transform::from_rotate(degrees).post_translate(x, y);
-    let blade = blade.transform(place).expect("placing keeps a path finite");
-    fill(canvas, &blade, tint.lighter(0.1), tint.darker(0.08), None);
-}
-
-fn anywhere(rng: &mut impl Rng) -> f32 {
-    rng.random_range(0.0..SIDE as f32)
 }

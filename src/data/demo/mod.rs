@@ -1,11 +1,13 @@
 //! The demo data set: little rendered birds with ten true captions each, in CUB's layout on disk.
 //!
-//! It stands in for CUB where a model shall learn in minutes and nothing can be downloaded. A class is a species:
+//! It stands in for CUB when a model must learn in minutes and nothing can be downloaded. A class is a species:
 //! one color of body with one of wings; 12 of the 81 species are held out for testing, each body and each wing
 //! color among them, so a test asks for combinations that training never showed. Belly, crown, bill, build and
 //! scene vary within a species.
 
 mod birds;
+mod drawing;
+mod scenes;
 
 use std::fs;
 use std::path::Path;
@@ -14,17 +16,18 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 
-use self::birds::{Bird, ColorName, Scene};
+use self::birds::{Bird, ColorName};
+use self::scenes::Scene;
+use super::codec::jpeg;
 use super::cub::TEST_CLASSES;
-use super::picture::jpeg;
 use super::rng::rng_for;
 use crate::error::{Error, Result};
 use crate::files::atomic;
 
-/// Pictures that the demo draws unless told otherwise.
+/// The default number of images.
 pub const DEFAULT_COUNT: usize = 1500;
 
-/// Captions of every picture, as in CUB.
+/// Captions of every image, as in CUB.
 pub const CAPTIONS: usize = 10;
 
 const JPEG_QUALITY: u8 = 95;
@@ -48,7 +51,7 @@ const TEMPLATES: [&str; 14] = [
     "there is a {body} bird with {wings} wings {scene}",
 ];
 
-/// Draws `count` birds into `dir` in the layout that [`super::cub::open`] reads; equal seeds give equal files.
+/// Draws `count` birds into `dir` in the layout of [`super::Format::Cub`]; equal seeds give equal files.
 ///
 /// The folder appears whole or not at all. It must not exist yet, or be empty.
 ///
@@ -57,7 +60,7 @@ const TEMPLATES: [&str; 14] = [
 pub fn write(dir: impl AsRef<Path>, count: usize, seed: u64) -> Result<()> {
     let dir = dir.as_ref();
     if count == 0 {
-        return Err(Error::config("count", "a data set of no pictures; ask for at least one"));
+        return Err(Error::config("count", "a data set of no images; ask for at least one"));
     }
     refuse_full(dir)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -119,7 +122,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    /// Species come in turn, so that even a small data set has every color; the rest is drawn by lot.
+    /// Species take turns, so that even a small data set has every color; everything else is random.
     fn plan(number: usize, seed: u64) -> Drawn {
         let species = Species::nth(number);
         let mut rng = rng_for(seed, 0, number as u64);
@@ -139,7 +142,7 @@ impl Drawn {
         Drawn { number, key, bird }
     }
 
-    /// Writes the picture and its captions; gives the bounding box.
+    /// Writes the image file and its captions; returns the bounding box.
     fn write(&self, root: &Path, images: &Path, seed: u64) -> Result<[f32; 4]> {
         let (picture, bbox) = birds::draw(&self.bird, &mut rng_for(seed, 1, self.number as u64));
         put(&images.join(format!("{}.jpg", self.key)), &jpeg(&picture, JPEG_QUALITY))?;
@@ -159,7 +162,7 @@ struct Species {
 }
 
 impl Species {
-    /// The species of picture `number`: each run of nine has every body and every wing color once.
+    /// The species of image `number`: each run of nine has every body and every wing color once.
     fn nth(number: usize) -> Species {
         let place = number % (COLORS * COLORS);
         let (body, shift) = (place % COLORS, (place / COLORS + 4) % COLORS);
@@ -194,7 +197,7 @@ fn capital(word: &str) -> String {
     word[..1].to_uppercase() + &word[1..]
 }
 
-/// Ten different true sentences about `bird`, in an order of `rng`'s choice.
+/// Ten different true sentences about `bird`, in random order.
 fn describe(bird: &Bird, rng: &mut impl Rng) -> Vec<String> {
     let mut templates = TEMPLATES;
     templates.shuffle(rng);

@@ -1,4 +1,4 @@
-//! How a parameter's first values are drawn.
+//! Initial values of parameters.
 
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::ops::matmul::{Mat, gemm};
@@ -19,12 +19,12 @@ pub enum Initializer {
     Orthogonal,
 }
 
-/// What a scope's layers draw, unless a layer says otherwise.
+/// The initial values of a scope's layers, unless a layer has its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
     pub weight: Initializer,
     pub bias: Initializer,
-    /// The scale of a batch norm; its shift begins at 0.
+    /// The scale of a batch norm; its shift is initially 0.
     pub scale: Initializer,
 }
 
@@ -65,10 +65,10 @@ fn orthogonal(rows: usize, cols: usize, rng: &mut Rng) -> Vec<f32> {
     a
 }
 
-/// Rows made orthonormal at a time: the projection on earlier rows is then a matrix product.
+/// Rows in a block: projecting a block on all earlier rows is one matrix product.
 const BLOCK: usize = 64;
 
-/// Gram and Schmidt's method, by blocks of rows.
+/// Gram-Schmidt by blocks of rows.
 fn orthonormalize_rows(a: &mut [f32], cols: usize) {
     let rows = a.len() / cols;
     for from in (0..rows).step_by(BLOCK) {
@@ -92,7 +92,7 @@ fn project_out(block: &mut [f32], done: &[f32], cols: usize) {
     gemm(block, cols, Mat::rows(&along, n, earlier), done(), true, true);
 }
 
-/// The modified method: each finished row is at once taken out of all later ones.
+/// Modified Gram-Schmidt: subtracts each finished row's projection from all later rows.
 fn orthonormalize_block(block: &mut [f32], cols: usize) {
     for i in 0..block.len() / cols {
         let (head, later) = block[i * cols..].split_at_mut(cols);
@@ -106,7 +106,7 @@ fn orthonormalize_block(block: &mut [f32], cols: usize) {
     }
 }
 
-/// Eight partial sums in f64, so that the compiler can use the vector unit.
+/// Eight partial sums in f64, which the compiler vectorizes.
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     let mut sums = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));

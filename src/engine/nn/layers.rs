@@ -1,4 +1,4 @@
-//! Layers: an operator and its parameters, under PyTorch's names.
+//! Layers: an operator and its parameters, which have PyTorch's names.
 
 use super::Mode;
 use super::init::Initializer;
@@ -50,16 +50,16 @@ impl Conv2d {
         self.convolve(x, false).0
     }
 
-    /// The filters, for operators that fuse a convolution with what follows.
+    /// The filters, for operators that apply a 1×1 convolution as a matrix.
     pub fn weight(&self) -> Tensor {
         self.weight.tensor()
     }
 }
 
-/// What a batch norm may stand behind: asked for, a GPU leaves with its result the sums that the norm needs, and so
-/// spares it a pass.
+/// A convolution that a batch norm follows. On a GPU it can also return the moments of its result's channels, which
+/// saves the batch norm a pass over the result.
 pub trait Convolution {
-    /// The result, and the sums of its channels where they are wanted and at hand.
+    /// The result, and the moments of its channels if they are wanted and cheap.
     fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>);
 }
 
@@ -129,7 +129,7 @@ impl Linear {
     }
 }
 
-/// A table of vectors, one row for each index.
+/// A table of vectors, one for each id.
 pub struct Embedding {
     table: Param,
 }
@@ -173,13 +173,9 @@ impl BatchNorm {
         }
     }
 
-    /// The share of a new batch in the running statistics.
+    /// The weight of a batch's statistics in the running ones.
     pub fn momentum(self, momentum: f32) -> BatchNorm {
         BatchNorm { momentum, ..self }
-    }
-
-    pub fn epsilon(self, epsilon: f32) -> BatchNorm {
-        BatchNorm { epsilon, ..self }
     }
 
     /// act(norm(conv(x)) + residual)

@@ -1,4 +1,4 @@
-//! Floor 3: named parameters, layers made of them, the optimizer, checkpoint files.
+//! Named parameters, layers, the optimizer, weight files.
 
 pub mod archive;
 mod init;
@@ -14,7 +14,7 @@ pub use optim::{Adam, AdamConfig};
 pub use rnn::{Bidirectional, CellKind, Lstm};
 pub use store::{Fill, Param, Scope, Source, Store};
 
-/// Whether batch norm takes its statistics from the batch (and remembers them) or from memory.
+/// Whether a batch norm uses the batch's statistics and tracks them, or uses its running statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Train,

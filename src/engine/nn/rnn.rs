@@ -1,4 +1,4 @@
-//! Recurrent layers, under the names of PyTorch's one-layer `nn.LSTM` and `nn.GRU`.
+//! Recurrent layers with the parameter names of PyTorch's one-layer `nn.LSTM` and `nn.GRU`.
 
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,7 @@ impl Direction {
     }
 }
 
-/// Reads a sequence from both ends.
+/// A bidirectional LSTM or GRU of one layer.
 pub struct Bidirectional {
     kind: CellKind,
     forward: Direction,
@@ -88,7 +88,7 @@ impl Bidirectional {
     }
 }
 
-/// A one-way LSTM.
+/// A unidirectional LSTM of one layer.
 pub struct Lstm {
     direction: Direction,
 }

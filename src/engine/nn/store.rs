@@ -1,10 +1,10 @@
-//! Named parameters. One constructor of a network initializes it, loads it or fills it by a formula:
-//! the store that it is built in decides which.
+//! Named parameters. A network has one constructor; the [`Source`] that its store is built from decides whether that
+//! constructor initializes the parameters, loads them or fills them by a formula.
 
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 
 use super::archive::{Archive, Array, Values};
 use super::init::{Initializer, Policy};
@@ -12,23 +12,23 @@ use crate::engine::device::range::{Open, enter};
 use crate::engine::tensor::{Rng, Tensor};
 use crate::error::{Error, Result};
 
-/// Values by name and shape (as PyTorch has it).
+/// Gives the values of a parameter by its name and its shape in PyTorch.
 pub type Fill = Box<dyn Fn(&str, &[usize]) -> Vec<f32> + Send>;
 
-/// Where the values of a network come from.
+/// Where the values of a network's parameters come from.
 pub enum Source {
     Init(Rng),
     Archive(Archive),
     Fill(Fill),
 }
 
-/// How a parameter's place in memory relates to its place in a file.
+/// How a parameter's layout in a file differs from that in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
+enum FileLayout {
     Same,
-    /// [Cout,R,S,Cin] here, OIHW there.
+    /// [Cout,R,S,Cin] in memory, [Cout,Cin,R,S] in a file.
     Filter,
-    /// One whole number there.
+    /// One float in memory, one integer in a file.
     Count,
 }
 
@@ -38,8 +38,9 @@ pub struct Param(Arc<Entry>);
 
 struct Entry {
     name: String,
-    layout: Layout,
+    layout: FileLayout,
     trainable: AtomicBool,
+    /// An operator that throws while this is locked poisons the lock, but leaves a whole tensor.
     value: RwLock<Tensor>,
 }
 
@@ -48,28 +49,28 @@ impl Param {
         &self.0.name
     }
 
-    /// The value now; a leaf where the parameter is trained.
-    /// A range of the profiler under the layer's name: this one's without its last part.
+    /// Opens a profiler range under the layer's name, which is this parameter's name without its last part.
     pub(super) fn enter(&self) -> Open {
         enter(self.name().rsplit_once('.').map_or("", |(layer, _)| layer).to_owned())
     }
 
+    /// The current value; a leaf if the parameter is trained.
     pub fn tensor(&self) -> Tensor {
-        self.0.value.read().unwrap().clone()
+        self.0.value.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn is_trainable(&self) -> bool {
         self.0.trainable.load(Ordering::Relaxed)
     }
 
-    /// Changes the value in its place.
+    /// Changes the value in place.
     pub fn update<R>(&self, f: impl FnOnce(&mut Tensor) -> R) -> R {
-        f(&mut self.0.value.write().unwrap())
+        f(&mut self.0.value.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The value, for whoever changes several at once.
+    /// The value for an optimizer, which changes several at once.
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Tensor> {
-        self.0.value.write().unwrap()
+        self.0.value.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn freeze(&self) {
@@ -77,33 +78,33 @@ impl Param {
         self.update(|value| *value = value.detach());
     }
 
-    /// The shape in a file.
+    /// The shape in a weight file.
     fn published_shape(&self) -> Vec<usize> {
-        let shape = self.0.value.read().unwrap().shape();
+        let shape = self.0.value.read().unwrap_or_else(PoisonError::into_inner).shape();
         match (self.0.layout, &*shape) {
-            (Layout::Filter, &[o, r, s, i]) => vec![o, i, r, s],
+            (FileLayout::Filter, &[o, r, s, i]) => vec![o, i, r, s],
             (_, dims) => dims.to_vec(),
         }
     }
 
-    /// A tensor like this one (its value, its gradient) as a file holds it.
+    /// A tensor of this parameter's shape (its value, its gradient) in the layout of a weight file.
     #[track_caller]
     pub fn published(&self, tensor: &Tensor) -> Array {
         match self.0.layout {
-            Layout::Same => Array::from(tensor),
-            Layout::Count => Array::count(tensor.item() as u64),
-            Layout::Filter => {
+            FileLayout::Same => Array::from(tensor),
+            FileLayout::Count => Array::count(tensor.item() as u64),
+            FileLayout::Filter => {
                 let [o, r, s, i] = tensor.dims();
                 Array::f32(&[o, i, r, s], swap_last_two(&tensor.to_vec(), r * s, i))
             }
         }
     }
 
-    /// Takes values in the order of a file.
+    /// Sets the value from one in the layout of a weight file.
     fn set_published(&self, values: Vec<f32>) {
-        let shape = self.0.value.read().unwrap().shape();
+        let shape = self.0.value.read().unwrap_or_else(PoisonError::into_inner).shape();
         let values = match (self.0.layout, &*shape) {
-            (Layout::Filter, &[_, r, s, i]) => swap_last_two(&values, i, r * s),
+            (FileLayout::Filter, &[_, r, s, i]) => swap_last_two(&values, i, r * s),
             _ => values,
         };
         self.update(|value| value.assign(&Tensor::from_vec(values, shape)));
@@ -119,47 +120,50 @@ fn swap_last_two(values: &[f32], a: usize, b: usize) -> Vec<f32> {
     out
 }
 
-/// The named tensors of a network, in the order of its construction.
+/// The parameters and buffers of a network, in the order of its construction.
 pub struct Store {
     entries: Vec<Param>,
 }
 
 impl Store {
-    /// Constructs a network with values from `source`. All names that are missing, unexpected or of another
-    /// shape are told at once.
+    /// Builds a network with values from `source`.
+    ///
+    /// # Errors
+    /// `Weights` with all names that are missing, unexpected or of another shape.
     pub fn build<N>(source: Source, network: impl FnOnce(&Scope) -> N) -> Result<(N, Store)> {
         let builder = Builder { source: Mutex::new(source), entries: Mutex::default() };
         let scope =
             Scope { builder: &builder, prefix: String::new(), policy: Policy::default(), frozen: false };
         let network = network(&scope);
-        let store = Store { entries: builder.entries.into_inner().unwrap() };
-        if let Source::Archive(archive) = builder.source.into_inner().unwrap() {
+        let store = Store { entries: builder.entries.into_inner().unwrap_or_else(PoisonError::into_inner) };
+        if let Source::Archive(archive) = builder.source.into_inner().unwrap_or_else(PoisonError::into_inner)
+        {
             store.load(archive)?;
         }
         Ok((network, store))
     }
 
-    /// Everything, running statistics included.
+    /// Parameters and buffers.
     pub fn entries(&self) -> &[Param] {
         &self.entries
     }
 
-    /// What is trained.
+    /// The parameters that are trained.
     pub fn params(&self) -> Vec<Param> {
         self.entries.iter().filter(|p| p.is_trainable()).cloned().collect()
     }
 
-    /// Numbers that are trained.
+    /// How many numbers are trained.
     pub fn parameter_count(&self) -> usize {
         self.params().iter().map(|p| p.tensor().len()).sum()
     }
 
-    /// From now on nothing is recorded for the sake of these parameters.
+    /// Ends training of these parameters: operators on them are no longer recorded for their sake.
     pub fn freeze(&self) {
         self.entries.iter().for_each(Param::freeze);
     }
 
-    /// The published names and shapes with the values now.
+    /// The current values under the published names, in the published layouts.
     pub fn archive(&self) -> Archive {
         let mut archive = Archive::default();
         for param in &self.entries {
@@ -172,7 +176,7 @@ impl Store {
         self.archive().write(path)
     }
 
-    /// Takes all values from an archive that fits exactly; changes nothing where it does not.
+    /// Loads all values from an archive that fits exactly; changes nothing if it does not.
     pub fn load(&self, mut archive: Archive) -> Result<()> {
         let (mut found, mut missing, mut misshaped) = (Vec::new(), Vec::new(), Vec::new());
         for param in &self.entries {
@@ -182,8 +186,8 @@ impl Store {
                 Some(array) => {
                     misshaped.push(format!("{} is {:?}, wanted {wanted:?}", param.name(), array.shape))
                 }
-                // Files from before PyTorch 0.4.1 do not count batches.
-                None if param.0.layout == Layout::Count => {}
+                // Files from before PyTorch 0.4.1 have no num_batches_tracked.
+                None if param.0.layout == FileLayout::Count => {}
                 None => missing.push(param.name().to_owned()),
             }
         }
@@ -210,18 +214,25 @@ struct Builder {
 }
 
 impl Builder {
-    fn add(&self, name: String, layout: Layout, trainable: bool, published: &[usize], init: Draw) -> Param {
+    fn add(
+        &self,
+        name: String,
+        layout: FileLayout,
+        trainable: bool,
+        published: &[usize],
+        init: Draw,
+    ) -> Param {
         let shape: Vec<usize> = match (layout, published) {
-            (Layout::Filter, &[o, i, r, s]) => vec![o, r, s, i],
+            (FileLayout::Filter, &[o, i, r, s]) => vec![o, r, s, i],
             _ => published.to_vec(),
         };
-        let mut entries = self.entries.lock().unwrap();
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(entries.iter().all(|p| p.name() != name), "two parameters are called '{name}'");
         let value = Tensor::zeros(shape.as_slice());
         let value = if trainable { value.leaf() } else { value };
         let entry = Entry { name, layout, trainable: AtomicBool::new(trainable), value: RwLock::new(value) };
         let param = Param(Arc::new(entry));
-        match &mut *self.source.lock().unwrap() {
+        match &mut *self.source.lock().unwrap_or_else(PoisonError::into_inner) {
             Source::Init(rng) => param.set_published(init.how.draw(published, init.fan_in, rng)),
             Source::Fill(fill) => param.set_published(fill(param.name(), published)),
             Source::Archive(_) => {}
@@ -236,7 +247,7 @@ struct Draw {
     fan_in: usize,
 }
 
-/// A place in a store under construction: the prefix of names, and how values are drawn.
+/// A prefix of names in a store under construction, and the initial values there.
 #[derive(Clone)]
 pub struct Scope<'a> {
     builder: &'a Builder,
@@ -246,17 +257,20 @@ pub struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// The place one name deeper.
+    /// The scope one name deeper.
     pub fn at(&self, name: impl Display) -> Self {
         Scope { prefix: self.name(name), ..self.clone() }
     }
 
-    /// The same place, drawing by another policy.
+    /// The same scope with other initial values.
     pub fn with(&self, policy: Policy) -> Self {
         Scope { policy, ..self.clone() }
     }
 
-    /// The same place, where parameters are not trained.
+    /// The same scope with parameters that are not trained. Their batch norms may still be in [`Mode::Train`]: the
+    /// published system adapts the statistics of a frozen network.
+    ///
+    /// [`Mode::Train`]: super::Mode::Train
     pub fn frozen(&self) -> Self {
         Scope { frozen: true, ..self.clone() }
     }
@@ -265,31 +279,53 @@ impl Scope<'_> {
         self.policy
     }
 
-    /// A parameter; the first dimension counts outputs, of which each sums `fan_in` inputs.
+    /// A parameter. The first dimension counts outputs; each sums `fan_in` inputs.
     pub fn param(&self, name: impl Display, shape: &[usize], fan_in: usize, how: Initializer) -> Param {
-        self.add(name, Layout::Same, !self.frozen, shape, Draw { how, fan_in })
+        self.add(name, FileLayout::Same, !self.frozen, shape, Draw { how, fan_in })
     }
 
     /// The filters of a convolution, [Cout,R,S,Cin] in memory.
     pub fn filter(&self, name: impl Display, [o, r, s, i]: [usize; 4], how: Initializer) -> Param {
-        self.add(name, Layout::Filter, !self.frozen, &[o, i, r, s], Draw { how, fan_in: i * r * s })
+        self.add(name, FileLayout::Filter, !self.frozen, &[o, i, r, s], Draw { how, fan_in: i * r * s })
     }
 
-    /// What is kept and not trained.
+    /// A buffer: saved, not trained.
     pub fn buffer(&self, name: impl Display, shape: &[usize], value: f32) -> Param {
-        self.add(name, Layout::Same, false, shape, Draw { how: Initializer::Constant(value), fan_in: 1 })
+        self.add(name, FileLayout::Same, false, shape, Draw { how: Initializer::Constant(value), fan_in: 1 })
     }
 
-    /// A counter that begins at 0.
+    /// A counter from 0: saved, not trained.
     pub fn counter(&self, name: impl Display) -> Param {
-        self.add(name, Layout::Count, false, &[], Draw { how: Initializer::Constant(0.0), fan_in: 1 })
+        self.add(name, FileLayout::Count, false, &[], Draw { how: Initializer::Constant(0.0), fan_in: 1 })
     }
 
-    fn add(&self, name: impl Display, layout: Layout, trainable: bool, shape: &[usize], draw: Draw) -> Param {
+    fn add(
+        &self,
+        name: impl Display,
+        layout: FileLayout,
+        trainable: bool,
+        shape: &[usize],
+        draw: Draw,
+    ) -> Param {
         self.builder.add(self.name(name), layout, trainable, shape, draw)
     }
 
     fn name(&self, name: impl Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{caught, throw};
+
+    #[test]
+    fn a_parameter_outlives_an_error_thrown_while_it_changed() {
+        let make = |scope: &Scope| scope.param("w", &[2], 2, Initializer::Constant(1.0));
+        let (param, store) = Store::build(Source::Init(Rng::new(1, 0)), make).unwrap();
+        assert!(caught(|| param.update(|_| throw(Error::data("w", "thrown")))).is_err());
+        param.update(|w| w.as_mut_slice()[0] = 3.0);
+        assert_eq!(store.entries()[0].tensor().to_vec(), [3.0, 1.0]);
     }
 }

@@ -1,15 +1,18 @@
-//! Image networks that others look through: what they see at two depths.
+//! Image networks that DAMSM and the captioner take their features from.
 
+mod input;
 mod small;
 
 use serde::{Deserialize, Serialize};
 
+use self::input::Input;
 use crate::engine::nn::{Mode, Scope};
 use crate::engine::tensor::Tensor;
 
+pub use input::InputConfig;
 pub use small::{Small, SmallConfig};
 
-/// Which network, and how it is made.
+/// Which network, and its sizes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum BackboneConfig {
@@ -21,49 +24,56 @@ pub enum BackboneConfig {
     Resnet152,
 }
 
-pub enum Backbone {
-    Small(Small),
-}
-
-/// What a backbone sees in images [B,S,S,3].
-pub struct Seen {
-    /// Half way down, [B,H,W,C]: the regions.
+/// What a backbone gives for images [B,S,S,3].
+pub struct Features {
+    /// From the middle of the network, [B,H,W,C]: each pixel is a region of the image.
     pub map: Tensor,
-    /// At the end, averaged over the image, [B,C'].
+    /// From its end, averaged over the image, [B,C'].
     pub pooled: Tensor,
 }
 
-/// The key of the small encoder's layers, in whatever network it is part of.
+pub struct Backbone {
+    input: Input,
+    network: Network,
+}
+
+enum Network {
+    Small(Small),
+}
+
+/// The key of the small network's layers, in whatever network it is part of.
 pub const TRUNK: &str = "trunk";
 
 impl Backbone {
-    pub fn new(scope: &Scope, config: &BackboneConfig) -> Backbone {
-        match config {
-            BackboneConfig::Small(config) => Backbone::Small(Small::new(&scope.at(TRUNK), config)),
+    pub fn new(scope: &Scope, config: &BackboneConfig, input: InputConfig) -> Backbone {
+        let network = match config {
+            BackboneConfig::Small(config) => Network::Small(Small::new(&scope.at(TRUNK), config)),
             BackboneConfig::InceptionV3 | BackboneConfig::Resnet152 => {
                 panic!("{config:?} is not implemented: `config::require_available` refuses it")
             }
+        };
+        Backbone { input: Input::new(input), network }
+    }
+
+    /// Images [B,S,S,3] in [-1, 1].
+    pub fn forward(&self, images: &Tensor, mode: Mode) -> Features {
+        let x = self.input.forward(images);
+        match &self.network {
+            Network::Small(small) => small.forward(&x, mode),
         }
     }
 
-    /// Images in [-1, 1].
-    pub fn forward(&self, images: &Tensor, mode: Mode) -> Seen {
-        match self {
-            Backbone::Small(small) => small.forward(images, mode),
-        }
-    }
-
-    /// Channels of [`Seen::map`].
+    /// Channels of [`Features::map`].
     pub fn map_width(&self) -> usize {
-        match self {
-            Backbone::Small(small) => small.map_width(),
+        match &self.network {
+            Network::Small(small) => small.map_width(),
         }
     }
 
-    /// Width of [`Seen::pooled`].
+    /// Width of [`Features::pooled`].
     pub fn pooled_width(&self) -> usize {
-        match self {
-            Backbone::Small(small) => small.pooled_width(),
+        match &self.network {
+            Network::Small(small) => small.pooled_width(),
         }
     }
 }

@@ -1,13 +1,10 @@
-//! Checkpoint files: safetensors, with the names and the shapes that PyTorch gives.
+//! Weight files: named arrays with the names and the shapes that PyTorch gives.
+
+mod safetensors;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-use bytemuck::{AnyBitPattern, cast_slice, pod_collect_to_vec};
-use half::{bf16, f16};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
@@ -36,7 +33,6 @@ impl Array {
         Array { shape: Vec::new(), values: Values::I64(vec![value as i64]) }
     }
 
-    /// The values as they are used in arithmetic.
     pub fn to_f32(&self) -> Vec<f32> {
         match &self.values {
             Values::F32(values) => values.clone(),
@@ -54,14 +50,6 @@ impl Array {
     pub fn tensor(&self) -> Tensor {
         Tensor::from_vec(self.to_f32(), self.shape.as_slice())
     }
-
-    fn view(&self) -> TensorView<'_> {
-        let (dtype, bytes) = match &self.values {
-            Values::F32(values) => (Dtype::F32, cast_slice(values)),
-            Values::I64(values) => (Dtype::I64, cast_slice(values)),
-        };
-        TensorView::new(dtype, self.shape.clone(), bytes).expect("the values fill the shape")
-    }
 }
 
 impl From<&Tensor> for Array {
@@ -70,7 +58,7 @@ impl From<&Tensor> for Array {
     }
 }
 
-/// Named arrays, and the file they came from for the sake of messages.
+/// Named arrays, and the file they came from, which messages name.
 #[derive(Clone, Debug, Default)]
 pub struct Archive {
     file: PathBuf,
@@ -78,34 +66,30 @@ pub struct Archive {
 }
 
 impl Archive {
-    pub fn new(file: impl Into<PathBuf>) -> Archive {
-        Archive { file: file.into(), arrays: BTreeMap::new() }
-    }
-
+    /// Reads a weight file, whose first bytes tell its format.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be read, `Data` when it is damaged or of an unknown format.
     pub fn read(path: impl AsRef<Path>) -> Result<Archive> {
         let path = path.as_ref();
         let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| {
-            let why = format!(
-                "not a whole safetensors file ({e}): it was cut off or is of another format; copy it again"
-            );
-            Error::data(path, why)
-        })?;
-        let mut archive = Archive::new(path);
-        for (name, view) in tensors.iter() {
-            archive.insert(name, decode(path, name, &view)?);
-        }
-        Ok(archive)
+        let arrays = match Format::of(&bytes) {
+            Format::Safetensors => safetensors::read(path, &bytes)?,
+            Format::PyTorch => {
+                let why = "a PyTorch file, which is not read here; save its tensors under their names as safetensors";
+                return Err(Error::data(path, why));
+            }
+        };
+        Ok(Archive { file: path.to_owned(), arrays })
     }
 
-    /// Writes all or nothing: whoever opens `path` finds the old file or the new one.
+    /// Writes a safetensors file whole or not at all: a reader finds the old file or the new one.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let views = self.arrays.iter().map(|(name, array)| (name, array.view()));
-        let bytes = safetensors::serialize(views, None).map_err(|e| Error::data(path, e.to_string()))?;
-        atomic::write(path, &bytes)
+        atomic::write(path, &safetensors::bytes(path, &self.arrays)?)
     }
 
+    /// Empty for an archive that was not read from a file.
     pub fn file(&self) -> &Path {
         &self.file
     }
@@ -140,7 +124,7 @@ impl Archive {
             .extend(other.arrays.into_iter().map(|(name, array)| (format!("{section}/{name}"), array)));
     }
 
-    /// Takes out what stands under `section/`.
+    /// Removes the arrays under `section/` and returns them without that prefix.
     pub fn take_section(&mut self, section: &str) -> Archive {
         let prefix = format!("{section}/");
         let (inside, outside): (BTreeMap<_, _>, _) =
@@ -151,24 +135,43 @@ impl Archive {
     }
 }
 
-fn decode(path: &Path, name: &str, view: &TensorView) -> Result<Array> {
-    let bytes = view.data();
-    let floats = |values| Ok(Values::F32(values));
-    let whole = |values| Ok(Values::I64(values));
-    let values: Result<Values> = match view.dtype() {
-        Dtype::F32 => floats(pod_collect_to_vec(bytes)),
-        Dtype::F64 => floats(numbers(bytes, |v: f64| v as f32)),
-        Dtype::F16 => floats(numbers(bytes, f16::to_f32)),
-        Dtype::BF16 => floats(numbers(bytes, bf16::to_f32)),
-        Dtype::I64 => whole(pod_collect_to_vec(bytes)),
-        Dtype::I32 => whole(numbers(bytes, |v: i32| v.into())),
-        Dtype::U8 | Dtype::BOOL => whole(numbers(bytes, |v: u8| v.into())),
-        other => Err(Error::data(path, format!("'{name}' is stored as {other:?}, which is not read here"))),
-    };
-    Ok(Array { shape: view.shape().to_vec(), values: values? })
+/// The format of a weight file, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// Has no magic number: what no other format claims.
+    Safetensors,
+    /// `torch.save`: a ZIP file since PyTorch 1.6, a pickle before.
+    PyTorch,
 }
 
-/// Numbers in a byte buffer of any alignment.
-fn numbers<T: AnyBitPattern, U>(bytes: &[u8], f: impl Fn(T) -> U) -> Vec<U> {
-    bytes.chunks_exact(size_of::<T>()).map(|b| f(bytemuck::pod_read_unaligned(b))).collect()
+impl Format {
+    fn of(bytes: &[u8]) -> Format {
+        const ZIP: &[u8] = b"PK\x03\x04";
+        const PICKLE: &[u8] = b"\x80\x02";
+        if bytes.starts_with(ZIP) || bytes.starts_with(PICKLE) {
+            Format::PyTorch
+        } else {
+            Format::Safetensors
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_pytorch_are_told_from_damaged_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        for (bytes, expected) in [
+            (&b"PK\x03\x04\0\0"[..], "PyTorch"),
+            (b"\x80\x02\x8a\x0a", "PyTorch"),
+            (b"\x08\0\0", "copy it again"),
+        ] {
+            let path = folder.path().join("netG.pth");
+            fs::write(&path, bytes).unwrap();
+            let message = Archive::read(&path).unwrap_err().to_string();
+            assert!(message.contains("netG.pth") && message.contains(expected), "{message}");
+        }
+    }
 }
