@@ -463,10 +463,10 @@ fn image_encoder_small() {
         let image = image("image64", 4, 64).leaf();
         let seen = encoder.forward(&image, mode);
         let regions = swapped(&seen.regions).reshape([4, 16, 8, 8]);
-        let loss = add(&probe("regions", &regions), &probe("code", &seen.code));
+        let loss = add(&probe("regions", &regions), &probe("code", &seen.global));
         let grads = gradients(&loss, &targets(&store, &[&image]));
         golden.forward("regions", &regions.to_vec(), 1e-5);
-        golden.forward("code", &seen.code.to_vec(), 1e-5);
+        golden.forward("code", &seen.global.to_vec(), 1e-5);
         golden.gradient("grad.in.image64", &channels_first(grads.get(&image).unwrap()).to_vec());
         golden.gradients("image_encoder_small", &store, &grads);
         if mode == Mode::Train {
@@ -568,7 +568,7 @@ impl Players {
 }
 
 fn adam(store: &Store) -> Adam {
-    let config = AdamConfig { learning_rate: 2e-4, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
+    let config = AdamConfig { lr: 2e-4, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
     Adam::new(store.params(), config)
 }
 

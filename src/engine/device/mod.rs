@@ -93,12 +93,12 @@ pub fn set_precision(precision: Precision) -> Result<()> {
     match current() {
         Device::Cpu if precision != Precision::F32 => {
             let why = "the CPU computes in f32 alone; tf32 and bf16 are for --device cuda:N";
-            return Err(Error::config("train.precision", why));
+            return Err(Error::config("run.precision", why));
         }
         Device::Cpu => {}
         Device::Cuda(gpu) if precision == Precision::Tf32 && !gpu.tensor_cores() => {
             let why = format!("{gpu:?} has no TF32; sm_80 and newer have");
-            return Err(Error::config("train.precision", why));
+            return Err(Error::config("run.precision", why));
         }
         Device::Cuda(gpu) => gpu.prepare(precision.storage())?,
     }

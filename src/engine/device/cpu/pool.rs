@@ -4,8 +4,8 @@
 //! goes to a free list and is handed out again without being cleared.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// A buffer of f32 that returns to the free list when dropped.
 pub struct Buffer {
