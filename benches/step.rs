@@ -189,7 +189,7 @@ fn step(options: &Options) -> Report {
     let (g, g_store) = generator(gf);
     let (ds, d_stores): (Vec<_>, Vec<_>) = (0..3).map(|i| discriminator(i, df)).unzip();
     let adam = |store: &Store| {
-        Adam::new(store.params(), AdamConfig { learning_rate: 2e-4, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 })
+        Adam::new(store.params(), AdamConfig { lr: 2e-4, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 })
     };
     let mut adam_g = adam(&g_store);
     let mut adam_d: Vec<Adam> = d_stores.iter().map(adam).collect();

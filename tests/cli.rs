@@ -1,4 +1,4 @@
-//! The binary as users meet it: what it writes, and what it says to what cannot be.
+//! The binary as users meet it: what it writes, and its errors.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,41 +7,44 @@ use std::sync::LazyLock;
 use mirrorgan_engine::engine::nn::Archive;
 
 const TINY: [&str; 17] = [
-    "data.pictures=40",
-    "stem.embedding=8",
-    "stem.features=8",
-    "damsm.small_widths=[4, 8, 8]",
-    "damsm.small_map_after=2",
-    "damsm.batch=4",
-    "stream.small_widths=[4, 8]",
-    "stream.small_map_after=2",
-    "stream.embed=8",
-    "stream.hidden=8",
-    "stream.batch=4",
-    "gan.first_ups=1",
-    "gan.gf=2",
-    "gan.df=4",
-    "train.batch=4",
-    "train.sample_rows=2",
+    "data.images=40",
+    "text_encoder.embedding=8",
+    "text_encoder.features=8",
+    "damsm.backbone.widths=[4, 8, 8]",
+    "damsm.backbone.map_after=2",
+    "damsm.schedule.batch=4",
+    "captioner.backbone.widths=[4, 8]",
+    "captioner.backbone.map_after=2",
+    "captioner.embedding=8",
+    "captioner.hidden=8",
+    "captioner.schedule.batch=4",
+    "generator.first_ups=1",
+    "generator.width=2",
+    "discriminator.width=4",
+    "gan.schedule.batch=4",
+    "run.sample_rows=2",
     "eval.candidates=3",
 ];
 
-struct Said {
+struct Output {
     code: i32,
     out: String,
     err: String,
 }
 
-fn run(mut command: Command) -> Said {
+fn run(mut command: Command) -> Output {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    let said =
-        Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) };
-    assert!(!said.err.contains("panicked"), "{}", said.err);
-    said
+    let output = Output {
+        code: output.status.code().unwrap_or(-1),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    };
+    assert!(!output.err.contains("panicked"), "{}", output.err);
+    output
 }
 
-fn engine(arguments: &[&str]) -> Said {
+fn engine(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
     command.args(arguments);
     run(command)
@@ -50,9 +53,9 @@ fn engine(arguments: &[&str]) -> Said {
 /// Runs what must fail, and returns the error.
 #[track_caller]
 fn refused(arguments: &[&str]) -> String {
-    let said = engine(arguments);
-    assert_eq!(said.code, 1, "{}", said.err);
-    let error = said.err.split("error: ").nth(1).unwrap_or_else(|| panic!("no error: {}", said.err));
+    let output = engine(arguments);
+    assert_eq!(output.code, 1, "{}", output.err);
+    let error = output.err.split("error: ").nth(1).unwrap_or_else(|| panic!("no error: {}", output.err));
     error.to_string()
 }
 
@@ -72,14 +75,14 @@ fn training<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
         .collect()
 }
 
-/// A run of all stages, of two steps each.
+/// A run of all phases, of two steps each.
 static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run");
     let _ = std::fs::remove_dir_all(&out);
-    let said = engine(&training(out.to_str().unwrap(), &["--steps", "2"]));
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.err, &["rendering 40 birds", "damsm 2/2", "stream 2/2", "gan 2/2", "R-precision"]);
-    assert_says(&said.out, &["is ready"]);
+    let output = engine(&training(out.to_str().unwrap(), &["--steps", "2"]));
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.err, &["rendering 40 birds", "damsm 2/2", "captioner 2/2", "gan 2/2", "R-precision"]);
+    assert_says(&output.out, &["is ready"]);
     out
 });
 
@@ -108,22 +111,22 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn info_says_what_it_runs_on() {
-    let said = engine(&["info"]);
-    assert_eq!(said.code, 0);
-    assert_says(&said.out, &["engine    0.", "revision", "threads", "cuda"]);
+    let output = engine(&["info"]);
+    assert_eq!(output.code, 0);
+    assert_says(&output.out, &["engine    0.", "revision", "threads", "cuda"]);
 }
 
 #[test]
-fn infer_writes_pictures_sheets_and_the_dump() {
+fn infer_writes_images_sheets_and_the_dump() {
     let out = tempfile::tempdir().unwrap();
     let path = |name: &str| out.path().join(name).to_str().unwrap().to_string();
     let (a, b, dump) = (path("a"), path("b"), path("d.safetensors"));
     let captions = ["a small red bird with black wings", "a yellow bird with a blakc crown"];
     let arguments =
         ["infer", "--run", shared_run(), captions[0], captions[1], "--samples", "2", "--seed", "7"];
-    let said = engine(&[&arguments[..], &["--out", &a, "--dump", &dump]].concat());
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.err, &["caption 2: 'blakc' is not in the vocabulary", "black"]);
+    let output = engine(&[&arguments[..], &["--out", &a, "--dump", &dump]].concat());
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.err, &["caption 2: 'blakc' is not in the vocabulary", "black"]);
     for name in ["8", "16", "32", "attention1", "attention2"] {
         for stem in ["001-1", "001-2", "002-1", "002-2"] {
             assert!(Path::new(&a).join(format!("{stem}-{name}.png")).is_file(), "{stem}-{name}");
@@ -155,16 +158,16 @@ fn infer_writes_pictures_sheets_and_the_dump() {
 }
 
 #[test]
-fn caption_describes_a_picture() {
+fn caption_describes_an_image() {
     let bird = std::fs::read_dir(RUN.join("data/CUB_200_2011/images/001.Red_winged_Black_Bird")).unwrap();
     let bird = bird.flatten().next().unwrap().path();
-    let said = engine(&["caption", "--run", shared_run(), bird.to_str().unwrap()]);
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.out, &[bird.to_str().unwrap(), ": "]);
+    let output = engine(&["caption", "--run", shared_run(), bird.to_str().unwrap()]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.out, &[bird.to_str().unwrap(), ": "]);
 }
 
 #[test]
-fn captions_that_cannot_be_painted_are_named() {
+fn captions_without_a_known_word_are_named() {
     let run = shared_run();
     assert_says(&refused(&["infer", "--run", run, ""]), &["caption 1: an empty caption"]);
     let message = refused(&["infer", "--run", run, "a red bird", "rede birrd xyzzy"]);
@@ -193,16 +196,36 @@ fn configurations_that_cannot_be_meant_are_named() {
         refused(&[&fixed[..], more].concat())
     };
     assert_says(&train(&["--preset", "dmeo"]), &["no preset 'dmeo'", "did you mean 'demo'?"]);
-    assert_says(&train(&["--set", "gan.lamda_stream=1"]), &["gan.lamda_stream", "gan.lambda_stream"]);
-    assert_says(&train(&["--set", "train.batch=big"]), &["train.batch", "'big' is not a whole number"]);
-    let message = train(&["--set", "data.pictures=30", "--set", "damsm.batch=31"]);
-    assert_says(&message, &["damsm.batch", "a batch of 31 is larger than the data set of"]);
-    let message =
-        train(&["--set", "damsm.encoder=inception", "--set", "data.pictures=30", "--set", "damsm.batch=4"]);
-    assert_says(&message, &["inception encoder is not available yet", "--set damsm.encoder=small"]);
+    assert_says(&train(&["--set", "loss.lamda_damsm=1"]), &["loss.lamda_damsm", "loss.lambda_damsm"]);
+    assert_says(
+        &train(&["--set", "gan.schedule.batch=big"]),
+        &["gan.schedule.batch", "'big' is not a whole number", "images in a batch"],
+    );
+    let message = train(&["--set", "data.images=30", "--set", "damsm.schedule.batch=31"]);
+    assert_says(&message, &["damsm.schedule.batch", "a batch of 31 is larger than the data set of"]);
+    let few = ["--set", "data.images=30", "--set", "damsm.schedule.batch=4"];
+    let message = train(&[&few[..], &["--set", "damsm.backbone.kind=inception_v3"]].concat());
+    assert_says(&message, &["inception_v3 encoder is not available yet", "--set damsm.backbone.kind=small"]);
+    assert_says(&train(&["--set", "train.batch=4"]), &["train.batch", "gan.schedule.batch now"]);
+    let stage = engine(&["train", "--dataset", "demo", "--stage", "gan"]);
+    assert_eq!(stage.code, 2);
+    assert_says(&stage.err, &["--phase gan"]);
     let time = engine(&["train", "--dataset", "demo", "--time-limit", "soon"]);
     assert_eq!(time.code, 2);
     assert_says(&time.err, &["'soon' is not a time"]);
+}
+
+#[test]
+fn set_help_lists_every_key_with_value_and_meaning() {
+    let output = engine(&["train", "--preset", "cub", "--set", "help", "--set", "gan.schedule.batch=7"]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    let row = |key: &str| output.out.lines().find(|line| line.starts_with(key)).unwrap().to_string();
+    assert_says(&row("gan.schedule.batch"), &[" 7 ", "images in a batch"]);
+    assert_says(&row("text_encoder.dropout"), &[" 0.5 ", "training drops"]);
+    assert_says(&row("damsm.backbone.kind"), &["\"inception_v3\"", "small"]);
+    assert!(output.out.lines().count() > 60, "{}", output.out);
+    let neither = engine(&["train", "--set", "run.seed=1"]);
+    assert_says(&neither.err, &["--dataset is missing"]);
 }
 
 #[test]
@@ -223,9 +246,9 @@ fn data_that_is_not_there_is_named() {
 #[test]
 fn data_check_reports() {
     let data = RUN.join("data");
-    let said = engine(&["data", "check", data.to_str().unwrap(), "--dataset", "cub"]);
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.out, &["images", "captions", "nothing will be skipped"]);
+    let output = engine(&["data", "check", data.to_str().unwrap(), "--dataset", "cub"]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.out, &["images", "captions", "nothing will be skipped"]);
 }
 
 #[test]
@@ -237,7 +260,7 @@ fn a_run_folder_that_cannot_be_written_is_named() {
     let data = ["--data", data.to_str().unwrap()];
     assert_says(&refused(&training(below.to_str().unwrap(), &data)), &["file/run"]);
     let out = ["infer", "--run", shared_run(), "a red bird", "--out", file.to_str().unwrap()];
-    assert_says(&refused(&out), &["no place for the pictures"]);
+    assert_says(&refused(&out), &["no place for the images"]);
 }
 
 /// A limit on the size of files stands in for a disk that is full.
@@ -246,12 +269,12 @@ fn a_run_folder_that_cannot_be_written_is_named() {
 fn a_full_disk_leaves_the_earlier_checkpoint() {
     let (_folder, run_folder) = copied_run();
     let limited = "trap '' XFSZ; ulimit -f 20; exec \"$0\" \"$@\"";
-    let more = training(&run_folder, &["--steps", "4", "--resume", "--stage", "gan"]);
+    let more = training(&run_folder, &["--steps", "4", "--resume", "--phase", "gan"]);
     let mut command = Command::new("sh");
     command.args(["-c", limited, env!("CARGO_BIN_EXE_engine")]).args(&more);
-    let said = run(command);
-    assert_eq!(said.code, 1, "{}", said.err);
-    assert_says(&said.err, &["error: ", "safetensors", "gan/"]);
+    let output = run(command);
+    assert_eq!(output.code, 1, "{}", output.err);
+    assert_says(&output.err, &["error: ", "safetensors", "gan/"]);
     let names = std::fs::read_dir(Path::new(&run_folder).join("gan")).unwrap().flatten();
     let names: Vec<_> = names.map(|e| e.file_name().into_string().unwrap()).collect();
     assert!(
@@ -277,7 +300,7 @@ fn damaged_weights_are_named() {
 
     let config = Path::new(&run).join("config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("gf = 2", "gf = 3")).unwrap();
+    std::fs::write(&config, text.replace("[generator]\nwidth = 2", "[generator]\nwidth = 3")).unwrap();
     std::fs::write(&generator, &whole).unwrap();
     assert_says(
         &refused(&["infer", "--run", &run, "a red bird"]),
@@ -286,20 +309,20 @@ fn damaged_weights_are_named() {
 }
 
 #[test]
-fn another_configuration_is_refused_and_finished_stages_are_kept() {
+fn another_configuration_is_refused_and_finished_phases_are_kept() {
     let (_folder, run) = copied_run();
-    let message = refused(&["train", "--dataset", "demo", "--out", &run, "--set", "gan.df=8"]);
-    assert_says(&message, &["gan.df is 4 there and 8 here"]);
-    let said = engine(&["train", "--dataset", "demo", "--out", &run]);
-    assert_eq!(said.code, 0, "{}", said.err);
-    assert_says(&said.err, &["damsm: finished at step 2, kept", "gan: finished at step 2, kept"]);
+    let message = refused(&["train", "--dataset", "demo", "--out", &run, "--set", "discriminator.width=8"]);
+    assert_says(&message, &["discriminator.width is 4 there and 8 here"]);
+    let output = engine(&["train", "--dataset", "demo", "--out", &run]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.err, &["damsm: finished at step 2, kept", "gan: finished at step 2, kept"]);
 }
 
 #[test]
 fn a_generator_needs_what_comes_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let (out, data) = (folder.path().to_str().unwrap(), RUN.join("data"));
-    let message = refused(&training(out, &["--data", data.to_str().unwrap(), "--stage", "gan"]));
-    assert_says(&message, &["damsm stage is not finished", "--stage damsm"]);
-    assert_says(&refused(&["infer", "--run", out, "a red bird"]), &["no checkpoint of the damsm stage"]);
+    let message = refused(&training(out, &["--data", data.to_str().unwrap(), "--phase", "gan"]));
+    assert_says(&message, &["damsm phase is not finished", "--phase damsm"]);
+    assert_says(&refused(&["infer", "--run", out, "a red bird"]), &["no checkpoint of the damsm phase"]);
 }

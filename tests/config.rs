@@ -1,7 +1,12 @@
 //! Presets are complete, and a setting that cannot be meant says what could be.
 
-use mirrorgan_engine::config::{Config, PRESETS};
+use std::path::Path;
+
+use mirrorgan_engine::config::{Config, PRESETS, Schedule, help};
 use mirrorgan_engine::engine::nn::CellKind;
+use mirrorgan_engine::engine::tensor::Precision;
+use mirrorgan_engine::mirrorgan::backbone::BackboneConfig;
+use mirrorgan_engine::run::Phase;
 
 fn error(preset: &str, settings: &[&str]) -> String {
     let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
@@ -22,42 +27,56 @@ fn every_preset_loads_and_comes_back_the_same() {
 #[test]
 fn the_presets_say_what_the_papers_say() {
     let cub = Config::load("cub", &[]).unwrap();
-    assert_eq!(cub.gan.sizes(), [64, 128, 256]);
-    assert_eq!((cub.gan.gf, cub.gan.df, cub.train.batch, cub.train.epochs), (32, 64, 12, 650));
+    assert_eq!(cub.generator.image_sides(), [64, 128, 256]);
+    let widths = (cub.generator.width, cub.discriminator.width);
+    assert_eq!((widths, cub.gan.schedule), ((32, 64), Schedule { batch: 12, epochs: 650, steps: 0 }));
     let attngan = Config::load("attngan-coco", &[]).unwrap();
-    assert_eq!((attngan.gan.gf, attngan.gan.residual_blocks, attngan.gan.lambda_damsm), (48, 3, 50.0));
-    assert_eq!(Config::load("attndcgan-cub", &[]).unwrap().gan.sizes(), [256]);
+    let generator = attngan.generator;
+    assert_eq!((generator.width, generator.residual_blocks, attngan.loss.lambda_damsm), (48, 3, 50.0));
+    assert_eq!(Config::load("attndcgan-cub", &[]).unwrap().generator.image_sides(), [256]);
 }
 
 #[test]
 fn a_setting_takes_the_type_of_what_it_replaces() {
-    let settings = ["train.batch=4", "damsm.lr=1", "stem.cell=gru", "stream.imagenet_norm=false"];
+    let settings = [
+        "gan.schedule.batch=4",
+        "damsm.adam.lr=1",
+        "text_encoder.cell=gru",
+        "captioner.imagenet_normalization=false",
+    ];
     let config = Config::load("demo", &settings.map(String::from)).unwrap();
-    assert_eq!((config.train.batch, config.damsm.lr, config.stem.cell), (4, 1.0, CellKind::Gru));
-    assert!(!config.stream.imagenet_norm);
+    let (batch, lr) = (config.gan.schedule.batch, config.damsm.adam.lr);
+    assert_eq!((batch, lr, config.text_encoder.cell), (4, 1.0, CellKind::Gru));
+    assert!(!config.captioner.network.imagenet_normalization);
 }
 
 #[test]
 fn an_unknown_key_names_near_ones() {
-    let message = error("demo", &["train.bacth=4"]);
-    assert!(message.contains("train.bacth") && message.contains("train.batch"), "{message}");
-    let message = error("demo", &["lambda_stream=4"]);
-    assert!(message.contains("gan.lambda_stream"), "{message}");
+    let message = error("demo", &["gan.schedule.bacth=4"]);
+    assert!(message.contains("gan.schedule.bacth") && message.contains("gan.schedule.batch"), "{message}");
+    let message = error("demo", &["lambda_captioner=4"]);
+    assert!(message.contains("loss.lambda_captioner"), "{message}");
 }
 
 #[test]
 fn a_wrong_type_or_range_is_named() {
-    assert!(error("demo", &["train.batch=many"]).contains("'many' is not a whole number"));
-    assert!(error("demo", &["train.batch=-3"]).contains("'-3' is not a whole number"));
-    assert!(error("demo", &["stream.steps=0"]).contains("stream.steps: 0 is too small: epochs are 0 too"));
-    assert!(error("demo", &["train.batch=1"]).contains("train.batch: 1 is too small"));
-    assert!(error("demo", &["stem.cell=transformer"]).contains("transformer"));
-    assert!(error("demo", &["train.batch"]).contains("key=value"));
+    assert!(error("demo", &["gan.schedule.batch=many"]).contains("'many' is not a whole number"));
+    assert!(error("demo", &["gan.schedule.batch=-3"]).contains("'-3' is not a whole number"));
+    assert!(
+        error("demo", &["captioner.schedule.steps=0"])
+            .contains("captioner.schedule.steps: 0 is too small: epochs are 0 too")
+    );
+    assert!(error("demo", &["gan.schedule.batch=1"]).contains("gan.schedule.batch: 1 is too small"));
+    assert!(error("demo", &["text_encoder.cell=transformer"]).contains("transformer"));
+    assert!(error("demo", &["gan.schedule.batch"]).contains("key=value"));
 }
 
 #[test]
 fn an_unknown_preset_lists_those_there_are() {
     let message = error("cbu", &[]);
+    assert!(message.contains("'cub'? There are demo, cub,"), "{message}");
+    let unlike = error("resnet", &[]);
+    assert!(unlike.contains("no preset 'resnet'; there are demo, cub,"), "{unlike}");
     assert!(message.contains("no preset 'cbu'") && message.contains("attngan-cub"), "{message}");
     assert!(error("no/such/file.toml", &[]).contains("no/such/file.toml"));
 }
@@ -67,9 +86,62 @@ fn a_file_with_a_key_too_many_or_too_few_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
     let demo = PRESETS[0].1;
-    std::fs::write(&path, demo.replace("[gan]", "[gan]\nlambda_strem = 3.0")).unwrap();
-    assert!(error(path.to_str().unwrap(), &[]).contains("lambda_strem"));
+    std::fs::write(&path, demo.replace("average_decay", "avrage_decay = 0.9\naverage_decay")).unwrap();
+    assert!(error(path.to_str().unwrap(), &[]).contains("gan.avrage_decay"));
     let without: Vec<&str> = demo.lines().filter(|line| !line.starts_with("lambda_damsm")).collect();
     std::fs::write(&path, without.join("\n")).unwrap();
-    assert!(error(path.to_str().unwrap(), &[]).contains("lambda_damsm"));
+    assert!(error(path.to_str().unwrap(), &[]).contains("missing: loss.lambda_damsm"));
+}
+
+/// Key by key, what version 0.1.0 wrote is what the preset with the same settings is now.
+#[test]
+fn configurations_of_version_0_1_0_are_read() {
+    let read = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old");
+        Config::read(&folder.join(name)).unwrap()
+    };
+    let load = |preset: &str, settings: &[&str]| {
+        let steps = if preset == "demo" { 40 } else { 3 };
+        let steps = Phase::ALL.map(|phase| format!("{}.schedule.steps={steps}", phase.name()));
+        let settings = settings.iter().map(|s| s.to_string());
+        Config::load(preset, &settings.chain(steps).collect::<Vec<_>>()).unwrap()
+    };
+    let demo = load("demo", &["run.seed=3"]);
+    assert_eq!(read("demo.toml").differences(&demo), []);
+    let small = ["damsm.backbone.kind=small", "captioner.backbone.kind=small", "eval.images=8", "run.seed=3"];
+    let cub = load("cub", &small);
+    assert_eq!(read("cub.toml").differences(&cub), []);
+
+    let text = include_str!("old/cub.toml");
+    let published = text.replacen("encoder = \"small\"", "encoder = \"inception\"", 1);
+    let one_head = published.replace("single_head = false", "single_head = true");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, one_head.replace("precision = \"f32\"\n", "")).unwrap();
+    let config = Config::read(&path).unwrap();
+    assert_eq!(config.damsm.backbone, BackboneConfig::InceptionV3);
+    assert!(config.generator.single_head && !config.discriminator.unconditional);
+    assert_eq!(config.run.precision, Precision::F32);
+    std::fs::write(&path, text.replace("[stem]", "[stem]\nfoo = 1")).unwrap();
+    assert!(Config::read(&path).unwrap_err().to_string().contains("stem.foo"));
+}
+
+#[test]
+fn an_old_key_names_the_new_one() {
+    assert!(error("demo", &["gan.gf=16"]).contains("gan.gf: this key is generator.width now"));
+    let message = error("demo", &["train.beta1=0.5"]);
+    assert!(message.contains("gan.generator_adam.beta1 and gan.discriminator_adam.beta1 now"), "{message}");
+}
+
+#[test]
+fn a_wrong_value_shows_the_help_of_its_key() {
+    let comment = help("text_encoder.cell").unwrap();
+    assert_eq!(comment, "lstm | gru");
+    let message = error("demo", &["text_encoder.cell=transformer"]);
+    assert!(message.contains("text_encoder.cell: ") && message.contains(comment), "{message}");
+    let message = error("demo", &["loss.lambda_damsm=much"]);
+    assert!(
+        message.contains("'much' is not a number; it is 4.0 now (weight of the DAMSM loss)"),
+        "{message}"
+    );
 }

@@ -1,4 +1,4 @@
-//! Training as a whole, on a few birds with narrow networks: every stage, going on, and what stops it.
+//! Training as a whole, on a few birds with narrow networks: every phase, resuming, and what stops it.
 
 mod device;
 
@@ -11,38 +11,38 @@ use mirrorgan_engine::config::Config;
 use mirrorgan_engine::data::{self, Dataset, Format, demo};
 use mirrorgan_engine::engine::device::with;
 use mirrorgan_engine::error::{Error, Result};
-use mirrorgan_engine::run::{Checkpoints, Phase};
+use mirrorgan_engine::run::{Checkpoints, Phase, RunFolder};
 use mirrorgan_engine::train::{self, Outcome, Progress, StopReason, TrainJob};
 
 const TINY: [&str; 24] = [
-    "stem.embedding=8",
-    "stem.features=8",
-    "damsm.small_widths=[4, 8, 8]",
-    "damsm.small_map_after=2",
-    "damsm.batch=4",
-    "damsm.steps=4",
-    "stream.small_widths=[4, 8]",
-    "stream.small_map_after=2",
-    "stream.embed=8",
-    "stream.hidden=8",
-    "stream.batch=4",
-    "stream.steps=3",
-    "gan.first_ups=1",
-    "gan.gf=2",
-    "gan.df=4",
-    "gan.noise=4",
-    "gan.condition=4",
-    "train.batch=4",
-    "train.steps=4",
-    "train.log_every=1",
-    "train.checkpoint_every=2",
-    "train.sample_every=2",
-    "train.sample_rows=3",
+    "text_encoder.embedding=8",
+    "text_encoder.features=8",
+    "damsm.backbone.widths=[4, 8, 8]",
+    "damsm.backbone.map_after=2",
+    "damsm.schedule.batch=4",
+    "damsm.schedule.steps=4",
+    "captioner.backbone.widths=[4, 8]",
+    "captioner.backbone.map_after=2",
+    "captioner.embedding=8",
+    "captioner.hidden=8",
+    "captioner.schedule.batch=4",
+    "captioner.schedule.steps=3",
+    "generator.first_ups=1",
+    "generator.width=2",
+    "discriminator.width=4",
+    "generator.noise=4",
+    "generator.condition=4",
+    "gan.schedule.batch=4",
+    "gan.schedule.steps=4",
+    "run.log_every=1",
+    "run.checkpoint_every=2",
+    "run.sample_every=2",
+    "run.sample_rows=3",
     "eval.candidates=3",
 ];
 
 static BIRDS: LazyLock<Dataset> = LazyLock::new(|| {
-    // Pictures are read as they are needed, so the folder stays.
+    // Images are read as they are needed, so the folder stays.
     // Where the tests were not built, as under tools/gpu, cargo's folder is not there.
     let folder = match std::env::var_os("ENGINE_TESTS") {
         Some(_) => std::env::temp_dir().join("mirrorgan-engine-birds"),
@@ -53,16 +53,16 @@ static BIRDS: LazyLock<Dataset> = LazyLock::new(|| {
     data::open(Format::Cub, &folder).unwrap()
 });
 
-/// The terms of one step.
+/// The terms that were shown at one step.
 struct Losses {
-    kind: Phase,
+    phase: Phase,
     terms: Vec<(String, f32)>,
 }
 
 /// Remembers all losses, and asks to stop after a step.
 #[derive(Default)]
 struct Watcher {
-    stage: Option<Phase>,
+    phase: Option<Phase>,
     losses: Vec<Losses>,
     notes: Vec<String>,
     stop_at: Option<(Phase, u64)>,
@@ -70,14 +70,14 @@ struct Watcher {
 }
 
 impl Progress for Watcher {
-    fn begin(&mut self, kind: Phase, _: u64, _: u64) {
-        self.stage = Some(kind);
+    fn begin(&mut self, phase: Phase, _: u64, _: u64) {
+        self.phase = Some(phase);
     }
 
     fn step(&mut self, step: u64, _: u64, _: usize, terms: &[(String, f32)]) {
-        let kind = self.stage.unwrap();
-        self.losses.push(Losses { kind, terms: terms.to_vec() });
-        self.stop.store(self.stop_at == Some((kind, step)), Ordering::Relaxed);
+        let phase = self.phase.unwrap();
+        self.losses.push(Losses { phase, terms: terms.to_vec() });
+        self.stop.store(self.stop_at == Some((phase, step)), Ordering::Relaxed);
     }
 
     fn end(&mut self) {}
@@ -101,7 +101,7 @@ fn train_to(
 ) -> (Result<Outcome>, Watcher) {
     let mut watcher = Watcher { stop_at, ..Watcher::default() };
     let job = TrainJob {
-        stages: train::wanted(&config),
+        phases: train::required_phases(&config),
         config,
         dataset: BIRDS.clone(),
         out: out.to_path_buf(),
@@ -116,18 +116,18 @@ fn train_to(
 /// The bytes of every tensor file of the newest checkpoints, by path within the run.
 fn weights(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
-    for stage in ["damsm", "stream", "gan"] {
-        let checkpoint = Checkpoints::of(run, stage).latest().unwrap().unwrap().folder;
+    for phase in Phase::ALL {
+        let checkpoint = Checkpoints::of(run, phase).latest().unwrap().unwrap().folder;
         for entry in std::fs::read_dir(checkpoint).unwrap().flatten() {
             let name = entry.file_name().into_string().unwrap();
-            found.insert(format!("{stage}/{name}"), std::fs::read(entry.path()).unwrap());
+            found.insert(format!("{}/{name}", phase.name()), std::fs::read(entry.path()).unwrap());
         }
     }
     found
 }
 
 #[test]
-fn all_stages_train_and_leave_what_was_promised() {
+fn all_phases_train_and_write_what_was_promised() {
     let run = tempfile::tempdir().unwrap();
     let (outcome, watcher) = train_to(run.path(), config(&[]), false, None);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
@@ -140,6 +140,10 @@ fn all_stages_train_and_leave_what_was_promised() {
 
     let names: Vec<String> = weights(run.path()).into_keys().collect();
     let wanted = [
+        "captioner/caption_cnn.safetensors",
+        "captioner/caption_rnn.safetensors",
+        "captioner/optimizer.safetensors",
+        "captioner/state.json",
         "damsm/image_encoder.safetensors",
         "damsm/optimizer.safetensors",
         "damsm/state.json",
@@ -151,10 +155,6 @@ fn all_stages_train_and_leave_what_was_promised() {
         "gan/netG_raw.safetensors",
         "gan/optimizer.safetensors",
         "gan/state.json",
-        "stream/caption_cnn.safetensors",
-        "stream/caption_rnn.safetensors",
-        "stream/optimizer.safetensors",
-        "stream/state.json",
     ];
     assert_eq!(names, wanted);
     for file in [
@@ -172,7 +172,8 @@ fn all_stages_train_and_leave_what_was_promised() {
 
     let (again, watcher) = train_to(run.path(), config(&[]), false, None);
     assert_eq!(again.unwrap(), Outcome::Finished);
-    assert!(watcher.losses.is_empty() && watcher.notes.iter().all(|n| n.contains("finished")));
+    assert!(watcher.losses.is_empty() && !watcher.notes.is_empty());
+    assert!(watcher.notes.iter().all(|n| n.contains("finished")));
 }
 
 #[test]
@@ -186,20 +187,21 @@ fn going_on_equals_never_having_stopped() {
         [(Phase::Damsm, 1), (Phase::Damsm, 3), (Phase::Captioner, 2), (Phase::Gan, 1), (Phase::Gan, 3)]
     {
         let (outcome, _) = train_to(broken.path(), config(&[]), resume, Some(stop));
-        let left = Outcome::Left { stage: stop.0, step: stop.1, why: StopReason::Interrupted };
+        let left = Outcome::Stopped { phase: stop.0, step: stop.1, reason: StopReason::Interrupted };
         assert_eq!(outcome.unwrap(), left);
         resume = true;
     }
     let (outcome, _) = train_to(broken.path(), config(&[]), false, None);
     let message = outcome.unwrap_err().to_string();
     assert!(
-        message.contains("the gan stage stopped at step 3 of 4") && message.contains("--resume"),
+        message.contains("the gan phase stopped at step 3 of 4") && message.contains("--resume"),
         "{message}"
     );
     let (outcome, _) = train_to(broken.path(), config(&[]), true, None);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
 
     let (whole, broken) = (weights(whole.path()), weights(broken.path()));
+    assert!(whole.len() >= 9 && whole.keys().eq(broken.keys()), "{:?}", whole.keys());
     for (name, bytes) in &whole {
         assert!(bytes == &broken[name], "{name} differs");
     }
@@ -208,7 +210,7 @@ fn going_on_equals_never_having_stopped() {
 #[test]
 fn a_loss_that_is_not_finite_stops_with_its_name() {
     let run = tempfile::tempdir().unwrap();
-    let wild = config(&["train.lr_g=1e30", "train.checkpoint_every=1"]);
+    let wild = config(&["gan.generator_adam.lr=1e30", "run.checkpoint_every=1"]);
     let (outcome, _) = train_to(run.path(), wild, false, None);
     let Err(Error::NotFinite { step, term, value, kept }) = outcome else { panic!("{outcome:?}") };
     assert!(!value.is_finite());
@@ -217,13 +219,72 @@ fn a_loss_that_is_not_finite_stops_with_its_name() {
     assert!(Path::new(&kept).join("netG.safetensors").is_file(), "{kept}");
 }
 
+/// Losses are shown as they were read last, and no checkpoint is written before they are read.
+#[test]
+fn losses_are_read_when_due_and_before_a_checkpoint() {
+    let seldom = ["run.log_every=100", "run.checkpoint_every=3", "run.sample_every=100"];
+    let run = tempfile::tempdir().unwrap();
+    let (outcome, watcher) = train_to(run.path(), config(&seldom), false, Some((Phase::Gan, 2)));
+    let stopped = Outcome::Stopped { phase: Phase::Gan, step: 2, reason: StopReason::Interrupted };
+    assert_eq!(outcome.unwrap(), stopped);
+    let damsm: Vec<_> = watcher.losses.iter().filter(|l| l.phase == Phase::Damsm).map(|l| &l.terms).collect();
+    assert_eq!(damsm[0], damsm[1], "step 2 shows what step 1 read");
+    assert!(damsm[1] != damsm[2] && damsm[2] != damsm[3], "a checkpoint, the last step");
+
+    let wild = config(&[&seldom[..], &["gan.generator_adam.lr=1e30", "gan.schedule.steps=9"]].concat());
+    let run = tempfile::tempdir().unwrap();
+    let (outcome, _) = train_to(run.path(), wild, false, None);
+    let Err(Error::NotFinite { step, kept, .. }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((step, kept.as_str()), (3, "none yet"));
+    assert!(Checkpoints::of(run.path(), Phase::Gan).latest().unwrap().is_none());
+}
+
+/// A run as version 0.1.0 left it: old keys, `stream` folders, `stage` in the state.
+#[test]
+fn an_old_run_resumes_to_the_same_bits() {
+    let (whole, old) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    train_to(whole.path(), config(&[]), false, None).0.unwrap();
+    train_to(old.path(), config(&[]), false, Some((Phase::Captioner, 2))).0.unwrap();
+    std::fs::write(old.path().join("config.toml"), include_str!("old/tiny.toml")).unwrap();
+    for folder in ["", "logs"] {
+        let folder = old.path().join(folder);
+        std::fs::rename(folder.join("captioner"), folder.join("stream")).unwrap();
+    }
+    for (phase, step, name) in [("damsm", 4, "damsm"), ("stream", 2, "stream")] {
+        let state = old.path().join(format!("{phase}/step-{step:06}/state.json"));
+        let text = std::fs::read_to_string(&state).unwrap();
+        let (now, before) = (r#""phase": ""#, r#""stage": ""#);
+        assert!(text.contains(now), "{text}");
+        let text = text.replace(now, before).replace("captioner", name);
+        std::fs::write(&state, text).unwrap();
+    }
+    std::fs::rename(old.path().join("damsm/metrics.json"), old.path().join("damsm/figures.json")).unwrap();
+
+    assert_eq!(RunFolder::open(old.path()).unwrap().config().unwrap(), config(&[]));
+    let captioner = Checkpoints::of(old.path(), Phase::Captioner).latest().unwrap().unwrap();
+    assert_eq!((captioner.state.phase, captioner.state.step), (Phase::Captioner, 2));
+
+    let (outcome, watcher) = train_to(old.path(), config(&[]), true, None);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    assert!(watcher.notes.contains(&"captioner: goes on from step 2".to_string()), "{:?}", watcher.notes);
+    assert!(weights(whole.path()) == weights(old.path()));
+    assert!(old.path().join("damsm/metrics.json").is_file() && old.path().join("logs/captioner").is_dir());
+    for gone in ["stream", "logs/stream", "damsm/figures.json"] {
+        assert!(!old.path().join(gone).exists(), "{gone}");
+    }
+}
+
 #[test]
 fn another_configuration_is_refused_by_name() {
     let run = tempfile::tempdir().unwrap();
     train_to(run.path(), config(&[]), false, Some((Phase::Damsm, 1))).0.unwrap();
-    let (outcome, _) = train_to(run.path(), config(&["gan.gf=3", "train.steps=9"]), true, None);
+    let (outcome, _) =
+        train_to(run.path(), config(&["generator.width=3", "gan.schedule.steps=9"]), true, None);
     let message = outcome.unwrap_err().to_string();
-    assert!(message.contains("gan.gf is 2 there and 3 here") && !message.contains("steps"), "{message}");
+    assert!(
+        message.contains("generator.width is 2 there and 3 here") && !message.contains("steps"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -231,7 +292,7 @@ fn time_that_is_up_is_saved_and_said() {
     let run = tempfile::tempdir().unwrap();
     let (config, stop) = (config(&[]), Arc::default());
     let job = TrainJob {
-        stages: train::wanted(&config),
+        phases: train::required_phases(&config),
         config,
         dataset: BIRDS.clone(),
         out: run.path().to_path_buf(),
@@ -241,18 +302,21 @@ fn time_that_is_up_is_saved_and_said() {
         stop,
     };
     let outcome = train::train(job, &mut Watcher::default()).unwrap();
-    assert_eq!(outcome, Outcome::Left { stage: Phase::Damsm, step: 1, why: StopReason::TimeIsUp });
+    assert_eq!(outcome, Outcome::Stopped { phase: Phase::Damsm, step: 1, reason: StopReason::TimeIsUp });
     assert!(run.path().join("damsm/step-000001/state.json").is_file());
 }
 
 #[test]
 fn a_model_without_a_captioner_trains_none() {
     let run = tempfile::tempdir().unwrap();
-    let attngan =
-        config(&["gan.lambda_stream=0", "gan.sentence_attention=false", "stream.encoder=resnet152"]);
+    let attngan = config(&[
+        "loss.lambda_captioner=0",
+        "generator.sentence_attention=false",
+        "captioner.backbone.kind=resnet152",
+    ]);
     let (outcome, watcher) = train_to(run.path(), attngan, false, None);
     assert_eq!(outcome.unwrap(), Outcome::Finished);
-    assert!(watcher.losses.iter().all(|l| l.kind != Phase::Captioner));
+    assert!(!watcher.losses.is_empty() && watcher.losses.iter().all(|l| l.phase != Phase::Captioner));
 }
 
 /// The losses of a training on the CPU and on the device, and the largest relative distance of each step's.
@@ -270,26 +334,27 @@ fn distances(settings: &[&str], on_device: &[&str], batch: &[&str]) -> Option<Ve
     assert_eq!(weights(here.path()).len(), weights(there.path()).len());
     let pairs = found.losses.iter().zip(&expected.losses);
     let of_step = |(found, expected): (&Losses, &Losses)| {
+        assert_eq!(found.terms.len(), expected.terms.len());
         let terms = found.terms.iter().zip(&expected.terms);
         let far = terms.map(|((name, f), (other, e))| {
             assert_eq!(name, other);
-            println!("{} {name}: {f} {e}", found.kind.name());
+            println!("{} {name}: {f} {e}", found.phase.name());
             (f - e).abs() / e.abs().max(0.1)
         });
-        (found.kind, far.fold(0.0, f32::max))
+        (found.phase, far.fold(0.0, f32::max))
     };
     assert_eq!(found.losses.len(), expected.losses.len());
     Some(pairs.map(of_step).collect())
 }
 
-/// Each step of a stage may be farther off than the one before: Adam's first steps are little more than the signs of
+/// Each step of a phase may be farther off than the one before: Adam's first steps are little more than the signs of
 /// gradients, so that rounding grows.
 fn within(found: Option<Vec<(Phase, f32)>>, limits: &[f32]) {
     let mut step = (None, 0);
-    for (kind, far) in found.into_iter().flatten() {
-        step = if step.0 == Some(kind) { (Some(kind), step.1 + 1) } else { (Some(kind), 0) };
+    for (phase, far) in found.into_iter().flatten() {
+        step = if step.0 == Some(phase) { (Some(phase), step.1 + 1) } else { (Some(phase), 0) };
         let limit = limits[step.1.min(limits.len() - 1)];
-        assert!(far <= limit, "{} step {}: a loss is off by {far:.1e}", kind.name(), step.1 + 1);
+        assert!(far <= limit, "{} step {}: a loss is off by {far:.1e}", phase.name(), step.1 + 1);
     }
 }
 
@@ -298,19 +363,29 @@ fn cuda_loses_what_the_cpu_loses() {
     within(distances(&TINY, &[], &[]), &[2e-5, 2e-3, 5e-3, 1e-2]);
 }
 
-/// The networks of the demo at their own size, two steps of each stage.
+/// The networks of the demo at their own size, two steps of each phase.
 #[test]
 fn cuda_trains_the_demo_as_the_cpu_does() {
-    let few =
-        ["damsm.steps=2", "stream.steps=2", "train.steps=2", "eval.candidates=3", "train.sample_rows=2"];
-    let small = ["damsm.batch=4", "stream.batch=4", "train.batch=4", "train.sample_every=2"];
+    let few = [
+        "damsm.schedule.steps=2",
+        "captioner.schedule.steps=2",
+        "gan.schedule.steps=2",
+        "eval.candidates=3",
+        "run.sample_rows=2",
+    ];
+    let small = [
+        "damsm.schedule.batch=4",
+        "captioner.schedule.batch=4",
+        "gan.schedule.batch=4",
+        "run.sample_every=2",
+    ];
     within(distances(&few, &[], &small), &[2e-5, 2e-3]);
 }
 
 #[test]
 fn coarser_numbers_train_nearly_the_same() {
-    within(distances(&TINY, &["train.precision=tf32"], &[]), &[5e-3, 5e-2, 1e-1, 2e-1]);
-    within(distances(&TINY, &["train.precision=bf16"], &[]), &[5e-2, 1e-1, 2e-1, 4e-1]);
+    within(distances(&TINY, &["run.precision=tf32"], &[]), &[5e-3, 5e-2, 1e-1, 2e-1]);
+    within(distances(&TINY, &["run.precision=bf16"], &[]), &[5e-2, 1e-1, 2e-1, 4e-1]);
 }
 
 #[test]
@@ -327,6 +402,6 @@ fn one_seed_gives_one_answer_on_cuda() {
 fn the_cpu_refuses_what_it_cannot_compute() {
     let run = tempfile::tempdir().unwrap();
     let message =
-        train_to(run.path(), config(&["train.precision=bf16"]), false, None).0.unwrap_err().to_string();
-    assert!(message.contains("train.precision") && message.contains("--device cuda:N"), "{message}");
+        train_to(run.path(), config(&["run.precision=bf16"]), false, None).0.unwrap_err().to_string();
+    assert!(message.contains("run.precision") && message.contains("--device cuda:N"), "{message}");
 }

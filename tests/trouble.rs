@@ -56,8 +56,7 @@ fn no_driver() {
     let output = command.current_dir(empty.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     if mirrorgan_engine::engine::device::cuda::probe().driver.is_some() {
-        eprintln!("SKIPPED: this machine has a CUDA driver");
-        return;
+        return device::skip("this machine has a CUDA driver");
     }
     says(&text, &["no CUDA driver: libcuda.so was not found", "--device cpu"]);
 }
@@ -118,35 +117,35 @@ const SMALL: [&str; 36] = [
     "--dataset",
     "demo",
     "--set",
-    "data.pictures=24",
+    "data.images=24",
     "--set",
-    "stem.embedding=8",
+    "text_encoder.embedding=8",
     "--set",
-    "stem.features=8",
+    "text_encoder.features=8",
     "--set",
-    "damsm.small_widths=[4, 8, 8]",
+    "damsm.backbone.widths=[4, 8, 8]",
     "--set",
-    "damsm.small_map_after=2",
+    "damsm.backbone.map_after=2",
     "--set",
-    "damsm.batch=4",
+    "damsm.schedule.batch=4",
     "--set",
-    "gan.first_ups=1",
+    "generator.first_ups=1",
     "--set",
-    "gan.gf=2",
+    "generator.width=2",
     "--set",
-    "gan.df=4",
+    "discriminator.width=4",
     "--set",
-    "gan.lambda_stream=0.0",
+    "loss.lambda_captioner=0.0",
     "--set",
-    "train.batch=4",
+    "gan.schedule.batch=4",
     "--set",
-    "train.sample_rows=3",
+    "run.sample_rows=3",
     "--set",
-    "gan.noise=4",
+    "generator.noise=4",
     "--set",
-    "gan.condition=4",
+    "generator.condition=4",
     "--set",
-    "damsm.steps=2",
+    "damsm.schedule.steps=2",
     "--steps",
     "2",
     "--threads",
@@ -198,11 +197,12 @@ fn memory_that_runs_out_in_a_step_leaves_the_run_intact() {
     let Some(driver) = Emulated::new(true) else { return };
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    let wide = ["--set", "gan.gf=16", "--set", "train.batch=8", "--set", "gan.first_ups=2"];
+    let wide =
+        ["--set", "generator.width=16", "--set", "gan.schedule.batch=8", "--set", "generator.first_ups=2"];
     let said =
         small(&driver, &run, &[&wide[..], &["--device", "cuda:0"]].concat(), &[("CUDAEMU_MEM_MB", "12")]);
     assert!(!said.success, "{}", said.text);
-    says(&said.text, &["out of memory on cuda:0", "gan step 1 >", "--set train.batch="]);
+    says(&said.text, &["out of memory on cuda:0", "gan step 1 >", "--set gan.schedule.batch="]);
     let on = small(&driver, &run, &[&wide[..], &["--device", "cpu", "--resume"]].concat(), &[]);
     assert!(on.success, "{}", on.text);
     says(&on.text, &["damsm: finished at step 2, kept", "is ready"]);

@@ -19,26 +19,27 @@ use crate::run::RunFolder;
 pub struct Args {
     #[command(flatten)]
     run: Run,
-    /// Sentences about what to paint
+    /// Sentences that say what an image shows
     #[arg(required_unless_present = "file")]
     captions: Vec<String>,
-    /// A file with a caption a line
+    /// A file of captions, one a line
     #[arg(long, value_name = "FILE", conflicts_with = "captions")]
     file: Option<PathBuf>,
-    /// Pictures for each caption
+    /// Samples of each caption
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     samples: u32,
+    /// The seed of the noise
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Where pictures go [default: RUN/infer]
+    /// The folder that images are written to [default: RUN/infer]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Also write all that was used and made as tensors in PyTorch's layouts
+    /// Also write inputs and outputs as tensors in PyTorch's layouts
     #[arg(long, value_name = "FILE.safetensors")]
     dump: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
-    /// How activations are stored: bf16 is for CUDA
+    /// How activations are stored and multiplied; tf32 and bf16 need CUDA
     #[arg(long, default_value = "f32", value_parser = super::precision())]
     precision: Precision,
 }
@@ -50,7 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let sampler = Sampler::open(&run)?;
     let prompts = args.prompts(&sampler)?;
     let out = args.out.clone().unwrap_or_else(|| run.root().join("infer"));
-    std::fs::create_dir_all(&out).map_err(|e| Error::io(&out, e)).context("no place for the pictures")?;
+    std::fs::create_dir_all(&out).map_err(|e| Error::io(&out, e)).context("no place for the images")?;
     let mut dump = Dump::default();
     for (number, prompt) in prompts.iter().enumerate() {
         for line in sampler.suggestions(&prompt.unknown) {
@@ -75,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 impl Args {
-    /// Every caption, understood; the first that cannot be painted ends all.
+    /// Every caption as words; the first that has no known word is an error.
     fn prompts(&self, sampler: &Sampler) -> anyhow::Result<Vec<Prompt>> {
         let Some(file) = &self.file else {
             let prompt = |(number, caption): (usize, &String)| {
@@ -93,7 +94,7 @@ impl Args {
     }
 }
 
-/// A picture of each size and a sheet for each attention map.
+/// Writes the image of each stage, and a sheet for each attention map.
 fn write(out: &Path, stem: &str, prompt: &Prompt, sample: &Sample) -> Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     let mut save = |name: String, picture: &Picture| {
@@ -102,25 +103,26 @@ fn write(out: &Path, stem: &str, prompt: &Prompt, sample: &Sample) -> Result<Vec
         written.push(path);
         Ok(())
     };
-    let pictures: Vec<Picture> = sample.made.images.iter().map(|image| grid::picture(image, 0)).collect();
+    let pictures: Vec<Picture> =
+        sample.generated.images.iter().map(|image| grid::picture(image, 0)).collect();
     for picture in &pictures {
         save(picture.width.to_string(), picture)?;
     }
-    // The map of a stage is beside the picture that it led to.
-    let first = pictures.len().saturating_sub(sample.made.attention.len());
-    for (i, map) in sample.made.attention.iter().enumerate() {
+    // A map is shown on the image of its own stage.
+    let first = pictures.len().saturating_sub(sample.generated.attention.len());
+    for (i, map) in sample.generated.attention.iter().enumerate() {
         let picture = &pictures[(first + i).min(pictures.len() - 1)];
         save(format!("attention{}", i + 1), &grid::attention_sheet(picture, map, 0, &prompt.words))?;
     }
     Ok(written)
 }
 
-/// All samples with their word ids, to become one file.
+/// All samples with their word ids, for one file.
 #[derive(Default)]
 struct Dump(Vec<(Vec<i32>, Sample)>);
 
 impl Dump {
-    /// Captions are padded to the longest with 0, and so is what belongs to their words.
+    /// Captions, word features and attention maps are padded with 0 to the longest caption.
     fn archive(&self) -> Archive {
         let longest = self.0.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
         let (mut captions, mut lengths) = (Vec::new(), Vec::new());
@@ -138,18 +140,18 @@ impl Dump {
         archive.insert("sentence", self.stack(|p| p.embedding.sentence.clone()));
         archive.insert("words", self.stack(|p| transpose(&padded(&p.embedding.words, longest), &[0, 2, 1])));
         let Some((_, first)) = self.0.first() else { return archive };
-        for i in 0..first.made.images.len() {
-            let image = self.stack(|p| transpose(&p.made.images[i], &[0, 3, 1, 2]));
+        for i in 0..first.generated.images.len() {
+            let image = self.stack(|p| transpose(&p.generated.images[i], &[0, 3, 1, 2]));
             archive.insert(format!("image{i}"), image);
         }
-        for i in 0..first.made.attention.len() {
-            let words_first = |p: &Sample| transpose(&p.made.attention[i], &[0, 3, 1, 2]);
+        for i in 0..first.generated.attention.len() {
+            let words_first = |p: &Sample| transpose(&p.generated.attention[i], &[0, 3, 1, 2]);
             archive.insert(format!("attention{i}"), self.stack(|p| padded(&words_first(p), longest)));
         }
         archive
     }
 
-    /// What `part` gives of each sample, [1,..], as one [B,..].
+    /// `part` of each sample, [1,..], as one [B,..].
     fn stack(&self, part: impl Fn(&Sample) -> Tensor) -> Array {
         let parts: Vec<Tensor> = self.0.iter().map(|(_, sample)| part(sample)).collect();
         let mut shape = parts[0].shape().to_vec();
@@ -158,7 +160,7 @@ impl Dump {
     }
 }
 
-/// [1,T,..] with zeros up to `words` in place of T.
+/// [1,T,..] padded with zeros to [1,words,..].
 fn padded(x: &Tensor, words: usize) -> Tensor {
     let mut shape = x.shape().to_vec();
     let mut values = x.to_vec();

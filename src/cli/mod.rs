@@ -1,4 +1,4 @@
-//! The command line: one file a command. Only here are things printed, and only here is anyhow.
+//! The command line: one file a command. It prints everything but notes (`error::note`); anyhow is used only here.
 
 pub mod bench;
 mod caption;
@@ -19,13 +19,13 @@ use clap::{Parser, Subcommand};
 
 use crate::engine::device;
 use crate::engine::tensor::Precision;
-use crate::error::caught;
+use crate::error::{caught, chain};
 
 #[derive(Parser)]
 #[command(
     name = "engine",
     version,
-    about = "MirrorGAN and AttnGAN: pictures from sentences, trained and sampled"
+    about = "MirrorGAN and AttnGAN: train text-to-image networks and generate images with them"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -34,24 +34,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train every stage, or one, and leave a run folder
+    /// Train all phases, or one, into a run folder
     Train(train::Args),
-    /// Paint pictures of captions with a trained run
+    /// Generate images for captions
     Infer(infer::Args),
-    /// CaptionerPhase pictures in words with a trained run
+    /// Describe images
     Caption(caption::Args),
-    /// Say what this binary is and what it runs on
+    /// Show version, devices and switches
     Info(info::Args),
-    /// Say what the compiler made of the CUDA kernels; compile them before they are needed
+    /// Compile the CUDA kernels ahead of use, and show their registers and memory
     Kernels(kernels::Args),
     /// Time operators and the networks' layers on this machine
     Bench(bench::Args),
-    /// Make or check a data set
+    /// Render or check a data set
     #[command(subcommand)]
     Data(data::Command),
 }
 
-/// Threads of the CPU; every command that computes takes it.
+/// Threads of the CPU, an option of every command that computes.
 #[derive(clap::Args)]
 struct Threads {
     /// Threads to compute on; 0 takes every core
@@ -59,7 +59,7 @@ struct Threads {
     threads: usize,
 }
 
-/// What computes.
+/// The device that computes.
 #[derive(clap::Args)]
 struct Machine {
     /// Where to compute: cpu, cuda:N, or auto, which takes the first GPU that works and else the CPU
@@ -76,10 +76,10 @@ fn precision() -> impl TypedValueParser<Value = Precision> {
         .map(move |name| of_name(name).expect("a possible value"))
 }
 
-/// A run folder, as `train --out` left it.
+/// A run folder.
 #[derive(clap::Args)]
 struct Run {
-    /// The run folder that `train` left
+    /// The run folder that `engine train --out` wrote
     #[arg(long = "run", value_name = "DIR")]
     folder: PathBuf,
 }
@@ -97,9 +97,9 @@ pub fn main() -> ExitCode {
     });
     match result.unwrap_or_else(|error| Err(error.into())) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if nobody_listens(&error) => ExitCode::SUCCESS,
+        Err(error) if output_is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", told(&error));
+            eprintln!("error: {}", message(&error));
             ExitCode::FAILURE
         }
     }
@@ -110,20 +110,14 @@ fn say(line: impl Display) -> anyhow::Result<()> {
     Ok(writeln!(stdout(), "{line}")?)
 }
 
-/// Whoever read our output has closed it, as `head` does.
-fn nobody_listens(error: &anyhow::Error) -> bool {
+/// The reader of our output has closed it, as `head` does.
+fn output_is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
-/// The error and its causes, each said once.
-fn told(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text += &format!("\n  because {cause}");
-        }
-    }
-    text
+/// The error and its causes.
+fn message(error: &anyhow::Error) -> String {
+    chain(error.as_ref(), "\n  because ")
 }
 
 impl Threads {

@@ -1,4 +1,4 @@
-//! How training is shown: a bar on a terminal, a line now and then elsewhere.
+//! The progress of training: a bar on a terminal, elsewhere a line every few seconds.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
@@ -8,35 +8,36 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::run::Phase;
 use crate::train::Progress;
 
-/// Between two plain lines.
+/// The least time between two plain lines.
 const QUIET: Duration = Duration::from_secs(5);
-/// Of a new measurement in the shown speed.
+/// The share of the newest step in the smoothed duration of a step.
 const SHARE: f64 = 0.1;
 
 #[derive(Default)]
 pub struct Display {
-    stage: Option<Shown>,
+    shown: Option<Shown>,
 }
 
-/// The stage on show.
+/// The phase in training.
 struct Shown {
-    kind: Phase,
+    phase: Phase,
     to: u64,
     bar: Option<ProgressBar>,
-    /// When the last step ended, and the smoothed seconds of a step.
+    /// The end of the last step, and the smoothed seconds of a step.
     last_step: Instant,
     seconds: Option<f64>,
     last_line: Option<Instant>,
 }
 
 impl Progress for Display {
-    fn begin(&mut self, kind: Phase, from: u64, to: u64) {
-        let bar = stderr().is_terminal().then(|| bar(kind, from, to));
-        self.stage = Some(Shown { kind, to, bar, last_step: Instant::now(), seconds: None, last_line: None });
+    fn begin(&mut self, phase: Phase, from: u64, to: u64) {
+        let bar = stderr().is_terminal().then(|| bar(phase, from, to));
+        self.shown =
+            Some(Shown { phase, to, bar, last_step: Instant::now(), seconds: None, last_line: None });
     }
 
     fn step(&mut self, step: u64, epoch: u64, images: usize, terms: &[(String, f32)]) {
-        let Some(shown) = &mut self.stage else { return };
+        let Some(shown) = &mut self.shown else { return };
         let seconds = shown.measure();
         let terms: Vec<String> = terms.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
         let text = format!("epoch {epoch}  {}  {:.1} images/s", terms.join(" "), images as f64 / seconds);
@@ -50,13 +51,13 @@ impl Progress for Display {
     }
 
     fn end(&mut self) {
-        if let Some(Shown { bar: Some(bar), .. }) = self.stage.take() {
+        if let Some(Shown { bar: Some(bar), .. }) = self.shown.take() {
             bar.abandon();
         }
     }
 
     fn note(&mut self, line: &str) {
-        match &self.stage {
+        match &self.shown {
             Some(Shown { bar: Some(bar), .. }) => bar.println(line),
             _ => eprintln!("{line}"),
         }
@@ -78,16 +79,16 @@ impl Shown {
         }
         self.last_line = Some(Instant::now());
         let left = Duration::from_secs_f64(seconds * (self.to - step) as f64);
-        let (name, to) = (self.kind.name(), self.to);
+        let (name, to) = (self.phase.name(), self.to);
         eprintln!("{name} {step}/{to}  {text}  {} left", indicatif::HumanDuration(left));
     }
 }
 
-fn bar(kind: Phase, from: u64, to: u64) -> ProgressBar {
-    let template = "{prefix:>6} {bar:24} {pos}/{len}  {msg}  {eta} left";
+fn bar(phase: Phase, from: u64, to: u64) -> ProgressBar {
+    let template = "{prefix:>9} {bar:24} {pos}/{len}  {msg}  {eta} left";
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|e| unreachable!("a fixed template: {e}"));
-    let bar = ProgressBar::new(to).with_style(style).with_prefix(kind.name()).with_position(from);
+    let bar = ProgressBar::new(to).with_style(style).with_prefix(phase.name()).with_position(from);
     bar.reset_eta();
     bar
 }

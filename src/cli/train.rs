@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::progress::Display;
 use super::{Machine, say};
-use crate::config::Config;
+use crate::config::{Config, KeyHelp};
 use crate::data::{self, Dataset, Format, demo};
 use crate::engine::device;
 use crate::error::Result;
@@ -18,32 +18,37 @@ use crate::train::{self, Outcome, StopReason, TrainJob};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// What the pictures are; `demo` renders its own
-    #[arg(long)]
-    dataset: Name,
+    /// What to train on; `demo` renders its own images
+    #[arg(long, required_unless_present = "set")]
+    dataset: Option<Name>,
     /// The data set's folder [default for demo: OUT/data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// A preset, or a TOML file like one [default: the data set's, or the run's own]
+    /// A preset, or a TOML file like one [default: the run's own configuration, or the data set's preset]
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
-    /// Put another value in place of one of the preset's
+    /// Change a value of the preset; `--set help` lists the keys, their values and what they mean
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// The run folder [default: runs/DATASET]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// The phase of training, or all that the configuration needs
     #[arg(long, default_value = "all")]
-    stage: StageName,
-    /// End each stage after so many steps
+    phase: PhaseName,
+    /// The old name of --phase
+    #[arg(long, hide = true, value_parser = renamed_to_phase)]
+    stage: Option<String>,
+    /// End each phase after this many steps
     #[arg(long, value_name = "N", conflicts_with = "epochs")]
     steps: Option<u64>,
-    /// End each stage after so many epochs
+    /// End each phase after this many epochs
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
-    /// Save and leave after this time, such as 90s, 15m or 2h
+    /// Save and stop after this time, such as 90s, 15m or 2h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     time_limit: Option<Duration>,
+    /// The seed of every random number [default: the preset's]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Go on with what an earlier call left unfinished
@@ -60,7 +65,7 @@ enum Name {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum StageName {
+enum PhaseName {
     All,
     Damsm,
     Captioner,
@@ -68,54 +73,62 @@ enum StageName {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    args.machine.set()?;
     let begin = Instant::now();
-    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(args.dataset.name()));
-    let config = args.config(&out)?;
-    let dataset = args.dataset(&out, &config)?;
-    let stages = match args.stage {
-        StageName::All => train::wanted(&config),
-        StageName::Damsm => vec![Phase::Damsm],
-        StageName::Captioner => vec![Phase::Captioner],
-        StageName::Gan => vec![Phase::Gan],
+    if args.set.iter().any(|setting| setting == "help") {
+        return list_keys(&args);
+    }
+    let Some(name) = args.dataset else { anyhow::bail!("--dataset is missing: demo or cub") };
+    args.machine.set()?;
+    let out = args.out(name);
+    let config = args.config(name, &out)?;
+    let dataset = args.dataset(name, &out, &config)?;
+    let phases = match args.phase {
+        PhaseName::All => train::required_phases(&config),
+        PhaseName::Damsm => vec![Phase::Damsm],
+        PhaseName::Captioner => vec![Phase::Captioner],
+        PhaseName::Gan => vec![Phase::Gan],
     };
     let (resume, time_limit, stop) = (args.resume, args.time_limit, stop_on_ctrl_c()?);
     let job =
-        TrainJob { config, dataset, out: out.clone(), stages, resume, time_limit, header: header(), stop };
+        TrainJob { config, dataset, out: out.clone(), phases, resume, time_limit, header: header(), stop };
     report(train::train(job, &mut Display::default())?, &out, begin)
 }
 
 impl Args {
+    fn out(&self, dataset: Name) -> PathBuf {
+        self.out.clone().unwrap_or_else(|| Path::new("runs").join(dataset.name()))
+    }
+
     /// The preset that was named, or the run's own configuration, or the data set's preset; then the settings.
-    fn config(&self, out: &Path) -> Result<Config> {
+    fn config(&self, dataset: Name, out: &Path) -> Result<Config> {
         let own = out.join("config.toml");
         let preset = match &self.preset {
             Some(preset) => preset.clone(),
             None if own.is_file() => own.display().to_string(),
-            None => self.dataset.name().to_string(),
+            None => dataset.name().to_string(),
         };
-        let mut settings = self.set.clone();
-        for section in ["damsm", "stream", "train"] {
-            settings.extend(self.steps.map(|steps| format!("{section}.steps={steps}")));
+        let mut settings: Vec<String> = self.set.iter().filter(|s| *s != "help").cloned().collect();
+        for schedule in Phase::ALL.map(|phase| format!("{}.schedule", phase.name())) {
+            settings.extend(self.steps.map(|steps| format!("{schedule}.steps={steps}")));
             if let Some(epochs) = self.epochs {
-                settings.extend([format!("{section}.epochs={epochs}"), format!("{section}.steps=0")]);
+                settings.extend([format!("{schedule}.epochs={epochs}"), format!("{schedule}.steps=0")]);
             }
         }
-        settings.extend(self.seed.map(|seed| format!("train.seed={seed}")));
+        settings.extend(self.seed.map(|seed| format!("run.seed={seed}")));
         Config::load(&preset, &settings)
     }
 
-    fn dataset(&self, out: &Path, config: &Config) -> anyhow::Result<Dataset> {
-        let folder = match (&self.data, self.dataset) {
+    fn dataset(&self, name: Name, out: &Path, config: &Config) -> anyhow::Result<Dataset> {
+        let folder = match (&self.data, name) {
             (Some(folder), _) => folder.clone(),
             (None, Name::Demo) => out.join("data"),
             (None, Name::Cub) => {
                 anyhow::bail!("--data is missing: name the folder that holds CUB_200_2011 and text");
             }
         };
-        if self.dataset == Name::Demo && !folder.exists() {
-            eprintln!("rendering {} birds into {}", config.data.pictures, folder.display());
-            demo::write(&folder, config.data.pictures, config.train.seed)?;
+        if name == Name::Demo && !folder.exists() {
+            eprintln!("rendering {} birds into {}", config.data.images, folder.display());
+            demo::write(&folder, config.data.images, config.run.seed)?;
         }
         let dataset = data::open(Format::Cub, &folder)?;
         for notice in &dataset.notices {
@@ -140,7 +153,7 @@ impl Name {
     }
 }
 
-/// What made the run, above its configuration.
+/// Version, device and command line of the run, on top of its configuration.
 fn header() -> String {
     let command: Vec<String> = std::env::args().collect();
     format!(
@@ -173,14 +186,30 @@ fn report(outcome: Outcome, out: &Path, begin: Instant) -> anyhow::Result<()> {
         Outcome::Finished => {
             say(format!("{out} is ready after {took}; try: engine infer --run {out} \"...\""))
         }
-        Outcome::Left { stage, step, why } => {
-            let why = match why {
+        Outcome::Stopped { phase, step, reason } => {
+            let reason = match reason {
                 StopReason::Interrupted => "interrupted",
                 StopReason::TimeIsUp => "the time is up",
             };
-            say(format!("{why}: {} saved at step {step} in {out}; go on with --resume", stage.name()))
+            say(format!("{reason}: {} saved at step {step} in {out}; go on with --resume", phase.name()))
         }
     }
+}
+
+/// Every key of the configuration that this call would train with, its value, and its help.
+fn list_keys(args: &Args) -> anyhow::Result<()> {
+    let dataset = args.dataset.unwrap_or(Name::Demo);
+    let keys = args.config(dataset, &args.out(dataset))?.keys();
+    let width = |of: fn(&KeyHelp) -> usize| keys.iter().map(of).max().unwrap_or(0);
+    let (key_width, value_width) = (width(|k| k.key.len()), width(|k| k.value.len()));
+    for KeyHelp { key, value, help } in &keys {
+        say(format!("{key:key_width$}  {value:value_width$}  {help}"))?;
+    }
+    Ok(())
+}
+
+fn renamed_to_phase(phase: &str) -> std::result::Result<String, String> {
+    Err(format!("this option is --phase now: --phase {phase}"))
 }
 
 /// Hours, minutes, seconds: 2h, 1h30m, 90s.

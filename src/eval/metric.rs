@@ -1,7 +1,8 @@
-/// A number by which a trained network is judged.
+/// A number that measures a trained network.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     pub name: String,
     pub value: f32,
-    /// The line that tells a user: value, what it was measured on, what chance would give.
+    /// A line for the user: the value, what it was measured on, and the value of chance.
     pub message: String,
 }

@@ -1,6 +1,7 @@
-//! Numbers by which a trained network is judged.
+//! Metrics of a trained network, as pure functions of features: nothing here runs a network.
 
 mod metric;
-pub mod r_precision;
+mod r_precision;
 
 pub use metric::Metric;
+pub use r_precision::r_precision;

@@ -1,8 +1,8 @@
-//! Networks as their phase of training left them. Nothing is recorded for their sake any more.
+//! Networks from checkpoints. Their parameters are frozen, so that the tape records nothing for them.
 
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use crate::config::{Config, require_available};
 use crate::engine::nn::{Archive, Scope, Source, Store};
 use crate::error::Result;
 use crate::mirrorgan::captioner::Captioner;
@@ -29,15 +29,16 @@ fn archive(checkpoint: &Path, network: &str) -> Result<Source> {
 /// STEM from a checkpoint of the DAMSM phase.
 pub fn text_encoder(checkpoint: &Path, words: usize, config: &Config) -> Result<TextEncoder> {
     let source = archive(checkpoint, TEXT_ENCODER)?;
-    let (text, store) = Store::build(source, |scope| TextEncoder::new(scope, words, &config.stem))?;
+    let (text, store) = Store::build(source, |scope| TextEncoder::new(scope, words, &config.text_encoder))?;
     store.freeze();
     Ok(text)
 }
 
 /// DAMSM's image encoder from a checkpoint of the DAMSM phase.
 pub fn image_encoder(checkpoint: &Path, config: &Config) -> Result<ImageEncoder> {
-    let backbone = config.damsm.backbone()?;
-    let build = |scope: &Scope| ImageEncoder::new(scope, config.stem.features, &backbone);
+    require_available("damsm", &config.damsm.backbone)?;
+    let build =
+        |scope: &Scope| ImageEncoder::new(scope, config.text_encoder.features, &config.damsm.backbone);
     let (image, store) = Store::build(archive(checkpoint, IMAGE_ENCODER)?, build)?;
     store.freeze();
     Ok(image)
@@ -54,13 +55,13 @@ pub fn captioner(checkpoint: &Path, words: usize, config: &Config) -> Result<Cap
 
 /// The generator from a checkpoint of the GAN phase, with its averaged weights.
 pub fn generator(checkpoint: &Path, config: &Config) -> Result<Generator> {
-    let build = |scope: &Scope| Generator::new(scope, config.stem.features, &config.gan.generator());
+    let build = |scope: &Scope| Generator::new(scope, config.text_encoder.features, &config.generator);
     let (generator, store) = Store::build(archive(checkpoint, GENERATOR)?, build)?;
     store.freeze();
     Ok(generator)
 }
 
-/// The parameters of the captioner: two files as published.
+/// The parameters of the captioner: two files, as published.
 pub struct CaptionerStores {
     pub cnn: Store,
     pub rnn: Store,
@@ -72,8 +73,9 @@ pub fn build_captioner(
     words: usize,
     config: &Config,
 ) -> Result<(Captioner, CaptionerStores)> {
-    let network = config.stream.network()?;
-    let inner = |cnn: &Scope| Store::build(rnn, |rnn| Captioner::new(cnn, rnn, words, &network));
+    let network = &config.captioner.network;
+    require_available("captioner", &network.backbone)?;
+    let inner = |cnn: &Scope| Store::build(rnn, |rnn| Captioner::new(cnn, rnn, words, network));
     let (built, cnn) = Store::build(cnn, inner)?;
     let (captioner, rnn) = built?;
     Ok((captioner, CaptionerStores { cnn, rnn }))

@@ -1,6 +1,9 @@
-//! Trained networks of a run, ready to use.
+//! Trained networks of a run: loading them, sampling images, features of the held-out images.
 
+pub mod features;
 pub mod frozen;
-pub mod sampler;
+mod preprocess;
+mod sampler;
 
+pub use preprocess::center_square;
 pub use sampler::{Prompt, Sample, Sampler};

@@ -1,4 +1,4 @@
-//! A trained run, ready to paint: the text encoder and the averaged generator.
+//! Samples images from a trained run: the text encoder and the averaged generator.
 
 use super::frozen;
 use crate::config::Config;
@@ -26,40 +26,40 @@ pub struct Prompt {
     pub unknown: Vec<String>,
 }
 
-/// One picture of one caption (B = 1), and what it was made from.
+/// The images of one caption (B = 1), and the inputs that they were generated from.
 pub struct Sample {
     pub z: Tensor,
     pub eps: Tensor,
     pub embedding: TextEmbedding,
-    pub made: Generated,
+    pub generated: Generated,
 }
 
 impl Sampler {
-    /// With the newest checkpoint, finished or not.
+    /// With the newest checkpoint of each phase, finished or not.
     pub fn open(run: &RunFolder) -> Result<Sampler> {
         let (config, vocabulary) = (run.config()?, run.vocabulary()?);
-        let (matching, newest) = (newest(run, Phase::Damsm)?, newest(run, Phase::Gan)?);
-        let text = frozen::text_encoder(&matching.folder, vocabulary.len(), &config)?;
-        let generator = frozen::generator(&newest.folder, &config)?;
+        let (damsm, gan) = (newest(run, Phase::Damsm)?, newest(run, Phase::Gan)?);
+        let text = frozen::text_encoder(&damsm.folder, vocabulary.len(), &config)?;
+        let generator = frozen::generator(&gan.folder, &config)?;
         Ok(Sampler { config, vocabulary, text, generator })
     }
 
-    /// The words of a caption; the error says why there is nothing to paint.
+    /// The words of a caption; the error says why nothing can be generated from it.
     pub fn prompt(&self, caption: &str) -> std::result::Result<Prompt, String> {
         let encoded = captions::encode(caption, &self.vocabulary);
         let ids = captions::fit_eval(&encoded.ids, self.config.data.words_eval);
         if ids.is_empty() && encoded.unknown.is_empty() {
-            return Err("an empty caption; write a sentence about what to paint".to_string());
+            return Err("an empty caption; write what the image should show".to_string());
         }
         if ids.is_empty() {
-            let told = self.suggestions(&encoded.unknown).join("; ");
-            return Err(format!("not one word of '{caption}' is known: {told}"));
+            let suggestions = self.suggestions(&encoded.unknown).join("; ");
+            return Err(format!("not one word of '{caption}' is known: {suggestions}"));
         }
         let words = ids.iter().filter_map(|&id| self.vocabulary.word(id)).map(str::to_string).collect();
         Ok(Prompt { ids, words, unknown: encoded.unknown })
     }
 
-    /// For each unknown word, words spelt like it.
+    /// For each unknown word, words spelled like it.
     pub fn suggestions(&self, unknown: &[String]) -> Vec<String> {
         let suggest = |word: &String| match self.vocabulary.near(word, 3) {
             near if near.is_empty() => format!("'{word}' is not in the vocabulary"),
@@ -68,24 +68,24 @@ impl Sampler {
         unknown.iter().map(suggest).collect()
     }
 
-    /// Paints alone, so that a picture does not depend on what it is painted beside; `place` is its number.
-    pub fn sample(&self, ids: &[i32], seed: u64, place: u64) -> Sample {
-        let mut rng = rng_for(seed, place, RngStream::Infer);
-        let z = rng.normal([1, self.config.gan.noise]);
-        let eps = rng.normal([1, self.config.gan.condition]);
+    /// Generates one sample in a batch of its own, so that it does not depend on the others; `index` is its number.
+    pub fn sample(&self, ids: &[i32], seed: u64, index: u64) -> Sample {
+        let mut rng = rng_for(seed, index, RngStream::Infer);
+        let z = rng.normal([1, self.config.generator.noise]);
+        let eps = rng.normal([1, self.config.generator.condition]);
         let (captions, lengths) =
             (IntTensor::new(ids.to_vec(), [1, ids.len()]), IntTensor::new(vec![ids.len() as i32], [1]));
         no_grad(|| {
             let embedding = self.text.forward(&captions, &lengths, None);
-            let made = self.generator.forward(&z, &embedding, &lengths, &eps, Mode::Eval);
-            Sample { z, eps, embedding, made }
+            let generated = self.generator.forward(&z, &embedding, &lengths, &eps, Mode::Eval);
+            Sample { z, eps, embedding, generated }
         })
     }
 }
 
-fn newest(run: &RunFolder, kind: Phase) -> Result<Checkpoint> {
-    let name = kind.name();
-    Checkpoints::of(run.root(), name).latest()?.ok_or_else(|| {
-        Error::data(run.root(), format!("there is no checkpoint of the {name} stage yet; train it first"))
+fn newest(run: &RunFolder, phase: Phase) -> Result<Checkpoint> {
+    Checkpoints::of(run.root(), phase).latest()?.ok_or_else(|| {
+        let name = phase.name();
+        Error::data(run.root(), format!("there is no checkpoint of the {name} phase yet; train it first"))
     })
 }

@@ -1,21 +1,24 @@
-//! Checkpoints of a stage: `<run>/<stage>/step-000123/`, each whole or absent, the last two kept.
+//! Checkpoints of a phase: `<run>/<phase>/step-000123/`, each whole or absent, the last two kept.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::phase::Phase;
 use crate::error::{Error, Result};
 use crate::files::atomic;
 
-/// How many checkpoints stay: the newest may be the one that a full disk or a bad step spoiled.
+/// How many checkpoints are kept. One is not enough: a full disk or a bad step may spoil the newest.
 const KEPT: usize = 2;
 const STATE: &str = "state.json";
 
-/// Where a stage stands. Random numbers and batches are functions of seed and step, so nothing else is needed.
+/// How far a phase is. Random numbers and batches are functions of seed and step, so nothing else is needed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    pub stage: String,
+    /// Version 0.1.0 called it the stage.
+    #[serde(alias = "stage")]
+    pub phase: Phase,
     /// Steps taken.
     pub step: u64,
     pub epoch: u64,
@@ -28,14 +31,14 @@ pub struct Checkpoint {
     pub state: State,
 }
 
-/// The checkpoints of one stage.
+/// The checkpoints of one phase.
 pub struct Checkpoints {
     folder: PathBuf,
 }
 
 impl Checkpoints {
-    pub fn of(run: &Path, stage: &str) -> Checkpoints {
-        Checkpoints { folder: run.join(stage) }
+    pub fn of(run: &Path, phase: Phase) -> Checkpoints {
+        Checkpoints { folder: phase.folder(run) }
     }
 
     /// The newest, if there is one.
@@ -116,13 +119,13 @@ mod tests {
     use super::*;
 
     fn state(step: u64) -> State {
-        State { stage: "gan".into(), step, epoch: 0, seed: 1, finished: false }
+        State { phase: Phase::Gan, step, epoch: 0, seed: 1, finished: false }
     }
 
     #[test]
     fn the_last_two_are_kept_and_the_newest_is_found() {
         let run = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::of(run.path(), "gan");
+        let checkpoints = Checkpoints::of(run.path(), Phase::Gan);
         assert!(checkpoints.latest().unwrap().is_none());
         for step in [5, 999_999, 1_000_000] {
             checkpoints.save(&state(step), |folder| atomic::write(folder.join("x"), b"x")).unwrap();
@@ -134,7 +137,7 @@ mod tests {
     #[test]
     fn a_checkpoint_that_fails_leaves_the_earlier_ones() {
         let run = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::of(run.path(), "gan");
+        let checkpoints = Checkpoints::of(run.path(), Phase::Gan);
         checkpoints.save(&state(1), |_| Ok(())).unwrap();
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let error = checkpoints.save(&state(2), |folder| Err(Error::io(folder, full))).unwrap_err();

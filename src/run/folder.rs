@@ -3,14 +3,15 @@
 //! ```text
 //! RUN/config.toml        what the run was made with, complete; on top revision, device, seed, command line
 //! RUN/vocabulary.txt     one word a line; the line, from 0, is the word's id
-//! RUN/damsm|stream|gan/  checkpoints
-//! RUN/logs/<stage>/      TensorBoard's event files
-//! RUN/samples/           fixed captions (captions.txt, from the top) with fixed noise, as training went on
+//! RUN/<phase>/           of damsm, captioner, gan: checkpoints, and metrics.json when it is finished
+//! RUN/logs/<phase>/      TensorBoard's event files
+//! RUN/samples/           images of fixed captions (captions.txt, from the top) with fixed noise, by step
 //! ```
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::phase::Phase;
 use crate::config::Config;
 use crate::data::Vocabulary;
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// A folder that training left.
+    /// A folder that `train` wrote.
     pub fn open(root: &Path) -> Result<RunFolder> {
         let run = RunFolder { root: root.to_path_buf() };
         if !run.config_path().is_file() {
@@ -32,13 +33,15 @@ impl RunFolder {
         Ok(run)
     }
 
-    /// A folder for training: a new one, or one that was begun with this configuration and these words.
+    /// A folder for training: a new one, or one that was begun with this configuration and these words. Folders and
+    /// files of version 0.1.0 get their present names.
     pub fn prepare(root: &Path, config: &Config, vocabulary: &Vocabulary, header: &str) -> Result<RunFolder> {
         fs::create_dir_all(root).map_err(|e| Error::io(root, e))?;
         let run = RunFolder { root: root.to_path_buf() };
         if run.config_path().is_file() {
             run.require_same_config(config)?;
             run.require_same_words(vocabulary)?;
+            run.take_present_names()?;
         } else {
             vocabulary.save(run.vocabulary_path())?;
         }
@@ -69,17 +72,34 @@ impl RunFolder {
 
     fn require_same_config(&self, config: &Config) -> Result<()> {
         let differences = config.differences(&self.config()?);
-        let told: Vec<String> = differences
+        let changed: Vec<String> = differences
             .into_iter()
             .filter(|(key, ..)| !may_change(key))
             .map(|(key, ours, theirs)| format!("{key} is {theirs} there and {ours} here"))
             .collect();
-        if told.is_empty() {
+        if changed.is_empty() {
             return Ok(());
         }
-        let why =
-            format!("the run was begun with another configuration: {}; take another --out", told.join(", "));
+        let why = format!(
+            "the run was begun with another configuration: {}; take another --out",
+            changed.join(", ")
+        );
         Err(Error::data(&self.root, why))
+    }
+
+    fn take_present_names(&self) -> Result<()> {
+        let rename = |from: PathBuf, to: PathBuf| match from.exists() && !to.exists() {
+            true => fs::rename(&from, to).map_err(|e| Error::io(from, e)),
+            false => Ok(()),
+        };
+        let logs = self.root.join("logs");
+        for phase in Phase::ALL {
+            let folder = self.root.join(phase.name());
+            rename(self.root.join(phase.old_name()), folder.clone())?;
+            rename(logs.join(phase.old_name()), logs.join(phase.name()))?;
+            rename(folder.join("figures.json"), folder.join("metrics.json"))?;
+        }
+        Ok(())
     }
 
     fn require_same_words(&self, vocabulary: &Vocabulary) -> Result<()> {
@@ -91,7 +111,7 @@ impl RunFolder {
     }
 }
 
-/// How long a run is and how it is watched may change as it goes on; what it learns may not.
+/// A resumed run may change how long it is and how it is watched, but not what it learns.
 fn may_change(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or_default();
     ["steps", "epochs", "workers"].contains(&last) || last.ends_with("_every") || key.starts_with("eval.")

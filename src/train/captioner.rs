@@ -1,17 +1,20 @@
-//! The second stage: STREAM learns to describe real pictures, so that it can re-describe generated ones.
+//! The second phase: the captioner (STREAM) learns to describe real images, so that it can re-describe generated ones.
 
 use std::path::Path;
 
-use super::phase::{PhaseTrainer, Position};
-use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Source, Store};
+use super::phase::{OPTIMIZER, PhaseTrainer, Position};
+use crate::data::Batch;
+use crate::engine::nn::{Adam, Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
 use crate::eval::Metric;
+use crate::infer::features::for_held_out;
 use crate::infer::frozen::{
     CAPTION_CNN, CAPTION_RNN, CaptionerStores, IMAGE_ENCODER, build_captioner, weight_file,
 };
 use crate::mirrorgan::backbone::TRUNK;
 use crate::mirrorgan::captioner::Captioner;
+use crate::mirrorgan::losses::Terms;
 use crate::run::seed::{RngStream, rng_for};
 use crate::run::{Context, Inputs, Phase};
 
@@ -26,39 +29,42 @@ pub(super) struct CaptionerPhase<'a> {
 impl<'a> CaptionerPhase<'a> {
     pub fn new(context: &'a Context<'a>) -> Result<CaptionerPhase<'a>> {
         let config = context.config;
-        let init = |network| Source::Init(rng_for(config.train.seed, network, RngStream::Weights));
+        let init = |network| Source::Init(rng_for(config.run.seed, network, RngStream::Weights));
         let (captioner, stores) = build_captioner([init(2), init(3)], context.words(), config)?;
         init_from_damsm(context, &stores.cnn)?;
-        let (learning_rate, beta1, beta2) = (config.stream.lr, config.stream.beta1, config.stream.beta2);
-        let adam = AdamConfig { learning_rate, beta1, beta2, epsilon: config.train.adam_epsilon };
+        let adam = config.captioner.adam;
         let (cnn, rnn) = (Adam::new(stores.cnn.params(), adam), Adam::new(stores.rnn.params(), adam));
         Ok(CaptionerPhase { context, captioner, stores, cnn, rnn })
     }
 }
 
-/// A small encoder begins from DAMSM's, where that is trained and of the same make, as the published one begins from
-/// ImageNet's: a few hundred steps of captions teach it to write, but hardly to see.
+/// Initializes the backbone with DAMSM's, where that is trained and has the same configuration, as the published
+/// backbone is initialized from ImageNet: a few hundred steps of captions are too few to learn to see.
 fn init_from_damsm(context: &Context, cnn: &Store) -> Result<()> {
     let config = context.config;
-    let alike = config.damsm.backbone().is_ok_and(|b| config.stream.network().is_ok_and(|n| n.backbone == b));
-    let Some(matching) = context.finished(Phase::Damsm).ok().filter(|_| alike) else { return Ok(()) };
-    let lender = Archive::read(weight_file(&matching.folder, IMAGE_ENCODER))?;
+    let same = config.damsm.backbone == config.captioner.network.backbone;
+    let Some(damsm) = context.finished(Phase::Damsm).ok().filter(|_| same) else { return Ok(()) };
+    let trained = Archive::read(weight_file(&damsm.folder, IMAGE_ENCODER))?;
     let mut archive = cnn.archive();
-    for name in lender.names().filter(|name| name.starts_with(TRUNK)) {
-        archive.insert(name, lender.get(name).expect("it was named").clone());
+    for name in trained.names().filter(|name| name.starts_with(TRUNK)) {
+        archive.insert(name, trained.get(name).expect("it was named").clone());
     }
     cnn.load(archive)
 }
 
 impl PhaseTrainer for CaptionerPhase<'_> {
-    fn step(&mut self, _: Position, batch: &Inputs) -> Vec<(String, f32)> {
+    fn load(&self, batch: Batch) -> Inputs {
+        Inputs::new(batch, &self.context.image_sides(Phase::Captioner))
+    }
+
+    fn compute(&mut self, _: Position, batch: &Inputs) -> Terms {
         let loss = self.captioner.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Train);
         let targets = [self.cnn.targets(), self.rnn.targets()].concat();
         let mut gradients = backward(&loss, &targets.iter().collect::<Vec<_>>());
         drop(targets);
         self.cnn.step(&mut gradients);
         self.rnn.step(&mut gradients);
-        vec![("caption".to_string(), loss.item())]
+        Terms::from([("caption", loss.detach())])
     }
 
     fn save(&mut self, folder: &Path) -> Result<()> {
@@ -67,36 +73,28 @@ impl PhaseTrainer for CaptionerPhase<'_> {
         let mut optimizer = Archive::default();
         optimizer.add_section(CAPTION_CNN, self.cnn.archive());
         optimizer.add_section(CAPTION_RNN, self.rnn.archive());
-        optimizer.write(folder.join("optimizer.safetensors"))
+        optimizer.write(weight_file(folder, OPTIMIZER))
     }
 
-    fn load(&mut self, folder: &Path) -> Result<()> {
+    fn restore(&mut self, folder: &Path) -> Result<()> {
         self.stores.cnn.load(Archive::read(weight_file(folder, CAPTION_CNN))?)?;
         self.stores.rnn.load(Archive::read(weight_file(folder, CAPTION_RNN))?)?;
-        let mut optimizer = Archive::read(folder.join("optimizer.safetensors"))?;
+        let mut optimizer = Archive::read(weight_file(folder, OPTIMIZER))?;
         self.cnn.load(optimizer.take_section(CAPTION_CNN))?;
         self.rnn.load(optimizer.take_section(CAPTION_RNN))
     }
 
-    /// How well pictures that were not trained on are described; a model that has learnt nothing stays at the
-    /// logarithm of the vocabulary.
-    fn figure(&mut self) -> Result<Option<Metric>> {
-        let config = self.context.config;
+    /// The caption loss on held-out images. An untrained captioner is at the logarithm of the vocabulary's size.
+    fn evaluate(&mut self) -> Result<Option<Metric>> {
         let (mut sum, mut count) = (0.0, 0);
-        for batch in self.context.held_out(config.eval.pictures, config.stream.batch)? {
-            let batch = batch?;
-            if batch.is_empty() {
-                continue;
-            }
-            let batch = Inputs::new(batch, &[config.gan.largest()]);
-            let describe =
-                || self.captioner.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Eval);
-            sum += no_grad(describe).item() * batch.count() as f32;
+        for_held_out(self.context, self.context.config.captioner.schedule.batch, |batch| {
+            let loss = || self.captioner.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Eval);
+            sum += no_grad(loss).item() * batch.count() as f32;
             count += batch.count();
-        }
-        let (value, ignorance) = (sum / count.max(1) as f32, (self.context.words() as f32).ln());
+        })?;
+        let (value, chance) = (sum / count.max(1) as f32, (self.context.words() as f32).ln());
         let message =
-            format!("caption loss {value:.3} a word on {count} held-out pictures (chance {ignorance:.3})");
+            format!("caption loss {value:.3} a word on {count} held-out images (chance {chance:.3})");
         Ok(Some(Metric { name: "held_out".to_string(), value, message }))
     }
 }

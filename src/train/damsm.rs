@@ -1,100 +1,96 @@
-//! The first stage: STEM's text encoder and an image encoder learn one space, in which a caption lies near its picture.
+//! The first phase: STEM's text encoder and an image encoder learn one space, where a caption is near its image.
 
 use std::path::Path;
 
-use super::phase::{PhaseTrainer, Position};
-use crate::engine::Tensor;
-use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Source, Store};
+use super::phase::{OPTIMIZER, PhaseTrainer, Position, Trainable, r_precision_metric};
+use crate::config::require_available;
+use crate::data::Batch;
+use crate::engine::nn::{Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
-use crate::eval::{Metric, r_precision};
+use crate::eval::Metric;
+use crate::infer::features;
 use crate::infer::frozen::{IMAGE_ENCODER, TEXT_ENCODER, weight_file};
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
+use crate::mirrorgan::losses::Terms;
 use crate::mirrorgan::stem::TextEncoder;
 use crate::run::seed::{RngStream, rng_for};
-use crate::run::{Context, Inputs};
+use crate::run::{Context, Inputs, Phase};
 
-pub(super) struct Damsm<'a> {
+pub(super) struct DamsmPhase<'a> {
     context: &'a Context<'a>,
-    text: Learner<TextEncoder>,
-    image: Learner<ImageEncoder>,
+    text: Trainable<TextEncoder>,
+    image: Trainable<ImageEncoder>,
 }
 
-/// A network, its parameters, and the optimizer of these.
-struct Learner<N> {
-    network: N,
-    store: Store,
-    adam: Adam,
-}
-
-impl<N> Learner<N> {
-    fn new((network, store): (N, Store), adam: AdamConfig) -> Learner<N> {
-        Learner { network, adam: Adam::new(store.params(), adam), store }
-    }
-}
-
-impl<'a> Damsm<'a> {
-    pub fn new(context: &'a Context<'a>) -> Result<Damsm<'a>> {
+impl<'a> DamsmPhase<'a> {
+    pub fn new(context: &'a Context<'a>) -> Result<DamsmPhase<'a>> {
         let config = context.config;
-        let init = |network| Source::Init(rng_for(config.train.seed, network, RngStream::Weights));
-        let backbone = config.damsm.backbone()?;
-        let text = Store::build(init(0), |scope| TextEncoder::new(scope, context.words(), &config.stem))?;
-        let image = Store::build(init(1), |scope| ImageEncoder::new(scope, config.stem.features, &backbone))?;
-        let (learning_rate, beta1, beta2) = (config.damsm.lr, config.damsm.beta1, config.damsm.beta2);
-        let adam = AdamConfig { learning_rate, beta1, beta2, epsilon: config.train.adam_epsilon };
-        Ok(Damsm { context, text: Learner::new(text, adam), image: Learner::new(image, adam) })
+        let (damsm, encoder) = (&config.damsm, &config.text_encoder);
+        require_available("damsm", &damsm.backbone)?;
+        let init = |network| Source::Init(rng_for(config.run.seed, network, RngStream::Weights));
+        let text = Store::build(init(0), |scope| TextEncoder::new(scope, context.words(), encoder))?;
+        let image =
+            Store::build(init(1), |scope| ImageEncoder::new(scope, encoder.features, &damsm.backbone))?;
+        Ok(DamsmPhase {
+            context,
+            text: Trainable::new(text, damsm.adam),
+            image: Trainable::new(image, damsm.adam),
+        })
     }
 
-    /// The rate falls with each epoch, down to its floor.
-    fn set_learning_rate(&mut self, epoch: u64) {
+    /// The learning rate decays with each epoch, down to its floor.
+    fn set_lr(&mut self, epoch: u64) {
         let damsm = &self.context.config.damsm;
-        let rate = damsm.lr * damsm.lr_decay.powi(epoch as i32).max(damsm.lr_floor);
-        self.text.adam.set_learning_rate(rate);
-        self.image.adam.set_learning_rate(rate);
+        let lr = damsm.adam.lr * damsm.lr_decay.powi(epoch as i32).max(damsm.lr_floor);
+        self.text.adam.set_lr(lr);
+        self.image.adam.set_lr(lr);
     }
 }
 
-impl PhaseTrainer for Damsm<'_> {
-    fn step(&mut self, at: Position, batch: &Inputs) -> Vec<(String, f32)> {
+impl PhaseTrainer for DamsmPhase<'_> {
+    fn load(&self, batch: Batch) -> Inputs {
+        Inputs::new(batch, &self.context.image_sides(Phase::Damsm))
+    }
+
+    fn compute(&mut self, at: Position, batch: &Inputs) -> Terms {
         let config = self.context.config;
-        self.set_learning_rate(at.epoch);
-        let mut rng = rng_for(config.train.seed, at.step, RngStream::Dropout);
-        let meaning = self.text.network.forward(&batch.captions, &batch.lengths, Some(&mut rng));
-        let seen = self.image.network.forward(batch.largest(), Mode::Train);
+        self.set_lr(at.epoch);
+        let mut rng = rng_for(config.run.seed, at.step, RngStream::Dropout);
+        let text = self.text.network.forward(&batch.captions, &batch.lengths, Some(&mut rng));
+        let image = self.image.network.forward(batch.largest(), Mode::Train);
         let classes = Some(&batch.classes);
-        let terms = damsm_loss(&seen, &meaning, &batch.lengths, classes, config.damsm.gammas());
+        let terms = damsm_loss(&image, &text, &batch.lengths, classes, config.damsm.gammas);
 
         let targets = [self.text.adam.targets(), self.image.adam.targets()].concat();
         let mut gradients = backward(&terms.total(), &targets.iter().collect::<Vec<_>>());
         drop(targets);
         self.text.adam.step_clipped(&mut gradients, config.damsm.clip);
         self.image.adam.step(&mut gradients);
-        terms.values()
+        terms.detach()
     }
 
     fn save(&mut self, folder: &Path) -> Result<()> {
-        self.text.store.save(weight_file(folder, TEXT_ENCODER))?;
-        self.image.store.save(weight_file(folder, IMAGE_ENCODER))?;
         let mut optimizer = Archive::default();
-        optimizer.add_section(TEXT_ENCODER, self.text.adam.archive());
-        optimizer.add_section(IMAGE_ENCODER, self.image.adam.archive());
-        optimizer.write(folder.join("optimizer.safetensors"))
+        self.text.save(folder, TEXT_ENCODER, &mut optimizer)?;
+        self.image.save(folder, IMAGE_ENCODER, &mut optimizer)?;
+        optimizer.write(weight_file(folder, OPTIMIZER))
     }
 
-    fn load(&mut self, folder: &Path) -> Result<()> {
-        self.text.store.load(Archive::read(weight_file(folder, TEXT_ENCODER))?)?;
-        self.image.store.load(Archive::read(weight_file(folder, IMAGE_ENCODER))?)?;
-        let mut optimizer = Archive::read(folder.join("optimizer.safetensors"))?;
-        self.text.adam.load(optimizer.take_section(TEXT_ENCODER))?;
-        self.image.adam.load(optimizer.take_section(IMAGE_ENCODER))
+    fn restore(&mut self, folder: &Path) -> Result<()> {
+        let mut optimizer = Archive::read(weight_file(folder, OPTIMIZER))?;
+        self.text.restore(folder, TEXT_ENCODER, &mut optimizer)?;
+        self.image.restore(folder, IMAGE_ENCODER, &mut optimizer)
     }
 
-    /// How often a real picture finds its caption.
-    fn figure(&mut self) -> Result<Option<Metric>> {
-        let code = |batch: &Inputs| -> (Tensor, Tensor) {
-            let meaning = self.text.network.forward(&batch.captions, &batch.lengths, None);
-            (self.image.network.forward(batch.largest(), Mode::Eval).global, meaning.sentence)
-        };
-        no_grad(|| r_precision::measure(self.context, "real pictures", code))
+    /// How often a real image finds its caption.
+    fn evaluate(&mut self) -> Result<Option<Metric>> {
+        let codes = no_grad(|| {
+            features::codes(self.context, |batch| {
+                let text = self.text.network.forward(&batch.captions, &batch.lengths, None);
+                (self.image.network.forward(batch.largest(), Mode::Eval).global, text.sentence)
+            })
+        })?;
+        Ok(r_precision_metric(self.context, "real images", &codes))
     }
 }

@@ -1,177 +1,190 @@
-//! The last stage: generator and discriminators. One step reads like the papers.
+//! The last phase: generator and discriminators. [`GanPhase::compute`] reads like the papers.
 
 use std::path::Path;
 
-use super::phase::{PhaseTrainer, Position};
-use crate::config::Config;
-use crate::data::Picture;
-use crate::engine::nn::{Adam, AdamConfig, Archive, Mode, Scope, Source, Store};
-use crate::engine::tensor::{no_grad, range};
+use super::phase::{OPTIMIZER, PhaseTrainer, Position, Trainable, r_precision_metric};
+use crate::data::{Batch, Picture};
+use crate::engine::nn::{Adam, Archive, Mode, Scope, Source, Store};
+use crate::engine::tensor::{Rng, no_grad, range};
 use crate::engine::{IntTensor, Tensor};
 use crate::error::{Error, Result};
-use crate::eval::{Metric, r_precision};
-use crate::infer::frozen;
+use crate::eval::Metric;
+use crate::infer::features;
+use crate::infer::frozen::{self, GENERATOR, weight_file};
 use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use crate::mirrorgan::discriminator::Discriminator;
-use crate::mirrorgan::generator::{Generated, Generator};
+use crate::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
 use crate::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
 use crate::mirrorgan::stem::{TextEmbedding, TextEncoder};
 use crate::render::grid;
 use crate::run::seed::{RngStream, rng_for};
 use crate::run::{Context, Inputs, Phase};
 
-pub(super) struct Gan<'a> {
+/// The generator's weights as trained; `frozen::GENERATOR` has their average.
+const RAW_GENERATOR: &str = "netG_raw";
+
+pub(super) struct GanPhase<'a> {
     context: &'a Context<'a>,
     text: TextEncoder,
     frozen: FrozenNetworks,
-    generator: Generator,
-    generator_store: Store,
-    generator_adam: Adam,
+    generator: Trainable<Generator>,
     discriminators: Vec<Discriminator>,
     discriminator_stores: Vec<Store>,
     discriminator_adams: Vec<Adam>,
-    samples: Samples,
+    samples: SampleInputs,
 }
 
-/// Frozen networks that a picture is shown to; those of no weight in the loss are left out.
+/// The networks of the semantic losses; one whose weight in the loss is 0 is absent.
 struct FrozenNetworks {
     captioner: Option<Captioner>,
     damsm: Option<ImageEncoder>,
 }
 
-/// What the sample grids are painted from.
-struct Samples {
+/// Captions and noise of the sample grids.
+struct SampleInputs {
     captions: Vec<String>,
-    meaning: TextEmbedding,
+    embedding: TextEmbedding,
     lengths: IntTensor,
     noise: Tensor,
     eps: Tensor,
 }
 
-impl<'a> Gan<'a> {
-    pub fn new(context: &'a Context<'a>) -> Result<Gan<'a>> {
-        let config = context.config;
-        let matching = context.finished(Phase::Damsm)?.folder;
-        let text = frozen::text_encoder(&matching, context.words(), config)?;
-        let frozen = FrozenNetworks::new(context, &matching)?;
-        let init = |network| Source::Init(rng_for(config.train.seed, network, RngStream::Weights));
-        let features = config.stem.features;
-        let build = |scope: &Scope| Generator::new(scope, features, &config.gan.generator());
-        let (generator, generator_store) = Store::build(init(4), build)?;
-        let adam = Adam::new(generator_store.params(), adam(config, config.train.lr_g));
-        let mut gan = Gan {
+/// The name of a discriminator's files, as published.
+fn discriminator_name(index: usize) -> String {
+    format!("netD{index}")
+}
+
+/// z [B,Z] and the augmentation's eps [B,C].
+fn draw_noise(rng: &mut Rng, batch: usize, config: &GeneratorConfig) -> (Tensor, Tensor) {
+    (rng.normal([batch, config.noise]), rng.normal([batch, config.condition]))
+}
+
+impl<'a> GanPhase<'a> {
+    pub fn new(context: &'a Context<'a>) -> Result<GanPhase<'a>> {
+        let (config, words) = (context.config, context.words());
+        let damsm = context.finished(Phase::Damsm)?.folder;
+        let text = frozen::text_encoder(&damsm, words, config)?;
+        let frozen = FrozenNetworks::new(context, &damsm)?;
+        let init = |network| Source::Init(rng_for(config.run.seed, network, RngStream::Weights));
+        let features = config.text_encoder.features;
+        let build = |scope: &Scope| Generator::new(scope, features, &config.generator);
+        let mut generator = Trainable::new(Store::build(init(4), build)?, config.gan.generator_adam);
+        generator.adam = generator.adam.averaging(config.gan.average_decay);
+        let samples = SampleInputs::new(context, &text)?;
+        let (mut discriminators, mut discriminator_stores, mut discriminator_adams) =
+            (vec![], vec![], vec![]);
+        for (&side, network) in config.generator.image_sides().iter().zip(5..) {
+            let build = |scope: &Scope| Discriminator::new(scope, side, features, &config.discriminator);
+            let (discriminator, store) = Store::build(init(network), build)?;
+            discriminators.push(discriminator);
+            discriminator_adams.push(Adam::new(store.params(), config.gan.discriminator_adam));
+            discriminator_stores.push(store);
+        }
+        Ok(GanPhase {
             context,
-            samples: Samples::new(context, &text)?,
             text,
             frozen,
             generator,
-            generator_adam: adam.averaging(config.train.average_decay),
-            generator_store,
-            discriminators: Vec::new(),
-            discriminator_stores: Vec::new(),
-            discriminator_adams: Vec::new(),
-        };
-        for (&side, network) in config.gan.sizes().iter().zip(5..) {
-            let build =
-                |scope: &Scope| Discriminator::new(scope, side, features, &config.gan.discriminator());
-            gan.add_discriminator(Store::build(init(network), build)?);
-        }
-        Ok(gan)
+            discriminators,
+            discriminator_stores,
+            discriminator_adams,
+            samples,
+        })
     }
 
-    fn add_discriminator(&mut self, (discriminator, store): (Discriminator, Store)) {
-        let config = self.context.config;
-        self.discriminators.push(discriminator);
-        self.discriminator_adams.push(Adam::new(store.params(), adam(config, config.train.lr_d)));
-        self.discriminator_stores.push(store);
-    }
-
-    /// z [B,Z] and the augmentation's eps [B,C] of a step.
-    fn noise(&self, step: u64, batch: usize) -> (Tensor, Tensor) {
-        let gan = &self.context.config.gan;
-        let mut rng = rng_for(self.context.config.train.seed, step, RngStream::Noise);
-        (rng.normal([batch, gan.noise]), rng.normal([batch, gan.condition]))
-    }
-
-    /// The generator's loss beyond what the discriminators say.
-    fn judged(&self, made: &Generated, meaning: &TextEmbedding, batch: &Inputs, terms: &mut Terms) {
-        let (config, largest) = (self.context.config, &made.images[made.images.len() - 1]);
+    /// Adds the generator's loss beyond the discriminators': the caption of the image (STREAM), and its match with
+    /// the words (DAMSM).
+    fn semantic_losses(
+        &self,
+        generated: &Generated,
+        text: &TextEmbedding,
+        batch: &Inputs,
+        terms: &mut Terms,
+    ) {
+        let (config, largest) = (self.context.config, &generated.images[generated.images.len() - 1]);
         if let Some(captioner) = &self.frozen.captioner {
             let loss = captioner.loss(largest, &batch.captions, &batch.lengths, Mode::Eval);
-            terms.add_weighted(config.gan.lambda_stream, Terms::from([("caption", loss)]));
+            terms.add_weighted(config.loss.lambda_captioner, Terms::from([("caption", loss)]));
         }
-        if let Some(image) = &self.frozen.damsm {
-            let seen = image.forward(largest, Mode::Eval);
-            let (classes, gammas) = (Some(&batch.classes), config.damsm.gammas());
-            let loss = damsm_loss(&seen, meaning, &batch.lengths, classes, gammas);
-            terms.add_weighted(config.gan.lambda_damsm, loss);
+        if let Some(encoder) = &self.frozen.damsm {
+            let image = encoder.forward(largest, Mode::Eval);
+            let loss = damsm_loss(&image, text, &batch.lengths, Some(&batch.classes), config.damsm.gammas);
+            terms.add_weighted(config.loss.lambda_damsm, loss);
         }
     }
 }
 
-impl PhaseTrainer for Gan<'_> {
-    fn step(&mut self, at: Position, batch: &Inputs) -> Vec<(String, f32)> {
-        // 1  text → embeddings (STEM is frozen)
-        let meaning = range("text", || self.text.forward(&batch.captions, &batch.lengths, None));
+impl PhaseTrainer for GanPhase<'_> {
+    fn load(&self, batch: Batch) -> Inputs {
+        Inputs::new(batch, &self.context.image_sides(Phase::Gan))
+    }
 
-        // 2  noise → a picture of every size
-        let (z, eps) = self.noise(at.step, batch.count());
-        let paint = || self.generator.forward(&z, &meaning, &batch.lengths, &eps, Mode::Train);
-        let made = range("generator", paint);
+    fn compute(&mut self, at: Position, batch: &Inputs) -> Terms {
+        let config = self.context.config;
 
-        // 3  each discriminator learns to tell real from made, and to tell whose caption it is
-        let mut told = Terms::default();
-        let pairs = batch.images.iter().zip(&made.images);
-        for (i, ((d, adam), (real, fake))) in
-            self.discriminators.iter().zip(&mut self.discriminator_adams).zip(pairs).enumerate()
-        {
+        // 1  captions → words w, sentence s (STEM, frozen)
+        let text = range("text", || self.text.forward(&batch.captions, &batch.lengths, None));
+
+        // 2  noise z, w, s → an image from every stage
+        let mut rng = rng_for(config.run.seed, at.step, RngStream::Noise);
+        let (z, eps) = draw_noise(&mut rng, batch.count(), &config.generator);
+        let generate = || self.generator.network.forward(&z, &text, &batch.lengths, &eps, Mode::Train);
+        let generated = range("generator", generate);
+
+        // 3  each discriminator learns real from generated, and matching from mismatched captions
+        let mut discriminator_losses = Terms::default();
+        let networks = self.discriminators.iter().zip(&mut self.discriminator_adams);
+        let images = batch.images.iter().zip(&generated.images);
+        for (i, ((d, adam), (real, fake))) in networks.zip(images).enumerate() {
             range(format!("discriminator {i}"), || {
-                let loss = discriminator_loss(d, real, &fake.detach(), &meaning.sentence);
+                let loss = discriminator_loss(d, real, &fake.detach(), &text.sentence);
                 adam.minimize(&loss);
-                told.push(format!("d{i}"), loss.detach());
+                discriminator_losses.push(format!("d{i}"), loss.detach());
             });
         }
 
-        // 4  the generator learns to fool them, to be re-described as its caption (STREAM), to match it (DAMSM)
-        let mut terms = generator_loss(&self.discriminators, &made, &meaning.sentence);
-        self.judged(&made, &meaning, batch, &mut terms);
-        range("generator learns", || self.generator_adam.minimize(&terms.total()));
+        // 4  the generator learns to fool them, to be re-described by its caption (STREAM) and to match it (DAMSM)
+        let mut generator_losses = generator_loss(&self.discriminators, &generated, &text.sentence);
+        self.semantic_losses(&generated, &text, batch, &mut generator_losses);
+        range("generator learns", || self.generator.adam.minimize(&generator_losses.total()));
 
-        [told.values(), terms.values()].concat()
+        let mut terms = discriminator_losses;
+        terms.append(generator_losses.detach());
+        terms
     }
 
     fn save(&mut self, folder: &Path) -> Result<()> {
-        self.generator_store.save(folder.join("netG_raw.safetensors"))?;
-        let average = averaged(&mut self.generator_adam, || self.generator_store.archive());
-        average.write(folder.join("netG.safetensors"))?;
+        let Trainable { store, adam, .. } = &mut self.generator;
+        store.save(weight_file(folder, RAW_GENERATOR))?;
+        averaged(adam, || store.archive()).write(weight_file(folder, GENERATOR))?;
         let mut optimizer = Archive::default();
-        optimizer.add_section("netG", self.generator_adam.archive());
-        for (i, (store, adam)) in self.discriminator_stores.iter().zip(&self.discriminator_adams).enumerate()
-        {
-            store.save(folder.join(format!("netD{i}.safetensors")))?;
-            optimizer.add_section(&format!("netD{i}"), adam.archive());
+        optimizer.add_section(GENERATOR, adam.archive());
+        let discriminators = self.discriminator_stores.iter().zip(&self.discriminator_adams);
+        for (i, (store, adam)) in discriminators.enumerate() {
+            store.save(weight_file(folder, &discriminator_name(i)))?;
+            optimizer.add_section(&discriminator_name(i), adam.archive());
         }
-        optimizer.write(folder.join("optimizer.safetensors"))
+        optimizer.write(weight_file(folder, OPTIMIZER))
     }
 
-    fn load(&mut self, folder: &Path) -> Result<()> {
-        self.generator_store.load(Archive::read(folder.join("netG_raw.safetensors"))?)?;
-        let mut optimizer = Archive::read(folder.join("optimizer.safetensors"))?;
-        self.generator_adam.load(optimizer.take_section("netG"))?;
+    fn restore(&mut self, folder: &Path) -> Result<()> {
+        self.generator.store.load(Archive::read(weight_file(folder, RAW_GENERATOR))?)?;
+        let mut optimizer = Archive::read(weight_file(folder, OPTIMIZER))?;
+        self.generator.adam.load(optimizer.take_section(GENERATOR))?;
         let discriminators = self.discriminator_stores.iter().zip(&mut self.discriminator_adams);
         for (i, (store, adam)) in discriminators.enumerate() {
-            store.load(Archive::read(folder.join(format!("netD{i}.safetensors")))?)?;
-            adam.load(optimizer.take_section(&format!("netD{i}")))?;
+            store.load(Archive::read(weight_file(folder, &discriminator_name(i)))?)?;
+            adam.load(optimizer.take_section(&discriminator_name(i)))?;
         }
         Ok(())
     }
 
-    fn paint(&mut self) -> Option<Picture> {
-        let Samples { meaning, lengths, noise, eps, .. } = &self.samples;
-        let paint = || self.generator.forward(noise, meaning, lengths, eps, Mode::Eval);
-        let made = averaged(&mut self.generator_adam, paint);
-        let row = |caption| made.images.iter().map(|image| grid::picture(image, caption)).collect();
+    fn sample(&mut self) -> Option<Picture> {
+        let SampleInputs { embedding, lengths, noise, eps, .. } = &self.samples;
+        let Trainable { network, adam, .. } = &mut self.generator;
+        let generated = averaged(adam, || network.forward(noise, embedding, lengths, eps, Mode::Eval));
+        let row = |caption| generated.images.iter().map(|image| grid::picture(image, caption)).collect();
         Some(grid::table(&(0..lengths.len()).map(row).collect::<Vec<Vec<Picture>>>()))
     }
 
@@ -179,20 +192,22 @@ impl PhaseTrainer for Gan<'_> {
         &self.samples.captions
     }
 
-    /// How often a picture finds the caption it was painted from.
-    fn figure(&mut self) -> Result<Option<Metric>> {
-        let (context, gan) = (self.context, &self.context.config.gan);
-        let matching = context.finished(Phase::Damsm)?.folder;
-        let image = frozen::image_encoder(&matching, context.config)?;
-        let mut rng = rng_for(context.config.train.seed, 0, RngStream::Evaluation);
-        let code = |batch: &Inputs| {
-            let meaning = self.text.forward(&batch.captions, &batch.lengths, None);
-            let z = rng.normal([batch.count(), gan.noise]);
-            let eps = rng.normal([batch.count(), gan.condition]);
-            let made = self.generator.forward(&z, &meaning, &batch.lengths, &eps, Mode::Eval);
-            (image.forward(&made.images[made.images.len() - 1], Mode::Eval).global, meaning.sentence)
+    /// How often an image finds the caption it was generated from.
+    fn evaluate(&mut self) -> Result<Option<Metric>> {
+        let (context, config) = (self.context, self.context.config);
+        let damsm = context.finished(Phase::Damsm)?.folder;
+        let encoder = frozen::image_encoder(&damsm, config)?;
+        let mut rng = rng_for(config.run.seed, 0, RngStream::Evaluation);
+        let Trainable { network, adam, .. } = &mut self.generator;
+        let encode = |batch: &Inputs| {
+            let text = self.text.forward(&batch.captions, &batch.lengths, None);
+            let (z, eps) = draw_noise(&mut rng, batch.count(), &config.generator);
+            let generated = network.forward(&z, &text, &batch.lengths, &eps, Mode::Eval);
+            let largest = &generated.images[generated.images.len() - 1];
+            (encoder.forward(largest, Mode::Eval).global, text.sentence)
         };
-        averaged(&mut self.generator_adam, || r_precision::measure(context, "generated pictures", code))
+        let codes = averaged(adam, || features::codes(context, encode))?;
+        Ok(r_precision_metric(context, "generated images", &codes))
     }
 }
 
@@ -204,41 +219,34 @@ fn averaged<R>(adam: &mut Adam, f: impl FnOnce() -> R) -> R {
     result
 }
 
-fn adam(config: &Config, learning_rate: f64) -> AdamConfig {
-    let train = &config.train;
-    AdamConfig { learning_rate, beta1: train.beta1, beta2: train.beta2, epsilon: train.adam_epsilon }
-}
-
 impl FrozenNetworks {
-    fn new(context: &Context, matching: &Path) -> Result<FrozenNetworks> {
-        let config = context.config;
+    /// `damsm` is a checkpoint of that phase.
+    fn new(context: &Context, damsm: &Path) -> Result<FrozenNetworks> {
+        let (config, loss) = (context.config, &context.config.loss);
         let captioner = || -> Result<Captioner> {
             frozen::captioner(&context.finished(Phase::Captioner)?.folder, context.words(), config)
         };
-        let damsm = || frozen::image_encoder(matching, config);
+        let encoder = || frozen::image_encoder(damsm, config);
         Ok(FrozenNetworks {
-            captioner: (config.gan.lambda_stream > 0.0).then(captioner).transpose()?,
-            damsm: (config.gan.lambda_damsm > 0.0).then(damsm).transpose()?,
+            captioner: (loss.lambda_captioner > 0.0).then(captioner).transpose()?,
+            damsm: (loss.lambda_damsm > 0.0).then(encoder).transpose()?,
         })
     }
 }
 
-impl Samples {
-    fn new(context: &Context, text: &TextEncoder) -> Result<Samples> {
-        let (config, rows) = (context.config, context.config.train.sample_rows);
+impl SampleInputs {
+    fn new(context: &Context, text: &TextEncoder) -> Result<SampleInputs> {
+        let (config, rows) = (context.config, context.config.run.sample_rows);
         let batch = context.held_out(rows, rows)?.next().transpose()?.filter(|batch| !batch.is_empty());
         let none =
-            || Error::data(&context.dataset.root, "none of the pictures for the sample grids can be used");
+            || Error::data(&context.dataset.root, "none of the images for the sample grids can be used");
         let batch = batch.ok_or_else(none)?;
         let sentence = |ids: &[i32]| context.dataset.vocabulary.sentence(ids);
         let captions = batch.captions.chunks(config.data.words_eval).map(sentence).collect();
-        let batch = Inputs::new(batch, &[config.gan.largest()]);
-        let meaning = no_grad(|| text.forward(&batch.captions, &batch.lengths, None));
-        let mut rng = rng_for(config.train.seed, 0, RngStream::Samples);
-        let (noise, eps) = (
-            rng.normal([batch.count(), config.gan.noise]),
-            rng.normal([batch.count(), config.gan.condition]),
-        );
-        Ok(Samples { captions, meaning, lengths: batch.lengths, noise, eps })
+        let batch = Inputs::new(batch, &[config.largest_side()]);
+        let embedding = no_grad(|| text.forward(&batch.captions, &batch.lengths, None));
+        let mut rng = rng_for(config.run.seed, 0, RngStream::Samples);
+        let (noise, eps) = draw_noise(&mut rng, batch.count(), &config.generator);
+        Ok(SampleInputs { captions, embedding, lengths: batch.lengths, noise, eps })
     }
 }

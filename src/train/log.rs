@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
 
-/// One event file; a run that goes on begins a new one beside it, which TensorBoard joins.
+/// One event file. A resumed run begins a new one beside it; TensorBoard joins them.
 pub struct EventLog {
     file: File,
     path: PathBuf,
@@ -43,7 +43,7 @@ impl EventLog {
         self.write(Message::default().varint(2, step).bytes(5, &summary.0))
     }
 
-    /// A picture as the bytes of a PNG file.
+    /// An image as the bytes of a PNG file.
     pub fn image(&mut self, step: u64, tag: &str, [width, height]: [usize; 2], png: &[u8]) -> Result<()> {
         const RGB: u64 = 3;
         let image =

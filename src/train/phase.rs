@@ -2,38 +2,83 @@
 
 use std::path::Path;
 
-use crate::data::Picture;
+use crate::data::{Batch, Picture};
+use crate::engine::nn::{Adam, AdamConfig, Archive, Store};
 use crate::error::Result;
-use crate::eval::Metric;
-use crate::run::Inputs;
+use crate::eval::{Metric, r_precision};
+use crate::infer::features::Codes;
+use crate::infer::frozen::weight_file;
+use crate::mirrorgan::losses::Terms;
+use crate::run::{Context, Inputs};
 
-/// A place in a stage: steps taken before this one, and the epoch it belongs to.
+/// The moments and averages of a phase's optimizers, in its checkpoints.
+pub(super) const OPTIMIZER: &str = "optimizer";
+
+/// Steps taken in a phase before this one, and the epoch it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Position {
     pub step: u64,
     pub epoch: u64,
 }
 
-/// A network, or a few, in training.
+/// The networks that one phase trains. A step is [`PhaseTrainer::load`], then [`PhaseTrainer::compute`]; neither waits
+/// for the device, so the loop reads the terms only when they are due.
 pub(super) trait PhaseTrainer {
-    /// Learns from a batch; returns the terms of the losses as they were before.
-    fn step(&mut self, at: Position, batch: &Inputs) -> Vec<(String, f32)>;
+    /// A batch of the loader as tensors.
+    fn load(&self, batch: Batch) -> Inputs;
 
-    /// Writes all that [`PhaseTrainer::load`] needs to go on as if there had been no break.
+    /// Takes a step; returns the terms of the losses before it, on the device and off the tape.
+    fn compute(&mut self, at: Position, batch: &Inputs) -> Terms;
+
+    /// Writes all that [`PhaseTrainer::restore`] needs to go on as if there had been no break.
     fn save(&mut self, folder: &Path) -> Result<()>;
 
-    fn load(&mut self, folder: &Path) -> Result<()>;
+    fn restore(&mut self, folder: &Path) -> Result<()>;
 
-    /// Fixed captions with fixed noise, as they look now; nothing where the stage paints nothing.
-    fn paint(&mut self) -> Option<Picture> {
+    /// Images of fixed captions with fixed noise; none where the phase generates no images.
+    fn sample(&mut self) -> Option<Picture> {
         None
     }
 
-    /// The captions that [`PhaseTrainer::paint`] paints, from the top.
+    /// The captions of [`PhaseTrainer::sample`], from the top.
     fn captions(&self) -> &[String] {
         &[]
     }
 
-    /// What the finished stage is judged by; nothing where the data are too few.
-    fn figure(&mut self) -> Result<Option<Metric>>;
+    /// The metric of the finished phase; none where the data are too few.
+    fn evaluate(&mut self) -> Result<Option<Metric>>;
+}
+
+/// A network in training, its parameters, and their optimizer.
+pub(super) struct Trainable<N> {
+    pub network: N,
+    pub store: Store,
+    pub adam: Adam,
+}
+
+impl<N> Trainable<N> {
+    pub fn new((network, store): (N, Store), adam: AdamConfig) -> Trainable<N> {
+        Trainable { network, adam: Adam::new(store.params(), adam), store }
+    }
+
+    /// Writes the weights, and puts the optimizer's state into a section of `optimizer`.
+    pub fn save(&self, folder: &Path, name: &str, optimizer: &mut Archive) -> Result<()> {
+        optimizer.add_section(name, self.adam.archive());
+        self.store.save(weight_file(folder, name))
+    }
+
+    pub fn restore(&mut self, folder: &Path, name: &str, optimizer: &mut Archive) -> Result<()> {
+        self.store.load(Archive::read(weight_file(folder, name))?)?;
+        self.adam.load(optimizer.take_section(name))
+    }
+}
+
+/// The R-precision of `of`, such as real images.
+pub(super) fn r_precision_metric(context: &Context, of: &str, codes: &Codes) -> Option<Metric> {
+    let (candidates, seed) = (context.config.eval.candidates, context.config.run.seed);
+    let value = r_precision(&codes.images, &codes.captions, &codes.classes, candidates, seed)?;
+    let (count, chance) = (codes.classes.len(), 1.0 / candidates as f32);
+    let message =
+        format!("R-precision of {count} {of} among {candidates} captions: {value:.3} (chance {chance:.3})");
+    Some(Metric { name: "r_precision".to_string(), value, message })
 }

@@ -12,26 +12,25 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamConfig {
-    pub learning_rate: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the mean of the gradients.
     pub beta1: f64,
+    /// Decay of the mean of the squared gradients.
     pub beta2: f64,
-    #[serde(default = "default_epsilon")]
+    /// Added to the root of the second moment.
     pub epsilon: f64,
-}
-
-fn default_epsilon() -> f64 {
-    1e-8
 }
 
 pub struct Adam {
     config: AdamConfig,
     steps: u64,
-    slots: Vec<Slot>,
+    params: Vec<AdamParam>,
     averaging: Option<Averaging>,
 }
 
-/// A parameter, the running moments of its gradient, and its average.
-struct Slot {
+/// A parameter, the moments of its gradient, and its average.
+struct AdamParam {
     param: Param,
     m: Tensor,
     v: Tensor,
@@ -40,32 +39,32 @@ struct Slot {
 
 struct Averaging {
     decay: f64,
-    /// The averages stand in the network, and the trained values in their place.
+    /// The network has the averages, and `AdamParam::average` the trained weights.
     swapped: bool,
 }
 
 impl Adam {
     pub fn new(params: Vec<Param>, config: AdamConfig) -> Adam {
-        let slot = |param: Param| {
+        let state = |param: Param| {
             let zeros = || Tensor::zeros(param.tensor().shape());
-            Slot { m: zeros(), v: zeros(), average: None, param }
+            AdamParam { m: zeros(), v: zeros(), average: None, param }
         };
-        Adam { config, steps: 0, slots: params.into_iter().map(slot).collect(), averaging: None }
+        Adam { config, steps: 0, params: params.into_iter().map(state).collect(), averaging: None }
     }
 
-    /// Also keeps averages of the weights: average = decay average + (1 - decay) weight after each step.
+    /// Also keeps an average of every weight: average ← decay · average + (1 - decay) · weight after each step.
     pub fn averaging(mut self, decay: f64) -> Adam {
-        self.slots.iter_mut().for_each(|s| s.average = Some(s.param.tensor().detach()));
+        self.params.iter_mut().for_each(|s| s.average = Some(s.param.tensor().detach()));
         self.averaging = Some(Averaging { decay, swapped: false });
         self
     }
 
-    pub fn learning_rate(&self) -> f64 {
-        self.config.learning_rate
+    pub fn lr(&self) -> f64 {
+        self.config.lr
     }
 
-    pub fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.config.learning_rate = learning_rate;
+    pub fn set_lr(&mut self, lr: f64) {
+        self.config.lr = lr;
     }
 
     /// Steps taken.
@@ -73,13 +72,13 @@ impl Adam {
         self.steps
     }
 
-    /// The targets of a backward pass that serves several optimizers; drop them before [`Adam::step`], which
-    /// otherwise has to copy what they share.
+    /// The parameters as targets of a backward pass that serves several optimizers. Drop them before [`Adam::step`]:
+    /// it would have to copy every parameter whose storage is shared.
     pub fn targets(&self) -> Vec<Tensor> {
-        self.slots.iter().map(|s| s.param.tensor()).collect()
+        self.params.iter().map(|s| s.param.tensor()).collect()
     }
 
-    /// One step down the gradient of `loss`.
+    /// Backward from `loss`, then a step.
     #[track_caller]
     pub fn minimize(&mut self, loss: &Tensor) {
         let mut grads = self.gradients(loss);
@@ -97,43 +96,43 @@ impl Adam {
         self.step_by(grads, 1.0);
     }
 
-    /// Takes a step with gradients of at most this norm, over all parameters together; returns the norm found.
+    /// Clips the gradients to a global norm of `max_norm`, then takes a step; returns the norm before clipping.
     pub fn step_clipped(&mut self, grads: &mut Grads, max_norm: f32) -> f32 {
         let norm = self.norm(grads);
         self.step_by(grads, (max_norm / (norm + 1e-6)).min(1.0));
         norm
     }
 
-    /// The norm of all gradients together.
+    /// The global norm of the gradients.
     pub fn norm(&self, grads: &Grads) -> f32 {
-        let found: Vec<&Tensor> = self.slots.iter().filter_map(|s| grads.get(&s.param.tensor())).collect();
+        let found: Vec<&Tensor> = self.params.iter().filter_map(|s| grads.get(&s.param.tensor())).collect();
         squared_norm(&found).sqrt() as f32
     }
 
     fn step_by(&mut self, grads: &mut Grads, factor: f32) {
         let swapped = self.averaging.as_ref().is_some_and(|a| a.swapped);
-        assert!(!swapped, "the averages stand in the network: swap them back before a step");
+        assert!(!swapped, "the network has the averaged weights: swap them back before a step");
         self.steps += 1;
-        let AdamConfig { learning_rate: lr, beta1, beta2, epsilon: eps } = self.config;
+        let AdamConfig { lr, beta1, beta2, epsilon: eps } = self.config;
         let decay = self.averaging.as_ref().map_or(0.0, |a| a.decay);
-        let at = AdamStep { lr, beta1, beta2, eps, step: self.steps, factor, decay };
-        let gradients: Vec<_> = self.slots.iter().map(|s| grads.take(&s.param.tensor())).collect();
-        let mut places: Vec<_> = Vec::with_capacity(self.slots.len());
-        let mut rest = Vec::with_capacity(self.slots.len());
-        for Slot { param, m, v, average } in &mut self.slots {
-            places.push(param.write());
-            rest.push((m, v, average.as_mut()));
+        let step = AdamStep { lr, beta1, beta2, eps, step: self.steps, factor, decay };
+        let gradients: Vec<_> = self.params.iter().map(|s| grads.take(&s.param.tensor())).collect();
+        let mut weights: Vec<_> = Vec::with_capacity(self.params.len());
+        let mut states = Vec::with_capacity(self.params.len());
+        for AdamParam { param, m, v, average } in &mut self.params {
+            weights.push(param.write());
+            states.push((m, v, average.as_mut()));
         }
-        let slots = places.iter_mut().zip(&gradients).zip(rest);
+        let slots = weights.iter_mut().zip(&gradients).zip(states);
         let slots = slots.map(|((p, g), (m, v, average))| optim::Slot { p, g: g.as_ref(), m, v, average });
-        no_grad(|| adam(slots.collect(), &at));
+        no_grad(|| adam(slots.collect(), &step));
     }
 
-    /// Exchanges the weights and their averages, for sampling; a second call exchanges them back.
+    /// Swaps the weights of the network with their averages, for sampling; a second call swaps them back.
     pub fn swap_averages(&mut self) {
         let Some(averaging) = &mut self.averaging else { return };
         averaging.swapped = !averaging.swapped;
-        for Slot { param, average, .. } in &mut self.slots {
+        for AdamParam { param, average, .. } in &mut self.params {
             let Some(average) = average else { continue };
             let weight = param.tensor().detach();
             param.update(|p| p.assign(average));
@@ -141,18 +140,18 @@ impl Adam {
         }
     }
 
-    /// All that a later run needs to go on as if it had never stopped; the weights are the store's to keep.
+    /// Moments, averages and step count: what a resumed run needs besides the weights, which the store saves.
     pub fn archive(&self) -> Archive {
         let swapped = self.averaging.as_ref().is_some_and(|a| a.swapped);
-        assert!(!swapped, "the averages stand in the network: swap them back before saving");
+        assert!(!swapped, "the network has the averaged weights: swap them back before saving");
         let mut archive = Archive::default();
         archive.insert("steps", Array::count(self.steps));
         self.state().for_each(|(name, tensor)| archive.insert(name, Array::from(tensor)));
         archive
     }
 
-    /// Goes on from what [`Adam::archive`] gave; changes nothing where that does not fit. The learning rate is the
-    /// schedule's to set.
+    /// Restores what [`Adam::archive`] gave; changes nothing where names or shapes do not fit. The learning rate is
+    /// not part of it.
     pub fn load(&mut self, mut archive: Archive) -> Result<()> {
         let steps = archive.take("steps");
         let (mut found, mut missing) = (Vec::new(), Vec::new());
@@ -177,17 +176,17 @@ impl Adam {
 
     /// Moments and averages with their names.
     fn state(&self) -> impl Iterator<Item = (String, &Tensor)> {
-        self.slots.iter().flat_map(|Slot { param, m, v, average }| {
+        self.params.iter().flat_map(|AdamParam { param, m, v, average }| {
             let kinds = [("m", Some(m)), ("v", Some(v)), ("average", average.as_ref())];
             kinds.into_iter().filter_map(|(kind, t)| Some((format!("{kind}/{}", param.name()), t?)))
         })
     }
 
-    /// The same in the same order, to be changed.
+    /// The same tensors in the same order.
     fn state_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
-        self.slots
-            .iter_mut()
-            .flat_map(|Slot { m, v, average, .. }| [Some(m), Some(v), average.as_mut()].into_iter().flatten())
+        self.params.iter_mut().flat_map(|AdamParam { m, v, average, .. }| {
+            [Some(m), Some(v), average.as_mut()].into_iter().flatten()
+        })
     }
 }
 
@@ -203,7 +202,7 @@ mod tests {
         let rng = Rng::new(seed, 0);
         let make = |scope: &crate::engine::nn::Scope| scope.param("w", &[5], 1, Initializer::Uniform(1.0));
         let (param, store) = Store::build(Source::Init(rng), make).unwrap();
-        let config = AdamConfig { learning_rate: 0.1, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
+        let config = AdamConfig { lr: 0.1, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
         (param, Adam::new(store.params(), config).averaging(0.9))
     }
 
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn going_on_from_a_saved_state_equals_never_having_stopped() {
+    fn a_restored_state_continues_bit_for_bit() {
         let (param, mut adam) = weight(1);
         descend(&param, &mut adam, 3);
         let (other, mut resumed) = weight(2);

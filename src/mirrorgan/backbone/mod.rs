@@ -18,6 +18,10 @@ pub use small::{Small, SmallConfig};
 pub enum BackboneConfig {
     /// A few layers, trained from scratch with the task.
     Small(SmallConfig),
+    /// DAMSM's as published (Szegedy et al., 2016); not implemented yet.
+    InceptionV3,
+    /// STREAM's as published (He et al., 2016); not implemented yet.
+    Resnet152,
 }
 
 /// What a backbone gives for images [B,S,S,3].
@@ -44,6 +48,9 @@ impl Backbone {
     pub fn new(scope: &Scope, config: &BackboneConfig, input: InputConfig) -> Backbone {
         let network = match config {
             BackboneConfig::Small(config) => Network::Small(Small::new(&scope.at(TRUNK), config)),
+            BackboneConfig::InceptionV3 | BackboneConfig::Resnet152 => {
+                panic!("{config:?} is not implemented: `config::require_available` refuses it")
+            }
         };
         Backbone { input: Input::new(input), network }
     }

@@ -15,7 +15,7 @@ pub fn set_threads(threads: usize) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
-        .map_err(|e| Error::Device(format!("cannot start {threads} threads: {e}")))
+        .map_err(|e| Error::config("--threads", format!("cannot start {threads} threads: {e}")))
 }
 
 pub fn threads() -> usize {

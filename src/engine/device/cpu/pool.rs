@@ -4,8 +4,8 @@
 //! goes to a free list and is handed out again without being cleared.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// A buffer of f32 that returns to the free list when dropped.
 pub struct Buffer {
@@ -63,7 +63,7 @@ impl Buffer {
         if len < POOLED {
             return Buffer { data: vec![0.0; len], len };
         }
-        let mut free = FREE.lock().unwrap();
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         let data = free.take(len).unwrap_or_else(|| {
             // Kept buffers that do not fit must not add up beside the live ones.
             free.trim((live / 4) / 4);
@@ -98,7 +98,7 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         LIVE.fetch_sub(self.len * 4, Ordering::Relaxed);
         if self.data.len() >= POOLED {
-            FREE.lock().unwrap().give(std::mem::take(&mut self.data));
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).give(std::mem::take(&mut self.data));
         }
     }
 }

@@ -1,0 +1,191 @@
+//! Keys of a configuration: setting one by `section.key=value`, the help of each, and what was meant by a wrong one.
+
+use std::collections::BTreeMap;
+
+use toml::{Table, Value};
+
+use super::{PRESETS, deserialize, migrate};
+use crate::error::{Error, Result};
+
+/// `section.key` of each value.
+pub type Flat = BTreeMap<String, Value>;
+
+/// A key with its value and its help, for a table.
+pub struct KeyHelp {
+    pub key: String,
+    pub value: String,
+    pub help: &'static str,
+}
+
+/// What a key means: its comment in the presets, which is the same in all of them.
+pub fn help(key: &str) -> Option<&'static str> {
+    comments(reference()).into_iter().find(|(known, _)| known == key).map(|(_, comment)| comment)
+}
+
+/// Every preset has every key, so one of them is the list of the keys.
+fn reference() -> &'static str {
+    PRESETS[0].1
+}
+
+/// The keys of a preset in its order, each with the comment on its line, empty where there is none.
+pub(super) fn comments(text: &str) -> Vec<(String, &str)> {
+    let (mut section, mut found) = ("", Vec::new());
+    for line in text.lines() {
+        let (code, comment) = line.split_once('#').unwrap_or((line, ""));
+        if let Some(name) = code.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name;
+        } else if let Some((key, _)) = code.split_once('=') {
+            found.push((format!("{section}.{}", key.trim()), comment.trim()));
+        }
+    }
+    found
+}
+
+pub(super) fn table_of_help(values: &Flat) -> Vec<KeyHelp> {
+    let row = |(key, help): (String, &'static str)| {
+        let value = values.get(&key).map_or("-".to_string(), Value::to_string);
+        KeyHelp { key, value, help }
+    };
+    comments(reference()).into_iter().map(row).collect()
+}
+
+/// Puts the value of a `section.key=value` in place of the one in the table, as the same type.
+pub(super) fn apply(table: &mut Table, setting: &str) -> Result<()> {
+    let Some((key, text)) = setting.split_once('=') else {
+        let why = "a setting reads key=value, as in gan.schedule.batch=8; `--set help` lists the keys";
+        return Err(Error::config(setting, why));
+    };
+    let (key, text) = (key.trim(), text.trim());
+    let now = flatten(table).remove(key);
+    let like = now.clone().or_else(|| known().remove(key)).ok_or_else(|| unknown(key))?;
+    let explained = |why: String| match help(key) {
+        Some(help) => Error::config(key, format!("{why} ({help})")),
+        None => Error::config(key, why),
+    };
+    let wrong = || {
+        let now = now.map_or(String::new(), |now| format!("; it is {now} now"));
+        explained(format!("'{text}' is not {}{now}", kind_name(&like)))
+    };
+    insert(table, key, typed(&like, text).ok_or_else(wrong)?);
+    // Names such as a cell's are known to the types alone.
+    match (&like, deserialize(table.clone())) {
+        (Value::String(_), Err(why)) => Err(explained(why)),
+        _ => Ok(()),
+    }
+}
+
+/// Every key that a configuration may have.
+fn known() -> Flat {
+    let table = reference().parse().unwrap_or_else(|e| unreachable!("a preset is TOML: {e}"));
+    flatten(&table)
+}
+
+/// Refuses keys that there are not, and names those that are missing. What a backbone needs depends on its kind.
+pub(super) fn require_complete(label: &str, table: &Table) -> Result<()> {
+    let (found, known) = (flatten(table), known());
+    if let Some(key) = found.keys().find(|key| !known.contains_key(*key)) {
+        return Err(unknown(key));
+    }
+    let missing = |key: &&String| !found.contains_key(*key) && !key.contains(".backbone.");
+    let missing: Vec<&str> = known.keys().filter(missing).map(String::as_str).collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(Error::config(label, format!("missing: {}", missing.join(", ")))),
+    }
+}
+
+fn unknown(key: &str) -> Error {
+    if let Some(now) = migrate::present_keys(key) {
+        return Error::config(key, format!("this key is {} now", now.join(" and ")));
+    }
+    let known = known();
+    let near = nearest(key, known.keys().map(String::as_str));
+    let why = match near.is_empty() {
+        true => "there is no such key; `engine train --set help` lists them".to_string(),
+        false => format!("there is no such key; near ones are {}", near.join(", ")),
+    };
+    Error::config(key, why)
+}
+
+fn typed(like: &Value, text: &str) -> Option<Value> {
+    Some(match like {
+        Value::Integer(_) => Value::Integer(text.replace('_', "").parse().ok().filter(|n: &i64| *n >= 0)?),
+        Value::Float(_) => Value::Float(text.parse().ok().filter(|x: &f64| x.is_finite())?),
+        Value::Boolean(_) => Value::Boolean(text.parse().ok()?),
+        Value::String(_) => Value::String(text.trim_matches('"').to_string()),
+        Value::Array(_) => {
+            format!("x = {text}").parse::<Table>().ok()?.remove("x").filter(Value::is_array)?
+        }
+        _ => return None,
+    })
+}
+
+fn kind_name(value: &Value) -> &'static str {
+    match value {
+        Value::Integer(_) => "a whole number, 0 or more",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Array(_) => "a list such as [16, 32]",
+        _ => "a value of its kind",
+    }
+}
+
+pub(super) fn flatten(table: &Table) -> Flat {
+    let mut flat = Flat::new();
+    for (name, value) in table {
+        match value {
+            Value::Table(inner) => {
+                flat.extend(flatten(inner).into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
+            }
+            value => drop(flat.insert(name.clone(), value.clone())),
+        }
+    }
+    flat
+}
+
+/// Sets `section.key`, making the tables on the way to it.
+pub(super) fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => drop(table.insert(key.to_string(), value)),
+        Some((section, rest)) => {
+            let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Up to three of `known` spelled like `word`, or with the same last part, the nearest first.
+pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    const ALIKE: f64 = 0.75;
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
+    let score = |key: &str| {
+        let whole = strsim::normalized_damerau_levenshtein(word, key);
+        let parts = strsim::jaro_winkler(&last(word), &last(key));
+        whole.max(parts * 0.95)
+    };
+    let mut scored: Vec<_> = known.map(|key| (score(key), key)).filter(|(s, _)| *s >= ALIKE).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(3).map(|(_, key)| key).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_every_preset_has_one_comment() {
+        let expected = comments(reference());
+        assert_eq!(expected.len(), known().len());
+        for (name, text) in PRESETS {
+            for ((key, comment), (_, first)) in comments(text).iter().zip(&expected) {
+                assert!(!comment.is_empty(), "{name}: {key} has no comment");
+                assert_eq!(comment, first, "{name}: {key}");
+            }
+            let keys =
+                |found: &[(String, &str)]| found.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+            assert_eq!(keys(&comments(text)), keys(&expected), "{name}");
+        }
+    }
+}

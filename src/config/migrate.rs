@@ -1,0 +1,105 @@
+//! Configurations of version 0.1.0, whose sections had names of their own, in the present vocabulary.
+
+use toml::{Table, Value};
+
+use super::keys::{flatten, insert};
+
+/// Sections that only the old vocabulary has.
+const OLD_SECTIONS: [&str; 3] = ["stem", "stream", "train"];
+
+/// Old keys and what they are now.
+const RENAMED: &[(&str, &[&str])] = &[
+    ("train.seed", &["run.seed"]),
+    ("train.precision", &["run.precision"]),
+    ("train.log_every", &["run.log_every"]),
+    ("train.checkpoint_every", &["run.checkpoint_every"]),
+    ("train.sample_every", &["run.sample_every"]),
+    ("train.sample_rows", &["run.sample_rows"]),
+    ("data.pictures", &["data.images"]),
+    ("stem.cell", &["text_encoder.cell"]),
+    ("stem.embedding", &["text_encoder.embedding"]),
+    ("stem.features", &["text_encoder.features"]),
+    ("stem.dropout", &["text_encoder.dropout"]),
+    ("damsm.encoder", &["damsm.backbone.kind"]),
+    ("damsm.small_widths", &["damsm.backbone.widths"]),
+    ("damsm.small_map_after", &["damsm.backbone.map_after"]),
+    ("damsm.batch", &["damsm.schedule.batch"]),
+    ("damsm.epochs", &["damsm.schedule.epochs"]),
+    ("damsm.steps", &["damsm.schedule.steps"]),
+    ("damsm.lr", &["damsm.adam.lr"]),
+    ("damsm.beta1", &["damsm.adam.beta1"]),
+    ("damsm.beta2", &["damsm.adam.beta2"]),
+    ("stream.encoder", &["captioner.backbone.kind"]),
+    ("stream.small_widths", &["captioner.backbone.widths"]),
+    ("stream.small_map_after", &["captioner.backbone.map_after"]),
+    ("stream.resize", &["captioner.resize"]),
+    ("stream.embed", &["captioner.embedding"]),
+    ("stream.hidden", &["captioner.hidden"]),
+    ("stream.imagenet_norm", &["captioner.imagenet_normalization"]),
+    ("stream.learn_end", &["captioner.learn_end"]),
+    ("stream.batch", &["captioner.schedule.batch"]),
+    ("stream.epochs", &["captioner.schedule.epochs"]),
+    ("stream.steps", &["captioner.schedule.steps"]),
+    ("stream.lr", &["captioner.adam.lr"]),
+    ("stream.beta1", &["captioner.adam.beta1"]),
+    ("stream.beta2", &["captioner.adam.beta2"]),
+    ("gan.stages", &["generator.stages"]),
+    ("gan.first_ups", &["generator.first_ups"]),
+    ("gan.gf", &["generator.width"]),
+    ("gan.df", &["discriminator.width"]),
+    ("gan.noise", &["generator.noise"]),
+    ("gan.condition", &["generator.condition"]),
+    ("gan.residual_blocks", &["generator.residual_blocks"]),
+    ("gan.sentence_attention", &["generator.sentence_attention"]),
+    ("gan.single_head", &["generator.single_head", "discriminator.unconditional"]),
+    ("gan.lambda_stream", &["loss.lambda_captioner"]),
+    ("gan.lambda_damsm", &["loss.lambda_damsm"]),
+    ("train.batch", &["gan.schedule.batch"]),
+    ("train.epochs", &["gan.schedule.epochs"]),
+    ("train.steps", &["gan.schedule.steps"]),
+    ("train.lr_g", &["gan.generator_adam.lr"]),
+    ("train.lr_d", &["gan.discriminator_adam.lr"]),
+    ("train.beta1", &["gan.generator_adam.beta1", "gan.discriminator_adam.beta1"]),
+    ("train.beta2", &["gan.generator_adam.beta2", "gan.discriminator_adam.beta2"]),
+    (
+        "train.adam_epsilon",
+        &[
+            "damsm.adam.epsilon",
+            "captioner.adam.epsilon",
+            "gan.generator_adam.epsilon",
+            "gan.discriminator_adam.epsilon",
+        ],
+    ),
+    ("train.average_decay", &["gan.average_decay"]),
+    ("eval.pictures", &["eval.images"]),
+];
+
+/// What a key of the old vocabulary is now.
+pub fn present_keys(old: &str) -> Option<&'static [&'static str]> {
+    RENAMED.iter().find(|(key, _)| *key == old).map(|(_, now)| *now)
+}
+
+/// A configuration in the present vocabulary, from either. Keys that neither knows stay, to be refused by name.
+pub fn to_present(table: Table) -> Table {
+    if !OLD_SECTIONS.iter().any(|section| table.contains_key(*section)) {
+        return table;
+    }
+    let mut present = Table::new();
+    // Runs from before there was a choice computed in f32.
+    insert(&mut present, "run.precision", "f32".into());
+    for (old, value) in flatten(&table) {
+        for key in present_keys(&old).unwrap_or(&[&old]) {
+            insert(&mut present, key, converted(key, &value));
+        }
+    }
+    present
+}
+
+fn converted(key: &str, value: &Value) -> Value {
+    match (key, value) {
+        ("damsm.backbone.kind", Value::String(name)) if name == "inception" => "inception_v3".into(),
+        // One head meant one discriminator output.
+        ("discriminator.unconditional", Value::Boolean(single_head)) => (!single_head).into(),
+        _ => value.clone(),
+    }
+}
