@@ -29,7 +29,7 @@ fn a_layer_is_timed_in_its_three_passes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bench.json");
     let arguments =
-        ["--device", "cpu", "--quick", "conv2d_up2", "upsample1", "--json", path.to_str().unwrap()];
+        ["--device", "cpu", "--quick", "upsample2x_conv3x3", "upsample1", "--json", path.to_str().unwrap()];
     let text = out(&bench(&arguments).output().unwrap());
     for part in ["ceilings: copy of", "forward", "input gradient", "weight gradient", "GFLOP/s"] {
         assert!(text.contains(part), "{part} is not in: {text}");

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use crate::engine::Tensor;
 use crate::engine::ops::attention::{channel_attention, cross_attention};
-use crate::engine::ops::conv::{Conv, conv2d, conv2d_up2};
+use crate::engine::ops::conv::{Conv, conv2d, upsample2x_conv3x3};
 use crate::engine::ops::matching::word_scores;
 use crate::engine::ops::matmul::linear;
 use crate::engine::ops::norm::{Activation, batch_norm_train};
@@ -99,8 +99,8 @@ fn row(line: &str, batch: Batch) -> Benchmark {
                 .input([cout, kh, kw, cin]),
             outputs(h, kh, pad_h) * outputs(w, kw, pad_w),
         ),
-        "conv2d_up2" => (
-            Case::new("conv2d_up2", "", |x| vec![conv2d_up2(&x[0], &x[1])])
+        "upsample2x_conv3x3" => (
+            Case::new("upsample2x_conv3x3", "", |x| vec![upsample2x_conv3x3(&x[0], &x[1])])
                 .input([b, h, w, cin])
                 .input([cout, kh, kw, cin]),
             4 * h * w,
@@ -112,7 +112,7 @@ fn row(line: &str, batch: Batch) -> Benchmark {
         _ => panic!("conv-shapes.csv: no operator {op}"),
     };
     let flops = 2.0 * (b * pixels * cout * kh * kw * cin) as f64;
-    let executed = if op == "conv2d_up2" { UP2_EXECUTED * flops } else { flops };
+    let executed = if op == "upsample2x_conv3x3" { UP2_EXECUTED * flops } else { flops };
     let uses =
         [("forward", vec![], forward), ("input gradient", vec![0], dx), ("weight gradient", vec![1], dw)];
     let used = uses.into_iter().filter(|(.., uses)| *uses > 0);
@@ -231,7 +231,7 @@ fn own(family: &str, case: Case) -> Benchmark {
 
 /// Forward, and the gradients of all that has one.
 fn passes(case: &Case, backward: f64) -> Vec<Pass> {
-    let executed = if case.op == "conv2d_up2" { UP2_EXECUTED } else { 1.0 };
+    let executed = if case.op == "upsample2x_conv3x3" { UP2_EXECUTED } else { 1.0 };
     let pass = |name, targets, flops| Pass { name, targets, flops, executed: executed * flops };
     let mut passes = vec![pass("forward", Vec::new(), case.flops)];
     let targets: Vec<usize> = (0..case.inputs.len()).filter(|&i| case.inputs[i].differentiable).collect();

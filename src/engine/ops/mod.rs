@@ -4,6 +4,7 @@
 //! To add an operator: write `kernels/x.cu`, `ops/x.rs` and one word below. See ARCHITECTURE.md for the recipe.
 
 pub mod case;
+mod gemm;
 mod rows;
 
 pub use case::Case;

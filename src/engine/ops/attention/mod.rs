@@ -7,7 +7,8 @@ mod cuda;
 pub use cases::cases;
 
 use crate::engine::device::cuda::k;
-use crate::engine::ops::matmul::{Factor, Mat, Target, gemm, product};
+use crate::engine::ops::gemm::{MatrixIn, MatrixOut, product};
+use crate::engine::ops::matmul::{gemm, Mat};
 use crate::engine::ops::rows::check_lengths;
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{IntTensor, Kernel, Tensor, run};
@@ -92,8 +93,8 @@ impl CrossAttention {
                 }
             },
             |g, [e], [keys, w]| {
-                let (keys, w) = (Factor::rows(keys, dim), Factor::rows(w, dim).t());
-                product(g, Target::rows(e, c), keys, w, [rows, c, dim], 1);
+                let (keys, w) = (MatrixIn::rows(keys, dim), MatrixIn::rows(w, dim).t());
+                product(g, MatrixOut::rows(e, c), keys, w, [rows, c, dim], 1);
             },
         );
         e
@@ -130,8 +131,8 @@ impl CrossAttention {
             [de, w],
             |[dkeys], [de, w]| gemm(dkeys, dim, Mat::rows(de, rows, c), Mat::rows(w, c, dim), false, true),
             |g, [dkeys], [de, w]| {
-                let (de, w) = (Factor::rows(de, c), Factor::rows(w, dim));
-                product(g, Target::rows(dkeys, dim), de, w, [rows, dim, c], 1);
+                let (de, w) = (MatrixIn::rows(de, c), MatrixIn::rows(w, dim));
+                product(g, MatrixOut::rows(dkeys, dim), de, w, [rows, dim, c], 1);
             },
         );
         dkeys
@@ -149,8 +150,8 @@ impl CrossAttention {
                 gemm(dw, dim, Mat::rows(de, rows, c).t(), Mat::rows(keys, rows, dim), false, true);
             },
             |g, [dw], [de, keys]| {
-                let (de, keys) = (Factor::rows(de, c).t(), Factor::rows(keys, dim));
-                product(g, Target::rows(dw, dim), de, keys, [c, dim, rows], 1);
+                let (de, keys) = (MatrixIn::rows(de, c).t(), MatrixIn::rows(keys, dim));
+                product(g, MatrixOut::rows(dw, dim), de, keys, [c, dim, rows], 1);
             },
         );
         dw

@@ -2,7 +2,7 @@
 
 use super::ImageTextPairs;
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Ints, Out, k};
-use crate::engine::ops::matmul::{Factor, Target, product};
+use crate::engine::ops::gemm::{MatrixIn, MatrixOut, product};
 use crate::engine::tensor::DType;
 
 /// The attention of all words to all regions: s and alpha [I,N,M] and the contexts [I,M,D]. M counts padding too.
@@ -38,8 +38,8 @@ impl ImageTextPairs {
     fn attend_on(&self, g: &Gpu, words: In, regions: In, keep: bool) -> RegionAttentionOnDevice {
         let (i, n, m, d) = (self.images, self.regions, self.padded_columns(), self.dim);
         let mut s = g.scratch(i * n * m);
-        let of = Factor::rows(words, d).t();
-        product(g, Target::rows(s.out(), m), Factor::rows(regions, d), of, [i * n, m, d], 1);
+        let of = MatrixIn::rows(words, d).t();
+        product(g, MatrixOut::rows(s.out(), m), MatrixIn::rows(regions, d), of, [i * n, m, d], 1);
         let mut alpha = keep.then(|| g.scratch(i * n * m));
         let to = alpha.as_mut().unwrap_or(&mut s).out();
         k::word_scores_weights(g, self.grid(0), to, s.out(), self.lengths(g), self.dims());
@@ -48,8 +48,8 @@ impl ImageTextPairs {
             None => (None, s),
         };
         let mut context = g.scratch(i * m * d);
-        let weights = Factor::rows(alpha.view(), m).t().each(n * m);
-        let (to, of) = (Target::rows(context.out(), d).each(m * d), Factor::rows(regions, d).each(n * d));
+        let weights = MatrixIn::rows(alpha.view(), m).t().each(n * m);
+        let (to, of) = (MatrixOut::rows(context.out(), d).each(m * d), MatrixIn::rows(regions, d).each(n * d));
         product(g, to, weights, of, [m, d, n], i);
         RegionAttentionOnDevice { s, alpha, context }
     }
@@ -69,24 +69,24 @@ impl ImageTextPairs {
         let (to, of) = (dcontext.out(), context.view());
         k::word_scores_bwd_context(g, self.grid(3), to, slopes.out(), of, words, dy, lengths, dims);
         let mut dsim = g.scratch(i * n * m);
-        let each_region = Factor::rows(regions, d).each(n * d);
-        let each_context = Factor::rows(dcontext.view(), d).each(m * d);
-        let to = Target::rows(dsim.out(), m).each(n * m);
+        let each_region = MatrixIn::rows(regions, d).each(n * d);
+        let each_context = MatrixIn::rows(dcontext.view(), d).each(m * d);
+        let to = MatrixOut::rows(dsim.out(), m).each(n * m);
         product(g, to, each_region, each_context.t(), [n, m, d], i);
         k::word_scores_bwd_weights(g, self.grid(1), dsim.out(), alpha.view(), s.view(), lengths, dims);
-        let each = |x: &Buffer| Factor::rows(x.view(), m).each(n * m);
+        let each = |x: &Buffer| MatrixIn::rows(x.view(), m).each(n * m);
         if let Some(dregions) = dregions {
             through_f32(g, dregions, |dregions| {
-                let to = Target::rows(dregions, d);
+                let to = MatrixOut::rows(dregions, d);
                 product(g, to.each(n * d), each(&alpha), each_context, [n, d, m], i);
-                let dsim = Factor::rows(dsim.view(), m);
-                product(g, to.add(), dsim, Factor::rows(words, d), [i * n, d, m], 1);
+                let dsim = MatrixIn::rows(dsim.view(), m);
+                product(g, to.add(), dsim, MatrixIn::rows(words, d), [i * n, d, m], 1);
             });
         }
         if let Some(dwords) = dwords {
             // The contexts' gradients are not needed any more.
             let mut through = dcontext;
-            let to = Target::rows(through.out(), d).each(m * d);
+            let to = MatrixOut::rows(through.out(), d).each(m * d);
             product(g, to, each(&dsim).t(), each_region, [m, d, n], i);
             let (grid, of) = (Grid::elements(m * d), [through.view(), context.view(), slopes.view()]);
             k::word_scores_bwd_words(g, grid, dwords, of[0], of[1], of[2], words, lengths, dims);

@@ -2,15 +2,15 @@
 
 use super::steps::SequenceSteps;
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Out, k};
-use crate::engine::ops::matmul::{Factor, Target, product};
+use crate::engine::ops::gemm::{MatrixIn, MatrixOut, product};
 
 impl SequenceSteps {
     /// W_ih x of all steps at once, into the first `gates` of the four gates that `out` has room for.
     pub(super) fn project_inputs_on(&self, g: &Gpu, out: Out, x: In, w_ih: In, gates: usize) {
         let (rows, width) = (self.batch() * self.steps, gates * self.hidden);
         let inputs = x.len() / rows;
-        let (x, w) = (Factor::rows(x, inputs), Factor::rows(w_ih, inputs).t());
-        product(g, Target::rows(out, 4 * self.hidden), x, w, [rows, width, inputs], 1);
+        let (x, w) = (MatrixIn::rows(x, inputs), MatrixIn::rows(w_ih, inputs).t());
+        product(g, MatrixOut::rows(out, 4 * self.hidden), x, w, [rows, width, inputs], 1);
     }
 
     /// W_hhᵀ with its rows padded to whole packs, and the length of a row.

@@ -11,7 +11,8 @@ mod steps;
 pub use cases::cases;
 
 use crate::engine::device::cuda::k;
-use crate::engine::ops::matmul::{Factor, Mat, Target, column_sums, gemm, product};
+use crate::engine::ops::gemm::{MatrixIn, MatrixOut, product};
+use crate::engine::ops::matmul::{column_sums, gemm, Mat};
 use crate::engine::tensor::{IntTensor, Tensor, record, run};
 use steps::SequenceSteps;
 
@@ -231,7 +232,7 @@ fn input_gradient(da: &Tensor, w_ih: &Tensor, x: &Tensor) -> Tensor {
         [da, w_ih],
         |[dx], [da, w]| gemm(dx, i, Mat::rows(da, rows, g), Mat::rows(w, g, i), false, true),
         |gpu, [dx], [da, w]| {
-            product(gpu, Target::rows(dx, i), Factor::rows(da, g), Factor::rows(w, i), [rows, i, g], 1);
+            product(gpu, MatrixOut::rows(dx, i), MatrixIn::rows(da, g), MatrixIn::rows(w, i), [rows, i, g], 1);
         },
     );
     dx
@@ -247,7 +248,7 @@ fn product_over_steps(a: &Tensor, b: &Tensor) -> Tensor {
         [a, b],
         |[sum], [a, b]| gemm(sum, n, Mat::rows(a, steps, m).t(), Mat::rows(b, steps, n), false, true),
         |g, [sum], [a, b]| {
-            product(g, Target::rows(sum, n), Factor::rows(a, m).t(), Factor::rows(b, n), [m, n, steps], 1);
+            product(g, MatrixOut::rows(sum, n), MatrixIn::rows(a, m).t(), MatrixIn::rows(b, n), [m, n, steps], 1);
         },
     );
     sum
