@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{ChannelAttention, CrossAttention};
 use crate::engine::device::cpu::Buffer;
-use crate::engine::ops::matmul::{Mat, gemm};
+use crate::engine::ops::matmul::{gemm, Mat};
 use crate::engine::ops::rows::{add, add_products, scale_rows, softmax_rows, softmax_rows_bwd, sum_rows};
 
 /// Pixels of a block: their rows stay in the cache from the first product to the last.

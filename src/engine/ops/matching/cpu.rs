@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::ImageTextPairs;
 use crate::engine::device::cpu::{Buffer, map};
-use crate::engine::ops::matmul::{Mat, gemm};
+use crate::engine::ops::matmul::{gemm, Mat};
 use crate::engine::ops::pointwise::exp;
 use crate::engine::ops::rows::{add, dot, normalize, subtract_max};
 

@@ -2,7 +2,7 @@
 
 use super::steps::SequenceSteps;
 use crate::engine::device::cpu::{Buffer, for_chunks};
-use crate::engine::ops::matmul::{Mat, gemm};
+use crate::engine::ops::matmul::{gemm, Mat};
 use crate::engine::ops::pointwise::logistic;
 use crate::engine::ops::rows::{row, row_mut};
 
