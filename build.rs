@@ -1,7 +1,9 @@
-//! Before the crate: the typed launchers of kernels/*.cu, and what the binary was built from and for.
+//! Writes the typed launchers of kernels/*.cu, and what the binary was built from and for.
 //!
-//! The kernels' text goes into the binary. For every `extern "C" __global__` function a Rust function of the same
-//! name is written, and for every struct a `#[repr(C)]` twin, so that a wrong argument is a compile error of Rust.
+//! The kernels' text goes into the binary. Every `extern "C" __global__` function gets a Rust function of the same name,
+//! and every struct that it takes a `#[repr(C)]` twin, so that a wrong argument is a compile error of Rust. A line
+//! `INSTANCES(name, (parameters), (arguments), tiles..)` (kernels/gemm.cuh) gets the launchers of all its kernels and a
+//! table of them by tile.
 
 use std::env;
 use std::fmt::Write as _;
@@ -37,8 +39,8 @@ fn git(arguments: &[&str]) -> Option<String> {
 
 // ---------------------------------------------------------------- launchers
 
-/// The Rust text: sources, twins of structs, one launcher a kernel.
-fn launchers(folder: &Path) -> String {
+/// The Rust text: sources, twins of structs, one launcher a kernel, one table for each line of INSTANCES.
+pub fn launchers(folder: &Path) -> String {
     let mut sources: Vec<(String, PathBuf, String)> = Vec::new();
     for entry in fs::read_dir(folder).expect("the folder of the kernels") {
         let path = entry.expect("an entry of the folder of the kernels").path();
@@ -49,17 +51,26 @@ fn launchers(folder: &Path) -> String {
         }
     }
     sources.sort();
-    let (mut structs, mut kernels) = (Vec::new(), Vec::new());
+    let (mut structs, mut kernels, mut instances) = (Vec::new(), Vec::new(), Vec::new());
     for (name, _, text) in &sources {
         let tokens = tokens(text);
         structs.extend(structs_of(name, &tokens));
         kernels.extend(kernels_of(name, &tokens));
+        instances.extend(instances_of(name, &tokens));
     }
+    kernels.extend(instances.iter().flat_map(Instances::kernels));
     let mut rust = String::new();
     write_sources(&mut rust, &sources);
     let passed = passed_structs(&structs, &kernels);
     structs.iter().filter(|s| passed.contains(&s.name)).for_each(|s| s.write(&mut rust));
+    if kernels.iter().flat_map(|k| &k.parameters).any(|p| p.kind == TENSOR_MAP) {
+        rust.push_str(TENSOR_MAP_TWIN);
+    }
     kernels.iter().for_each(|k| k.write(&mut rust, &structs));
+    if !instances.is_empty() {
+        rust.push_str(INSTANCE);
+    }
+    instances.iter().for_each(|i| i.write(&mut rust, &structs));
     let names: Vec<String> = kernels.iter().map(|k| k.constant()).collect();
     let _ = writeln!(
         rust,
@@ -99,6 +110,7 @@ struct Struct {
     fields: Vec<Field>,
 }
 
+#[derive(Clone)]
 struct Parameter {
     kind: String,
     name: String,
@@ -114,6 +126,35 @@ struct Kernel {
     parameters: Vec<Parameter>,
 }
 
+/// One line of INSTANCES: for each tile the kernels `name_TILE` and `name_TILE_tf32`.
+struct Instances {
+    file: String,
+    name: String,
+    parameters: Vec<Parameter>,
+    tiles: Vec<String>,
+}
+
+/// The driver's description of a tensor that the Tensor Memory Accelerator copies.
+const TENSOR_MAP: &str = "CUtensorMap";
+
+const TENSOR_MAP_TWIN: &str = "\
+/// `CUtensorMap`, by value: 128 bytes that the driver fills.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TensorMap(pub [u64; 16]);
+
+";
+
+const INSTANCE: &str = "\
+/// The launchers of one tile: arithmetic of the kernel file's own kind, and TF32.
+pub struct Instance<F> {
+    pub tile: &'static str,
+    pub native: F,
+    pub tf32: F,
+}
+
+";
+
 /// Words and single marks, without comments and preprocessor lines.
 fn tokens(text: &str) -> Vec<String> {
     let mut plain = String::new();
@@ -123,6 +164,7 @@ fn tokens(text: &str) -> Vec<String> {
         rest = rest[at..].find("*/").map_or("", |end| &rest[at + end + 2..]);
     }
     plain.push_str(rest);
+    let plain = plain.replace("\\\n", " ");
     let lines = plain
         .lines()
         .map(|l| l.split("//").next().unwrap_or(""))
@@ -201,10 +243,45 @@ fn kernels_of(file: &str, tokens: &[String]) -> Vec<Kernel> {
             .iter()
             .position(|t| t == ")")
             .unwrap_or_else(|| panic!("{file}: {name} has no end of parameters"));
-        let parameters = list[..end].split(|t| t == ",").map(|p| parameter(file, &name, p)).collect();
+        let parameters = parameters(file, &name, &list[..end]);
         found.push(Kernel { file: file.to_string(), name, parameters });
     }
     found
+}
+
+/// `INSTANCES(name, (parameters), (arguments), tile, ..)`
+fn instances_of(file: &str, tokens: &[String]) -> Vec<Instances> {
+    let starts = tokens.iter().enumerate().filter(|(_, t)| *t == "INSTANCES").map(|(i, _)| i);
+    let read = |start: usize| {
+        let wrong = || -> ! { panic!("{file}: INSTANCES is (name, (parameters), (arguments), tiles..)") };
+        let [open, name, comma, rest @ ..] = &tokens[start + 1..] else { wrong() };
+        if [open, comma] != ["(", ","] {
+            wrong();
+        }
+        let mut rest = rest;
+        let mut list = || {
+            let end = rest.iter().position(|t| t == ")").unwrap_or_else(|| wrong());
+            let [open, inner @ ..] = &rest[..end] else { wrong() };
+            if open != "(" || rest.get(end + 1).is_none_or(|t| t != ",") {
+                wrong();
+            }
+            rest = &rest[end + 2..];
+            inner
+        };
+        let (taken, passed) = (list(), list());
+        let parameters = parameters(file, name, taken);
+        let names: Vec<&str> = parameters.iter().map(|p| p.name.as_str()).collect();
+        let passed: Vec<&str> = passed.iter().map(String::as_str).filter(|t| *t != ",").collect();
+        assert_eq!(names, passed, "{file}: {name} passes on other arguments than it takes");
+        let end = rest.iter().position(|t| t == ")").unwrap_or_else(|| wrong());
+        let tiles = rest[..end].split(|t| t == ",").map(|tile| tile.concat()).collect();
+        Instances { file: file.to_string(), name: name.clone(), parameters, tiles }
+    };
+    starts.map(read).collect()
+}
+
+fn parameters(file: &str, kernel: &str, tokens: &[String]) -> Vec<Parameter> {
+    tokens.split(|t| t == ",").map(|p| parameter(file, kernel, p)).collect()
 }
 
 fn parameter(file: &str, kernel: &str, tokens: &[String]) -> Parameter {
@@ -212,7 +289,7 @@ fn parameter(file: &str, kernel: &str, tokens: &[String]) -> Parameter {
     let pointer = tokens.iter().any(|t| t == "*");
     let optional = tokens.iter().any(|t| t == "OPTIONAL");
     assert!(pointer || !optional, "{file}: {kernel}: only a pointer can be OPTIONAL");
-    let marks = ["const", "*", "__restrict__", "OPTIONAL"];
+    let marks = ["const", "*", "__restrict__", "__grid_constant__", "OPTIONAL"];
     let words: Vec<String> = tokens.iter().filter(|t| !marks.contains(&t.as_str())).cloned().collect();
     let (kind, rest) = split_type(&words);
     let [name] = rest else { panic!("{file}: {kernel}: cannot read the parameter '{}'", tokens.join(" ")) };
@@ -263,6 +340,7 @@ impl Parameter {
                 self.view(view, &format!("storage.fixed({name:?}, view.dtype(), DType::Bf16);"))
             }
             ("int", true, true) => self.view("Ints", ""),
+            (TENSOR_MAP, false, true) => ("TensorMap".into(), format!("let mut {name} = {name};")),
             (_, true, true) if twin => self.view(&format!("&Table<{kind}>"), ""),
             (_, false, _) if twin => (kind.clone(), format!("let mut {name} = {name};")),
             (_, false, _) if scalar(kind).is_some() => {
@@ -277,8 +355,6 @@ impl Parameter {
         let Parameter { name, optional, .. } = self;
         let check = check.replace("view", name);
         if !optional {
-            let check =
-                if check.is_empty() { check } else { format!("if {name}.address() != 0 {{ {check} }}") };
             return (kind.to_string(), format!("{check}\n    let mut {name} = {name}.address();"));
         }
         let check =
@@ -315,5 +391,27 @@ impl Kernel {
             "    g.launch(&{}, storage.dtype(), grid, &mut [{pointers}]);\n}}\n",
             self.constant()
         );
+    }
+}
+
+impl Instances {
+    fn kernels(&self) -> Vec<Kernel> {
+        let Instances { file, name, parameters, tiles } = self;
+        let names = tiles.iter().flat_map(|t| [format!("{name}_{t}"), format!("{name}_{t}_tf32")]);
+        names.map(|name| Kernel { file: file.clone(), name, parameters: parameters.clone() }).collect()
+    }
+
+    /// The table `NAME: &[Instance<launcher>]`, one row a tile.
+    fn write(&self, rust: &mut String, structs: &[Struct]) {
+        let Instances { file, name, parameters, tiles } = self;
+        let kinds: String =
+            parameters.iter().map(|p| format!(", {}", p.rust(file, name, structs).0)).collect();
+        let rows: String = tiles
+            .iter()
+            .map(|t| format!("Instance {{ tile: {t:?}, native: {name}_{t}, tf32: {name}_{t}_tf32 }}, "))
+            .collect();
+        let table = name.to_uppercase();
+        let _ = writeln!(rust, "#[allow(clippy::type_complexity)]");
+        let _ = writeln!(rust, "pub static {table}: &[Instance<fn(&Gpu, Grid{kinds})>] = &[{rows}];\n");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //!     cargo run --example 02_op            add ENGINE_TRACE=1 to see every kernel
 
-use mirrorgan_engine::engine::ops::conv::{Conv, conv2d, conv2d_up2};
+use mirrorgan_engine::engine::ops::conv::{Conv, conv2d, upsample2x_conv3x3};
 use mirrorgan_engine::engine::ops::pointwise::glu;
 use mirrorgan_engine::engine::tensor::Rng;
 
@@ -16,7 +16,7 @@ fn main() {
     println!("3×3 convolution, then GLU: {:?} -> {:?}", x.shape(), y.shape());
 
     // Nearest 2× and the 3×3 after it are one operator: the enlarged image is never stored.
-    let z = conv2d_up2(&y, &w);
+    let z = upsample2x_conv3x3(&y, &w);
     println!("up-convolution: {:?} -> {:?}", y.shape(), z.shape());
 
     // Shapes that do not fit panic at the caller's line, with both shapes.

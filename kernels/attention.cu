@@ -1,10 +1,10 @@
-// Attention of pixels to words (Xu et al., "AttnGAN", CVPR 2018, section 3.1) and to the whole caption (Qiao et al.,
-// "MirrorGAN", CVPR 2019, equation 4). Both take the softmax over the T keys of an image of <pixel, key>: the keys are
-// the projected words, or for the caption w·diag(s), a key a channel.
+// Attention of pixels to a sequence of keys (Xu et al., "AttnGAN", CVPR 2018, section 3.1, where they are words) and over
+// channels (Qiao et al., "MirrorGAN", CVPR 2019, equation 4). Both take the softmax of <pixel, key> over the T keys of an
+// image: the projected sequence, or the rows of w·diag(s), one for each channel.
 #include "prelude.cuh"
 
-// The sizes of an attention: `lanes` threads share a pixel, CHANNELS channels each, `rounds` times; the keys are brought
-// to shared memory `together` at a time.
+// The sizes of an attention: `lanes` threads share a pixel, CHANNELS channels each, `rounds` times; `together` keys
+// are in shared memory at a time.
 struct AttentionDims {
     int pixels, channels, keys, lanes, rounds, together;
 };
@@ -13,7 +13,7 @@ constexpr int THREADS = 128;  // at most: the host takes fewer where there are m
 constexpr int CHANNELS = 16;  // of a pixel that a thread holds
 constexpr int PIXELS = 2;     // that a thread works at
 
-// A block's place and its shared memory: keys [together][width], weights [T][stride], a column a pixel.
+// A block's threads and its shared memory: keys [together][width], weights [T][stride], a column a pixel.
 struct Attention {
     const AttentionDims& d;
     int lane, group, groups, tile, stride, width;
@@ -105,8 +105,8 @@ struct Attention {
         return x;
     }
 
-    // weights[t][pixel] = <x_pixel, key_t> of the tile that begins at row x, of which `rows` are in the image. Where not
-    // all keys fit, and in any case at first, they are staged.
+    // weights[t][pixel] = <x_pixel, key_t> of the tile that begins at row x, of which `rows` are in the image. Stages
+    // the keys the first time, and every time where not all of them fit.
     template <class T>
     __device__ void score(
         const real* __restrict__ x, int rows, const float* __restrict__ from, int keys_used, const T* scale, bool staged
@@ -206,9 +206,9 @@ struct Attention {
     }
 };
 
-// beta_n = softmax_t <h_n, e_t> over the image's own words; context_n = Σ_t beta_nt e_t.
+// beta_n = softmax_t <h_n, e_t> over the image's own keys; context_n = Σ_t beta_nt e_t.
 // h, context [B,P,C], e [B,T,C], beta [B,P,T], lengths [B]; a block takes every gridDim.x-th tile of one image.
-extern "C" __global__ void __launch_bounds__(128) word_attention_fwd(
+extern "C" __global__ void __launch_bounds__(128) cross_attention_fwd(
     real* __restrict__ context, real* __restrict__ beta, const real* __restrict__ h, const float* __restrict__ e,
     const int* __restrict__ lengths, AttentionDims d
 ) {
@@ -229,10 +229,10 @@ extern "C" __global__ void __launch_bounds__(128) word_attention_fwd(
     }
 }
 
-// With beta saved: ds_nt = beta_nt (<dy_n, e_t> - Σ_u beta_nu <dy_n, e_u>), which word_attention_bwd_e goes on with, and
+// ds_nt = beta_nt (<dy_n, e_t> - Σ_u beta_nu <dy_n, e_u>), which cross_attention_bwd_e reads, and
 // dh_n = Σ_t ds_nt e_t where it is wanted. dh, dy [B,P,C], ds, beta [B,P,T], e [B,T,C].
-extern "C" __global__ void __launch_bounds__(128, 5) word_attention_bwd(
-    real* __restrict__ dh, float* __restrict__ ds, const real* __restrict__ dy, const float* __restrict__ e,
+extern "C" __global__ void __launch_bounds__(128, 5) cross_attention_bwd(
+    OPTIONAL real* __restrict__ dh, float* __restrict__ ds, const real* __restrict__ dy, const float* __restrict__ e,
     const real* __restrict__ beta, const int* __restrict__ lengths, AttentionDims d
 ) {
     extern __shared__ float4 room[];
@@ -267,7 +267,7 @@ extern "C" __global__ void __launch_bounds__(128, 5) word_attention_bwd(
 }
 
 // y_n = s · softmax_channels(w (h_n · s)), products element by element. y, h [B,P,C], s [B,C], w [C,C].
-extern "C" __global__ void __launch_bounds__(128) sentence_attention_fwd(
+extern "C" __global__ void __launch_bounds__(128) channel_attention_fwd(
     real* __restrict__ y, const real* __restrict__ h, const real* __restrict__ s, const float* __restrict__ w,
     AttentionDims d
 ) {
@@ -286,11 +286,11 @@ extern "C" __global__ void __launch_bounds__(128) sentence_attention_fwd(
     }
 }
 
-// Attends again; with p the softmax: dlogits_n = p_n (dy_n·s - <dy_n·s, p_n>), dh_n = Σ_c dlogits_nc w_c·s, and
+// Recomputes the softmax p: dlogits_n = p_n (dy_n·s - <dy_n·s, p_n>), dh_n = Σ_c dlogits_nc w_c·s, and
 // ds [B,blocks,C], the part of s's gradient that does not pass the softmax: Σ dy_n·p_n over a block's pixels.
 // dh, dlogits, h, dy [B,P,C], s [B,C], w [C,C]; shared memory has C numbers more a slice of the block's threads.
-extern "C" __global__ void __launch_bounds__(128, 5) sentence_attention_bwd(
-    real* __restrict__ dh, float* __restrict__ dlogits, float* __restrict__ ds, const real* __restrict__ h,
+extern "C" __global__ void __launch_bounds__(128, 5) channel_attention_bwd(
+    OPTIONAL real* __restrict__ dh, float* __restrict__ dlogits, float* __restrict__ ds, const real* __restrict__ h,
     const real* __restrict__ s, const float* __restrict__ w, const real* __restrict__ dy, AttentionDims d
 ) {
     extern __shared__ float4 room[];
@@ -400,7 +400,7 @@ __device__ __forceinline__ void pixel_sums(float* __restrict__ partial, const Pi
 
 // partial [B,blocks,T,C] = Σ over a block's pixels of ds_n ⊗ h_n + beta_n ⊗ dy_n. ds, beta [B,P,T], h, dy [B,P,C]; a
 // block has 20 keys and 32 channels of one image's `block` pixels.
-extern "C" __global__ void __launch_bounds__(128) word_attention_bwd_e(
+extern "C" __global__ void __launch_bounds__(128) cross_attention_bwd_e(
     float* __restrict__ partial, const float* __restrict__ ds, const real* __restrict__ h,
     const real* __restrict__ beta, const real* __restrict__ dy, PixelSums d
 ) {
@@ -411,7 +411,7 @@ extern "C" __global__ void __launch_bounds__(128) word_attention_bwd_e(
 }
 
 // partial [B,blocks,C,C] = Σ over a block's pixels of dlogits_n ⊗ h_n, both [B,P,C]; a block has 32 rows and columns.
-extern "C" __global__ void __launch_bounds__(128) sentence_attention_bwd_m(
+extern "C" __global__ void __launch_bounds__(128) channel_attention_bwd_m(
     float* __restrict__ partial, const float* __restrict__ dlogits, const real* __restrict__ h, PixelSums d
 ) {
     pixel_sums<8>(partial, d, [&](float(&sum)[8][4], int first, int last, int t, int c) {
@@ -431,14 +431,15 @@ extern "C" __global__ void __launch_bounds__(256) attention_sum(
     }
 }
 
-// With m_b = Σ_n dlogits_n ⊗ h_n of image b [B,C,C], and `direct` [B,C] what of s's gradient does not pass the softmax:
+// With m_b = Σ_n dlogits_n ⊗ h_n of image b [B,C,C], and `direct` [B,C] the part of s's gradient that does not pass the softmax:
 // ds_bj = direct_bj + Σ_i w_ij m_bij;  dw_ij = Σ_b m_bij s_bj. ds, s [B,C], dw, w [C,C]; a thread an output.
-extern "C" __global__ void __launch_bounds__(256) sentence_attention_bwd_w(
-    real* __restrict__ ds, float* __restrict__ dw, const float* __restrict__ m, const float* __restrict__ direct,
-    const real* __restrict__ s, const float* __restrict__ w, int images, int channels
+extern "C" __global__ void __launch_bounds__(256) channel_attention_bwd_w(
+    OPTIONAL real* __restrict__ ds, OPTIONAL float* __restrict__ dw, const float* __restrict__ m,
+    const float* __restrict__ direct, const real* __restrict__ s, const float* __restrict__ w, int images, int channels
 ) {
     int n = channels * channels;
     for (int i = thread_index(); i < n + images * channels; i += thread_count()) {
+        if (i < n ? !dw : !ds) continue;
         float sum = 0.0f;
         if (i < n) {
             for (int b = 0; b < images; b++) sum += m[b * n + i] * to_float(s[b * channels + i % channels]);

@@ -1,4 +1,4 @@
-// Rows of a table by number. Tables are float, and so is what is read from them.
+// Embedding: rows of a table by index. Tables and outputs are float.
 #include "prelude.cuh"
 
 struct EmbedDims {
@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(256) embed_gather_fwd(float* __rest
     }
 }
 
-// A warp holds 32 · N columns of one row of the table and looks through all numbers, so that rows are added in order.
+// A warp takes 32·N columns of one row of the table and scans all indices, so that rows are added in their order.
 template <int N>
 __device__ __forceinline__ void scatter(float* dtable, const float* dy, const int* ids, EmbedDims d) {
     int lane = threadIdx.x % 32, warps = thread_count() / 32, pieces = (d.d + 32 * N - 1) / (32 * N);

@@ -1,10 +1,10 @@
 // One tiled product c[M,N] = Σ_k a[m,k] b[n,k] for matrices, convolution windows and their gradients.
 //
-// A block makes a BM×BN tile; each of its warps a WM×WN part of it. Slices of 64 bytes of K go through a ring of STAGES
-// buffers in shared memory, copied asynchronously where 16 bytes lie together, else gathered one by one. Where the
-// elements come from is the loaders' affair, where the sums go the epilogue's. An operand lies in shared memory as it
-// lies in global memory: "along" K (rows of the tile, 64 bytes of K each) or "across" it (rows of K). Chunks of 16 bytes
-// are swizzled within their rows, so that none of the reads and writes below meets a bank conflict.
+// A block computes a BM×BN tile; each of its warps a WM×WN part of it. Blocks of 64 bytes of K go through a ring of
+// STAGES buffers in shared memory, copied asynchronously where 16 bytes lie together, else gathered one by one. Loaders
+// define where the elements come from, the epilogue where the sums go. An operand has the same order in shared memory as
+// in global memory: K-major (rows of the tile, 64 bytes of K each) or MN-major (rows of K). Chunks of 16 bytes are
+// swizzled within their rows, so that the reads and writes below have no bank conflicts.
 #pragma once
 #include "mma.cuh"
 
@@ -20,20 +20,17 @@ constexpr Arithmetic NATIVE = FMA;
 // TF32 kernels are empty where they cannot run.
 constexpr bool HAS_TF32 = TENSOR_CORES && sizeof(real) == 4;
 
-// Blocks of 256 and of 128 threads that a multiprocessor shall hold: plain multiply-adds want the registers instead.
-constexpr int BLOCKS_256 = NATIVE == FMA ? 1 : 2, BLOCKS_128 = NATIVE == FMA ? 3 : 4;
-
 extern __shared__ __align__(128) char shared_bytes[];
 
 // ---------------------------------------------------------------- shapes
 
-// The shape of a tile. The host knows these numbers too: src/engine/ops/matmul.rs, `Tile`.
-template <Arithmetic MATH_, int BM_, int BN_, int WM_, int WN_>
+// The shape of a tile. BLOCKS_*: blocks that a multiprocessor shall hold, with plain multiply-adds and with tensor cores.
+template <Arithmetic MATH_, int BM_, int BN_, int WM_, int WN_, int BLOCKS_FMA, int BLOCKS_MMA>
 struct Tile {
     static constexpr Arithmetic MATH = MATH_;
     static constexpr int BM = BM_, BN = BN_, WM = WM_, WN = WN_;
-    static constexpr int THREADS = BM / WM * (BN / WN) * 32;
-    // K of one slice, elements of a chunk, chunks of a slice.
+    static constexpr int THREADS = BM / WM * (BN / WN) * 32, BLOCKS = MATH == FMA ? BLOCKS_FMA : BLOCKS_MMA;
+    // Elements of a block of K and of a chunk, chunks of a block of K.
     static constexpr int BK = 64 / sizeof(real), CHUNK = 16 / sizeof(real), CHUNKS = 4;
     static constexpr int STAGES = 4, A_BYTES = BM * 64, STAGE_BYTES = (BM + BN) * 64;
     // Sums of one thread.
@@ -47,8 +44,38 @@ struct Tile {
     __device__ static int* table() { return reinterpret_cast<int*>(shared_bytes + TABLE); }
 };
 
+// The tiles: src/engine/ops/gemm.rs, `TILES`, has a row for each. 128×128 and 128×64 for many rows and columns, 64×64 for
+// small products, 128×32 for few columns.
+template <Arithmetic MATH>
+using Tile128x128 = Tile<MATH, 128, 128, 64, 32, 1, 2>;
+template <Arithmetic MATH>
+using Tile128x64 = Tile<MATH, 128, 64, 64, 32, 3, 3>;
+template <Arithmetic MATH>
+using Tile64x64 = Tile<MATH, 64, 64, 32, 32, 3, 4>;
+template <Arithmetic MATH>
+using Tile128x32 = Tile<MATH, 128, 32, 32, 32, 3, 4>;
+
+// INSTANCES(name, (parameters), (arguments), tiles..) makes kernels of the function template `name<Tile>`: for each tile
+// name_TILE, which computes in the file's own arithmetic, and name_TILE_tf32. build.rs reads the same line and writes
+// the launchers and a table of them.
+#define INSTANCE(name, parameters, arguments, tile, suffix, math)                                     \
+    extern "C" __global__ void __launch_bounds__(Tile##tile<math>::THREADS, Tile##tile<math>::BLOCKS) \
+    name##_##tile##suffix parameters { name<Tile##tile<math>> arguments; }
+#define INSTANCES_1(name, parameters, arguments, tile)       \
+    INSTANCE(name, parameters, arguments, tile, , NATIVE)    \
+    INSTANCE(name, parameters, arguments, tile, _tf32, TF32)
+#define INSTANCES_2(n, p, a, tile, ...) INSTANCES_1(n, p, a, tile) INSTANCES_1(n, p, a, __VA_ARGS__)
+#define INSTANCES_3(n, p, a, tile, ...) INSTANCES_1(n, p, a, tile) INSTANCES_2(n, p, a, __VA_ARGS__)
+#define INSTANCES_4(n, p, a, tile, ...) INSTANCES_1(n, p, a, tile) INSTANCES_3(n, p, a, __VA_ARGS__)
+#define INSTANCES_5(n, p, a, tile, ...) INSTANCES_1(n, p, a, tile) INSTANCES_4(n, p, a, __VA_ARGS__)
+#define INSTANCES_6(n, p, a, tile, ...) INSTANCES_1(n, p, a, tile) INSTANCES_5(n, p, a, __VA_ARGS__)
+#define INSTANCES_COUNT(a, b, c, d, e, f, chosen, ...) chosen
+#define INSTANCES(n, p, a, ...)                                                                              \
+    INSTANCES_COUNT(__VA_ARGS__, INSTANCES_6, INSTANCES_5, INSTANCES_4, INSTANCES_3, INSTANCES_2, INSTANCES_1, ) \
+    (n, p, a, __VA_ARGS__)
+
 // How an operand of ROWS rows (columns for b) lies in shared memory, and which chunks a thread brings.
-template <class T, int ROWS, bool ALONG>
+template <class T, int ROWS, bool K_MAJOR>
 struct Layout;
 
 template <class T, int ROWS>
@@ -79,24 +106,24 @@ struct Layout<T, ROWS, false> {
 // ---------------------------------------------------------------- loaders
 
 // A loader says where the chunk of pass i lies and whether it lies inside (`chunk`), collects its elements one by one,
-// zeros outside (`gather`), and goes one slice of K further (`advance`). `packed`: whether chunks are 16 bytes that lie
+// zeros outside (`gather`), and goes to the next block of K (`advance`). `packed`: whether chunks are 16 bytes that lie
 // together on their boundary, wholly inside or wholly outside (or filled up with zeros).
 
-// Rows of a matrix, K along them: element (row, k) is data[row·stride + k].
+// A matrix in K-major order: element (row, k) is data[row·stride + k].
 template <class T, int ROWS>
-struct Along {
-    static constexpr bool ALONG = true;
-    typedef Layout<T, ROWS, true> Place;
+struct KMajor {
+    static constexpr bool K_MAJOR = true;
+    typedef Layout<T, ROWS, true> SharedLayout;
     const real* data;
-    int rows[Place::PASSES];  // offset of each row, negative outside
+    int rows[SharedLayout::PASSES];  // offset of each row, negative outside
     int k, end;
     bool packed;
 
-    __device__ Along(const real* data, int stride, int first, int count, int k0, int end, bool packed)
-        : data(data), k(k0 + Place::k()), end(end), packed(packed) {
+    __device__ KMajor(const real* data, int stride, int first, int count, int k0, int end, bool packed)
+        : data(data), k(k0 + SharedLayout::k()), end(end), packed(packed) {
 #pragma unroll
-        for (int i = 0; i < Place::PASSES; i++) {
-            int row = first + Place::row(i);
+        for (int i = 0; i < SharedLayout::PASSES; i++) {
+            int row = first + SharedLayout::row(i);
             rows[i] = row < count ? row * stride : -1;
         }
     }
@@ -112,50 +139,50 @@ struct Along {
     __device__ void advance() { k += T::BK; }
 };
 
-// Rows of a matrix, K across them: element (row, k) is data[k·stride + row].
+// A matrix in MN-major order: element (row, k) is data[k·stride + row].
 template <class T, int ROWS>
-struct Across {
-    static constexpr bool ALONG = false;
-    typedef Layout<T, ROWS, false> Place;
+struct MnMajor {
+    static constexpr bool K_MAJOR = false;
+    typedef Layout<T, ROWS, false> SharedLayout;
     const real* data;
     int stride, row, count, k, end;
     bool packed;
 
-    __device__ Across(const real* data, int stride, int first, int count, int k0, int end, bool packed)
-        : data(data), stride(stride), row(first + Place::row()), count(count), k(k0), end(end), packed(packed) {}
+    __device__ MnMajor(const real* data, int stride, int first, int count, int k0, int end, bool packed)
+        : data(data), stride(stride), row(first + SharedLayout::row()), count(count), k(k0), end(end), packed(packed) {}
     __device__ bool chunk(int i, const real*& p) const {
-        int at = k + Place::k(i);
+        int at = k + SharedLayout::k(i);
         bool inside = at < end && row < count;
         p = data + (inside ? at * stride + row : 0);
         return inside;
     }
     __device__ void gather(int i, real (&to)[T::CHUNK]) const {
-        int at = k + Place::k(i);
+        int at = k + SharedLayout::k(i);
 #pragma unroll
         for (int j = 0; j < T::CHUNK; j++) to[j] = at < end && row + j < count ? data[at * stride + row + j] : real{};
     }
     __device__ void advance() { k += T::BK; }
 };
 
-// Brings the loader's slice into shared memory and goes on to the next.
+// Copies the loader's block of K to shared memory and goes to the next.
 template <class T, class Loader>
-__device__ __forceinline__ void load_slice(char* to, Loader& from) {
+__device__ __forceinline__ void load_k_block(char* to, Loader& from) {
     if (from.packed) {
 #pragma unroll
-        for (int i = 0; i < Loader::Place::PASSES; i++) {
+        for (int i = 0; i < Loader::SharedLayout::PASSES; i++) {
             const real* p;
             bool inside = from.chunk(i, p);
-            copy16(to + Loader::Place::mine(i), p, inside);
+            copy16(to + Loader::SharedLayout::mine(i), p, inside);
         }
     } else {
 #pragma unroll
-        for (int i = 0; i < Loader::Place::PASSES; i++) {
+        for (int i = 0; i < Loader::SharedLayout::PASSES; i++) {
             union {
                 real elements[T::CHUNK];
                 uint4 whole;
             } chunk;
             from.gather(i, chunk.elements);
-            *reinterpret_cast<uint4*>(to + Loader::Place::mine(i)) = chunk.whole;
+            *reinterpret_cast<uint4*>(to + Loader::SharedLayout::mine(i)) = chunk.whole;
         }
     }
     from.advance();
@@ -174,17 +201,17 @@ __device__ __forceinline__ void load4(float (&to)[4], const bf16* p) {
     to[2] = __uint_as_float(q.y << 16), to[3] = __uint_as_float(q.y & 0xffff0000u);
 }
 
-// One thread's sums, their place in the tile, and how a slice is added to them.
-template <class T, Arithmetic MATH, bool A_ALONG, bool B_ALONG>
+// One thread's sums, their place in the tile, and how a block of K is added to them.
+template <class T, Arithmetic MATH, bool A_K_MAJOR, bool B_K_MAJOR>
 struct Sums;
 
 // Plain multiply-adds: the lanes of a warp are 8 down and 4 across.
-template <class T, bool A_ALONG, bool B_ALONG>
-struct Sums<T, FMA, A_ALONG, B_ALONG> {
-    static_assert(A_ALONG || !B_ALONG);
+template <class T, bool A_K_MAJOR, bool B_K_MAJOR>
+struct Sums<T, FMA, A_K_MAJOR, B_K_MAJOR> {
+    static_assert(A_K_MAJOR || !B_K_MAJOR);
     static constexpr int TM = T::WM / 8, TN = T::WN / 4;
-    typedef Layout<T, T::BM, A_ALONG> A;
-    typedef Layout<T, T::BN, B_ALONG> B;
+    typedef Layout<T, T::BM, A_K_MAJOR> A;
+    typedef Layout<T, T::BN, B_K_MAJOR> B;
     float sum[TM][TN];
 
     __device__ Sums() {
@@ -195,34 +222,34 @@ struct Sums<T, FMA, A_ALONG, B_ALONG> {
     }
     __device__ static int first_row() { return threadIdx.x / 32 / (T::BN / T::WN) * T::WM; }
     __device__ static int first_column() { return threadIdx.x / 32 % (T::BN / T::WN) * T::WN; }
-    // Neighboring lanes read neighboring rows (along) or neighboring chunks (across).
+    // Neighboring lanes read neighboring rows (K-major) or neighboring chunks (MN-major).
     __device__ static int row(int i) {
         int lane = threadIdx.x % 32 / 4;
-        return first_row() + (A_ALONG ? lane + 8 * i : lane * 4 + 32 * (i / 4) + i % 4);
+        return first_row() + (A_K_MAJOR ? lane + 8 * i : lane * 4 + 32 * (i / 4) + i % 4);
     }
     __device__ static int column(int j) {
         int lane = threadIdx.x % 4;
-        return first_column() + (B_ALONG ? lane + 4 * j : lane * 4 + 16 * (j / 4) + j % 4);
+        return first_column() + (B_K_MAJOR ? lane + 4 * j : lane * 4 + 16 * (j / 4) + j % 4);
     }
     // Four elements of K from k of one row.
-    template <class Place>
+    template <class SharedLayout>
     __device__ static void along(float (&to)[4], const char* from, int row, int k) {
-        load4(to, reinterpret_cast<const real*>(from + Place::at(row, k / T::CHUNK)) + k % T::CHUNK);
+        load4(to, reinterpret_cast<const real*>(from + SharedLayout::at(row, k / T::CHUNK)) + k % T::CHUNK);
     }
     // Four rows from `row` of one k.
-    template <class Place>
+    template <class SharedLayout>
     __device__ static void across(float (&to)[4], const char* from, int row, int k) {
-        load4(to, reinterpret_cast<const real*>(from + Place::at(k, row / T::CHUNK)) + row % T::CHUNK);
+        load4(to, reinterpret_cast<const real*>(from + SharedLayout::at(k, row / T::CHUNK)) + row % T::CHUNK);
     }
     __device__ void add(const char* a, const char* b) {
 #pragma unroll 1
         for (int k = 0; k < T::BK; k += 4) {
             float x[TM][4];
-            if (A_ALONG) {
+            if (A_K_MAJOR) {
 #pragma unroll
                 for (int i = 0; i < TM; i++) along<A>(x[i], a, row(i), k);
             }
-            if (B_ALONG) {
+            if (B_K_MAJOR) {
 #pragma unroll
                 for (int j = 0; j < TN; j++) {
                     float y[4];
@@ -246,9 +273,9 @@ struct Sums<T, FMA, A_ALONG, B_ALONG> {
 #pragma unroll
                     for (int i = 0; i < TM; i += 4) {
                         float four[4];
-                        if (!A_ALONG) across<A>(four, a, row(i), k + s);
+                        if (!A_K_MAJOR) across<A>(four, a, row(i), k + s);
 #pragma unroll
-                        for (int v = 0; v < 4; v++) z[i + v] = A_ALONG ? x[i + v][s] : four[v];
+                        for (int v = 0; v < 4; v++) z[i + v] = A_K_MAJOR ? x[i + v][s] : four[v];
                     }
 #pragma unroll
                     for (int i = 0; i < TM; i++)
@@ -269,11 +296,11 @@ struct Sums<T, FMA, A_ALONG, B_ALONG> {
 #if TENSOR_CORES
 
 // Tensor cores: 16×8 fragments; one step is two chunks of K, 16 of bf16 or 8 of TF32.
-template <class T, bool A_ALONG, bool B_ALONG>
+template <class T, bool A_K_MAJOR, bool B_K_MAJOR>
 struct Fragments {
     static constexpr int MI = T::WM / 16, NI = T::WN / 8;
-    typedef Layout<T, T::BM, A_ALONG> A;
-    typedef Layout<T, T::BN, B_ALONG> B;
+    typedef Layout<T, T::BM, A_K_MAJOR> A;
+    typedef Layout<T, T::BN, B_K_MAJOR> B;
     float sum[MI][NI][4];
 
     __device__ Fragments() {
@@ -289,7 +316,7 @@ struct Fragments {
     // The 16 rows from `row`, step `step` of K.
     __device__ static void load_a(unsigned (&to)[4], const char* a, int row, int step) {
         int lane = threadIdx.x % 32;
-        if (A_ALONG) {
+        if (A_K_MAJOR) {
             load_matrices(to, a + A::at(row + lane % 16, step * 2 + lane / 16));
         } else if (sizeof(real) == 2) {
             load_matrices_transposed(to, a + A::at(step * 16 + lane % 8 + lane / 16 * 8, row / 8 + lane / 8 % 2));
@@ -304,7 +331,7 @@ struct Fragments {
     // The 16 columns from `column`, step `step` of K: two fragments of 8, each two registers.
     __device__ static void load_b(unsigned (&to)[4], const char* b, int column, int step) {
         int lane = threadIdx.x % 32;
-        if (B_ALONG) {
+        if (B_K_MAJOR) {
             load_matrices(to, b + B::at(column + lane % 8 + lane / 16 * 8, step * 2 + lane / 8 % 2));
         } else if (sizeof(real) == 2) {
             load_matrices_transposed(to, b + B::at(step * 16 + lane % 16, column / 8 + lane / 16));
@@ -359,36 +386,36 @@ struct Fragments {
     }
 };
 
-template <class T, bool A_ALONG, bool B_ALONG>
-struct Sums<T, TF32, A_ALONG, B_ALONG> : Fragments<T, A_ALONG, B_ALONG> {};
-template <class T, bool A_ALONG, bool B_ALONG>
-struct Sums<T, BF16, A_ALONG, B_ALONG> : Fragments<T, A_ALONG, B_ALONG> {};
+template <class T, bool A_K_MAJOR, bool B_K_MAJOR>
+struct Sums<T, TF32, A_K_MAJOR, B_K_MAJOR> : Fragments<T, A_K_MAJOR, B_K_MAJOR> {};
+template <class T, bool A_K_MAJOR, bool B_K_MAJOR>
+struct Sums<T, BF16, A_K_MAJOR, B_K_MAJOR> : Fragments<T, A_K_MAJOR, B_K_MAJOR> {};
 
 #endif
 
 // ---------------------------------------------------------------- the product
 
-// The tile's sums over `slices` slices of K, left in shared memory as [BM][T::ROW] floats for all threads to read.
+// The tile's sums over `k_blocks` blocks of K, left in shared memory as [BM][T::ROW] floats for all threads to read.
 template <class T, class A, class B>
-__device__ __forceinline__ const float* multiply(A a, B b, int slices) {
+__device__ __forceinline__ const float* multiply(A a, B b, int k_blocks) {
     {
-        Sums<T, T::MATH, A::ALONG, B::ALONG> sums;
-        auto load = [&](int slice) {
-            char* stage = shared_bytes + slice % T::STAGES * T::STAGE_BYTES;
-            load_slice<T>(stage, a);
-            load_slice<T>(stage + T::A_BYTES, b);
+        Sums<T, T::MATH, A::K_MAJOR, B::K_MAJOR> sums;
+        auto load = [&](int block) {
+            char* stage = shared_bytes + block % T::STAGES * T::STAGE_BYTES;
+            load_k_block<T>(stage, a);
+            load_k_block<T>(stage + T::A_BYTES, b);
         };
 #pragma unroll 1
-        for (int slice = 1 - T::STAGES; slice < slices; slice++) {
-            if (slice >= 0) {
+        for (int block = 1 - T::STAGES; block < k_blocks; block++) {
+            if (block >= 0) {
                 wait_copies<T::STAGES - 2>();
                 __syncthreads();
             }
             // Into the buffer that everyone has just finished with.
-            if (slice + T::STAGES - 1 < slices) load(slice + T::STAGES - 1);
+            if (block + T::STAGES - 1 < k_blocks) load(block + T::STAGES - 1);
             commit_copies();
-            if (slice >= 0) {
-                const char* stage = shared_bytes + slice % T::STAGES * T::STAGE_BYTES;
+            if (block >= 0) {
+                const char* stage = shared_bytes + block % T::STAGES * T::STAGE_BYTES;
                 sums.add(stage, stage + T::A_BYTES);
             }
         }
@@ -445,10 +472,10 @@ __device__ __forceinline__ int quotient(int n, const unsigned (&divisor)[3]) {
     return divisor[0] == 1 ? n : (int)(__umulhi((unsigned)n, divisor[1]) >> divisor[2]);
 }
 
-// Σ_s parts[s·stride], in the order of s.
-__device__ __forceinline__ float join_parts(const float* parts, long long stride, int splits) {
+// Σ_s workspace[s·stride], in the order of s.
+__device__ __forceinline__ float reduce_splits(const float* workspace, long long stride, int splits) {
     float sum = 0.0f;
 #pragma unroll 4
-    for (int s = 0; s < splits; s++) sum += parts[s * stride];
+    for (int s = 0; s < splits; s++) sum += workspace[s * stride];
     return sum;
 }

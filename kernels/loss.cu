@@ -1,4 +1,4 @@
-// Losses that are means over their inputs. Each forward pass leaves partial sums in f64, which reduce_total_fwd adds up.
+// Losses that are means over their inputs. Forward kernels write partial sums in f64; reduce_total_fwd adds them up.
 #include "prelude.cuh"
 
 struct CrossEntropyDims {

@@ -12,7 +12,7 @@ struct PairDims {
 constexpr int THREADS = 256;
 constexpr int WARPS = THREADS / 32;
 
-// Norms, and products of norms, are never taken smaller.
+// Norms, and products of norms, are clamped from below to this.
 constexpr float EPS = 1e-8f;
 
 // Where in [I,N,M] the rows of a block's pair begin: image blockIdx.y, sentence blockIdx.x.
@@ -20,7 +20,8 @@ __device__ __forceinline__ int pair_at(const PairDims& d) {
     return (blockIdx.y * d.regions * d.sentences + blockIdx.x) * d.words;
 }
 
-// The warps' values of one lane joined in the warps' order; `shared` has room for all threads and is free afterwards.
+// Reduces the values of one lane over the warps, in the warps' order. `shared` has room for all threads and may be
+// used again at once.
 template <class Op>
 __device__ __forceinline__ float over_warps(float x, float* shared) {
     int lane = threadIdx.x % 32;
@@ -33,7 +34,7 @@ __device__ __forceinline__ float over_warps(float x, float* shared) {
     return all;
 }
 
-// s [I,N,M] comes as <region_n, word_m> and leaves as the softmax over each sentence's own words;
+// s [I,N,M] holds <region_n, word_m> before, and the softmax over each sentence's own words after;
 // alpha [I,N,M] = softmax_n(gamma1 · s) down each word's column. Both zero beyond a length. alpha may be s.
 extern "C" __global__ void __launch_bounds__(256) word_scores_weights(
     float* alpha, float* s, const int* lengths, PairDims d
@@ -77,15 +78,6 @@ extern "C" __global__ void __launch_bounds__(256) word_scores_weights(
     }
 }
 
-// y [B,T,N] = alpha [N,B,T] turned, as it is stored.
-extern "C" __global__ void __launch_bounds__(256) region_weights(
-    real* __restrict__ y, const float* __restrict__ alpha, PairDims d
-) {
-    int columns = d.sentences * d.words, size = columns * d.regions;
-    for (int i = thread_index(); i < size; i += thread_count())
-        set(y[i], alpha[i % d.regions * columns + i / d.regions]);
-}
-
 // <a, b>, |a|² and |b|² over a warp.
 template <class A, class B>
 __device__ __forceinline__ void products_of(float (&p)[3], const A* __restrict__ a, const B* __restrict__ b, int n) {
@@ -110,11 +102,11 @@ __device__ __forceinline__ float score_of(
     for (int t = threadIdx.x / 32; t < length; t += WARPS) {
         float p[3];
         products_of(p, words + t * d.dim, context + t * d.dim, d.dim);
-        float word = fmaxf(sqrtf(p[1]), EPS), seen = fmaxf(sqrtf(p[2]), EPS);
+        float word = fmaxf(sqrtf(p[1]), EPS), region = fmaxf(sqrtf(p[2]), EPS);
         if (lane == 0) {
-            cosines[t] = p[0] / (word * seen);
+            cosines[t] = p[0] / (word * region);
             norms[t] = word;
-            norms[d.words + t] = seen;
+            norms[d.words + t] = region;
         }
     }
     __syncthreads();
@@ -169,7 +161,7 @@ extern "C" __global__ void __launch_bounds__(256) word_scores_bwd_context(
     }
 }
 
-// dsim [I,N,M] comes as <region_n, dcontext_m> and leaves as the gradient of <region_n, word_m>, zero beyond a length:
+// dsim [I,N,M] holds <region_n, dcontext_m> before, and the gradient of <region_n, word_m> after, zero beyond a length:
 // d = gamma1 · alpha · (d - Σ_n alpha d), then d = s · (d - Σ_t s d) over each sentence's words. T numbers of shared
 // memory.
 extern "C" __global__ void __launch_bounds__(256) word_scores_bwd_weights(
@@ -265,7 +257,7 @@ __device__ __forceinline__ void cosine_row(
     }
 }
 
-// dcode [I,D] and dsentence [J,D]; scores, norms as cosine_scores_fwd left them. A block a row of either.
+// dcode [I,D] and dsentence [J,D]; scores, norms as cosine_scores_fwd wrote them. A block a row of either.
 extern "C" __global__ void __launch_bounds__(256) cosine_scores_bwd(
     real* __restrict__ dcode, real* __restrict__ dsentence, const real* __restrict__ code,
     const real* __restrict__ sentence, const float* __restrict__ scores, const float* __restrict__ norms,
@@ -294,7 +286,7 @@ __device__ __forceinline__ bool kept(const int* __restrict__ classes, int i, int
 // diagonals (equations 11 to 13). scores [B,B], classes [B] or none; a warp a row or column.
 extern "C" __global__ void __launch_bounds__(256) matching_loss_fwd(
     float* __restrict__ losses, float* __restrict__ p, float* __restrict__ q, const float* __restrict__ scores,
-    const int* __restrict__ classes, int batch, float gamma3
+    OPTIONAL const int* __restrict__ classes, int batch, float gamma3
 ) {
     int lane = threadIdx.x % 32;
     for (int row = thread_index() / 32; row < 2 * batch; row += thread_count() / 32) {
@@ -333,8 +325,8 @@ extern "C" __global__ void __launch_bounds__(32) matching_loss_mean(
 
 // ds_ij = gamma3 / B (drows (p_ij - [i=j]) + dcolumns (q_ji - [i=j])); drows and dcolumns a number each, or none.
 extern "C" __global__ void __launch_bounds__(256) matching_loss_bwd(
-    float* __restrict__ ds, const float* __restrict__ p, const float* __restrict__ q, const float* __restrict__ drows,
-    const float* __restrict__ dcolumns, int batch, float gamma3
+    float* __restrict__ ds, const float* __restrict__ p, const float* __restrict__ q,
+    OPTIONAL const float* __restrict__ drows, OPTIONAL const float* __restrict__ dcolumns, int batch, float gamma3
 ) {
     for (int at = thread_index(); at < batch * batch; at += thread_count()) {
         int i = at / batch, j = at % batch;

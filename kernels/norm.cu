@@ -6,8 +6,8 @@
 //
 // x, residual, dx [rows,C]; y, dy [rows,C], gated [rows,C/2]; γ, β and all that is by channel [C], always float.
 //
-// A block takes `columns` pieces of `width` neighboring channels side by side and 256 / columns rows at a time;
-// blockIdx.y steps on through the channels (gated: through the first half of them), blockIdx.x through the rows.
+// A thread takes `width` neighboring channels, a block `columns` threads side by side and 256 / columns rows at a time;
+// blockIdx.y counts the blocks along the channels (gated: along the first half of them), blockIdx.x along the rows.
 #include "prelude.cuh"
 
 struct NormDims {
@@ -23,22 +23,22 @@ struct TileDims {
 
 // N neighboring numbers, in float; N is 1, that of a pack of `real`, or 4: half a pack of bf16.
 template <int N>
-struct Piece {
+struct Channels {
     float v[N];
 };
 
 template <int N, class T>
-__device__ __forceinline__ Piece<N> load(const T* p) {
-    Piece<N> r;
+__device__ __forceinline__ Channels<N> load(const T* p) {
+    Channels<N> r;
     fetch(r.v, p);
     return r;
 }
 
-// Where a thread stands: its first channel, its row among the `lanes` that the block has at a time.
-struct Place {
+// A thread's first channel `j`, and its row `lane` among the `lanes` rows that the block has at a time.
+struct Position {
     int lanes, lane, j;
     bool inside;
-    __device__ __forceinline__ Place(const NormDims& d, int channels) {
+    __device__ __forceinline__ Position(const NormDims& d, int channels) {
         lanes = 256 / d.columns;
         lane = threadIdx.x / d.columns;
         j = (blockIdx.y * d.columns + threadIdx.x % d.columns) * d.width;
@@ -51,25 +51,25 @@ struct Place {
 constexpr int PACK = Pack<real>::N;
 
 // Adds the moments b of `nb` numbers to a of `na` (Chan, Golub and LeVeque, 1979).
-__device__ __forceinline__ void join(float& mean, float& squares, float na, float mean_b, float squares_b, float nb) {
+__device__ __forceinline__ void merge_moments(float& mean, float& squares, float na, float mean_b, float squares_b, float nb) {
     float n = na + nb, share = n > 0.0f ? nb / n : 0.0f, delta = mean_b - mean;
     mean += delta * share;
     squares += squares_b + delta * delta * na * share;
 }
 
-// (n, mean, Σ (x - mean)²) of the block's rows. Four rows at a time: their own moments, then joined to what there was;
-// at the end the block's lanes, pair by pair.
+// (n, mean, Σ (x - mean)²) of the block's rows. Takes four rows at a time and merges their moments into the thread's;
+// at the end merges the block's lanes pair by pair.
 template <int N>
 __device__ __forceinline__ void moments(float* sums, const real* x, const NormDims& d, float* shared) {
-    Place at(d, d.c);
+    Position at(d, d.c);
     int last = min(d.rows, ((int)blockIdx.x + 1) * d.depth), row = blockIdx.x * d.depth + at.lane;
     float mean[N] = {}, squares[N] = {};
     float n = 0.0f;
     if (at.inside) {
         x += at.j;
         for (; row + 3 * at.lanes < last; row += 4 * at.lanes) {
-            Piece<N> a = load<N>(x + row * d.c), b = load<N>(x + (row + at.lanes) * d.c);
-            Piece<N> e = load<N>(x + (row + 2 * at.lanes) * d.c), f = load<N>(x + (row + 3 * at.lanes) * d.c);
+            Channels<N> a = load<N>(x + row * d.c), b = load<N>(x + (row + at.lanes) * d.c);
+            Channels<N> e = load<N>(x + (row + 2 * at.lanes) * d.c), f = load<N>(x + (row + 3 * at.lanes) * d.c);
             float share = 4.0f / (n + 4.0f), weight = n * share;
 #pragma unroll
             for (int i = 0; i < N; i++) {
@@ -81,7 +81,7 @@ __device__ __forceinline__ void moments(float* sums, const real* x, const NormDi
             n += 4.0f;
         }
         for (; row < last; row += at.lanes) {
-            Piece<N> a = load<N>(x + row * d.c);
+            Channels<N> a = load<N>(x + row * d.c);
             float share = 1.0f / (n + 1.0f), weight = n * share;
 #pragma unroll
             for (int i = 0; i < N; i++) {
@@ -107,7 +107,7 @@ __device__ __forceinline__ void moments(float* sums, const real* x, const NormDi
             float nb = counts[from];
 #pragma unroll
             for (int i = 0; i < N; i++) {
-                join(mean[i], squares[i], n, means[i * 256 + from], others[i * 256 + from], nb);
+                merge_moments(mean[i], squares[i], n, means[i * 256 + from], others[i * 256 + from], nb);
                 means[i * 256 + t] = mean[i];
                 others[i * 256 + t] = squares[i];
             }
@@ -136,7 +136,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // A block of the kernels below has 8 channels side by side and 32 tiles at a time.
-struct Joined {
+struct Moments {
     double n, mean, squares;
 };
 
@@ -154,7 +154,7 @@ __device__ __forceinline__ double lane_sum(double x, double* shared) {
 
 // The moments of tiles first..last of channel j, in the lanes 0. About the first tile's mean, so that nothing
 // cancels: with e = mean_t - that mean, Σ (x - mean)² = Σ (squares_t + n_t e²) - (Σ n_t e)² / n.
-__device__ __forceinline__ Joined join_tiles(const float* sums, int first, int last, int j, int c, double* shared) {
+__device__ __forceinline__ Moments merge_tiles(const float* sums, int first, int last, int j, int c, double* shared) {
     double n = 0.0, shifted = 0.0, squares = 0.0, about = 0.0;
     if (j < c && first < last) {
         about = sums[(first * 3 + 1) * c + j];
@@ -176,11 +176,11 @@ __device__ __forceinline__ Joined join_tiles(const float* sums, int first, int l
 
 // Many tiles to fewer: sums [tiles,3,C] -> fewer [gridDim.y,3,C]
 extern "C" __global__ void __launch_bounds__(256)
-    batch_norm_join_fwd(float* __restrict__ fewer, const float* __restrict__ sums, TileDims d) {
+    batch_norm_merge_fwd(float* __restrict__ fewer, const float* __restrict__ sums, TileDims d) {
     __shared__ double shared[256];
     int j = blockIdx.x * 8 + threadIdx.x % 8, depth = (d.tiles + gridDim.y - 1) / gridDim.y;
     int first = blockIdx.y * depth, last = min(d.tiles, first + depth);
-    Joined m = join_tiles(sums, first, last, j, d.c, shared);
+    Moments m = merge_tiles(sums, first, last, j, d.c, shared);
     if (j < d.c && threadIdx.x < 8) {
         float* out = fewer + blockIdx.y * 3 * d.c + j;
         out[0] = (float)m.n;
@@ -189,8 +189,8 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// What x is multiplied by and what is added to it.
-__device__ __forceinline__ void affine(float* inv_std, float* scale, float* shift, float gamma, float beta, float mean,
+// inv_std = 1 / √(variance + eps), scale = γ inv_std, shift = β - mean scale, of channel j.
+__device__ __forceinline__ void scale_and_shift(float* inv_std, float* scale, float* shift, float gamma, float beta, float mean,
                                        float variance, float eps, int j) {
     float inverse = (float)(1.0 / sqrt((double)variance + (double)eps)), slope = gamma * inverse;
     inv_std[j] = inverse;
@@ -200,26 +200,26 @@ __device__ __forceinline__ void affine(float* inv_std, float* scale, float* shif
 
 // sums [tiles,3,C], γ, β [C] -> mean, biased variance, inv_std, scale, shift [C]
 extern "C" __global__ void __launch_bounds__(256)
-    batch_norm_finalize_fwd(float* __restrict__ mean, float* __restrict__ variance, float* __restrict__ inv_std,
+    batch_norm_stats_fwd(float* __restrict__ mean, float* __restrict__ variance, float* __restrict__ inv_std,
                             float* __restrict__ scale, float* __restrict__ shift, const float* __restrict__ sums,
                             const float* __restrict__ gamma, const float* __restrict__ beta, TileDims d) {
     __shared__ double shared[256];
     int j = blockIdx.x * 8 + threadIdx.x % 8;
-    Joined m = join_tiles(sums, 0, d.tiles, j, d.c, shared);
+    Moments m = merge_tiles(sums, 0, d.tiles, j, d.c, shared);
     if (j < d.c && threadIdx.x < 8) {
         mean[j] = (float)m.mean;
         variance[j] = (float)(m.squares / m.n);
-        affine(inv_std, scale, shift, gamma[j], beta[j], (float)m.mean, (float)(m.squares / m.n), d.eps, j);
+        scale_and_shift(inv_std, scale, shift, gamma[j], beta[j], (float)m.mean, (float)(m.squares / m.n), d.eps, j);
     }
 }
 
 // γ, β, mean, variance [C] -> inv_std, scale, shift [C]
 extern "C" __global__ void __launch_bounds__(256)
-    batch_norm_affine_fwd(float* __restrict__ inv_std, float* __restrict__ scale, float* __restrict__ shift,
+    batch_norm_scale_shift_fwd(float* __restrict__ inv_std, float* __restrict__ scale, float* __restrict__ shift,
                           const float* __restrict__ gamma, const float* __restrict__ beta,
                           const float* __restrict__ mean, const float* __restrict__ variance, int c, float eps) {
     int j = thread_index();
-    if (j < c) affine(inv_std, scale, shift, gamma[j], beta[j], mean[j], variance[j], eps, j);
+    if (j < c) scale_and_shift(inv_std, scale, shift, gamma[j], beta[j], mean[j], variance[j], eps, j);
 }
 
 // mean = (1 - share) mean + share m,  variance = (1 - share) variance + share unbiased v,  batches += 1: [C], [C], [1]
@@ -237,14 +237,14 @@ extern "C" __global__ void __launch_bounds__(256)
 // ---------------------------------------------------------------- forward
 
 template <int N>
-__device__ __forceinline__ Piece<N> moved(Piece<N> x, const Piece<N>& scale, const Piece<N>& shift) {
+__device__ __forceinline__ Channels<N> normalized(Channels<N> x, const Channels<N>& scale, const Channels<N>& shift) {
 #pragma unroll
     for (int i = 0; i < N; i++) x.v[i] = x.v[i] * scale.v[i] + shift.v[i];
     return x;
 }
 
 template <int N>
-__device__ __forceinline__ Piece<N> plus(Piece<N> a, const Piece<N>& b) {
+__device__ __forceinline__ Channels<N> plus(Channels<N> a, const Channels<N>& b) {
 #pragma unroll
     for (int i = 0; i < N; i++) a.v[i] += b.v[i];
     return a;
@@ -254,13 +254,13 @@ template <int N>
 __device__ __forceinline__ void forward(real* __restrict__ y, const real* __restrict__ x,
                                         const real* __restrict__ residual, const float* scale, const float* shift,
                                         const NormDims& d) {
-    Place at(d, d.c);
+    Position at(d, d.c);
     if (!at.inside) return;
-    Piece<N> scales = load<N>(scale + at.j), shifts = load<N>(shift + at.j);
+    Channels<N> scales = load<N>(scale + at.j), shifts = load<N>(shift + at.j);
 #pragma unroll 2
     for (int row = blockIdx.x * at.lanes + at.lane; row < d.rows; row += gridDim.x * at.lanes) {
         int i = row * d.c + at.j;
-        Piece<N> z = moved(load<N>(x + i), scales, shifts);
+        Channels<N> z = normalized(load<N>(x + i), scales, shifts);
         if (residual) z = plus(z, load<N>(residual + i));
 #pragma unroll
         for (int k = 0; k < N; k++) z.v[k] = z.v[k] > 0.0f ? z.v[k] : d.slope * z.v[k];
@@ -270,7 +270,7 @@ __device__ __forceinline__ void forward(real* __restrict__ y, const real* __rest
 
 // y = rectified z: x, residual (or none), y [rows,C]
 extern "C" __global__ void __launch_bounds__(256)
-    batch_norm_fwd(real* __restrict__ y, const real* __restrict__ x, const real* __restrict__ residual,
+    batch_norm_fwd(real* __restrict__ y, const real* __restrict__ x, OPTIONAL const real* __restrict__ residual,
                    const float* __restrict__ scale, const float* __restrict__ shift, NormDims d) {
     if (d.width == PACK) forward<PACK>(y, x, residual, scale, shift, d);
     else forward<1>(y, x, residual, scale, shift, d);
@@ -280,14 +280,14 @@ template <int N>
 __device__ __forceinline__ void gated(real* __restrict__ y, const real* __restrict__ x, const float* scale,
                                       const float* shift, const NormDims& d) {
     int half = d.c / 2;
-    Place at(d, half);
+    Position at(d, half);
     if (!at.inside) return;
-    Piece<N> scale_a = load<N>(scale + at.j), shift_a = load<N>(shift + at.j);
-    Piece<N> scale_b = load<N>(scale + half + at.j), shift_b = load<N>(shift + half + at.j);
+    Channels<N> scale_a = load<N>(scale + at.j), shift_a = load<N>(shift + at.j);
+    Channels<N> scale_b = load<N>(scale + half + at.j), shift_b = load<N>(shift + half + at.j);
 #pragma unroll 2
     for (int row = blockIdx.x * at.lanes + at.lane; row < d.rows; row += gridDim.x * at.lanes) {
         const real* from = x + row * d.c + at.j;
-        Piece<N> a = moved(load<N>(from), scale_a, shift_a), b = moved(load<N>(from + half), scale_b, shift_b);
+        Channels<N> a = normalized(load<N>(from), scale_a, shift_a), b = normalized(load<N>(from + half), scale_b, shift_b);
 #pragma unroll
         for (int k = 0; k < N; k++) a.v[k] *= logistic(b.v[k]);
         put(y + row * half + at.j, a.v);
@@ -304,9 +304,9 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // ---------------------------------------------------------------- backward: dz is the gradient before the activation
 
-// dz of a rectifier, z computed again.
+// dz of a rectifier, from the recomputed z.
 template <int N>
-__device__ __forceinline__ Piece<N> rectified_back(Piece<N> dy, const Piece<N>& z, float slope) {
+__device__ __forceinline__ Channels<N> rectified_bwd(Channels<N> dy, const Channels<N>& z, float slope) {
 #pragma unroll
     for (int k = 0; k < N; k++) dy.v[k] = z.v[k] > 0.0f ? dy.v[k] : slope * dy.v[k];
     return dy;
@@ -314,7 +314,7 @@ __device__ __forceinline__ Piece<N> rectified_back(Piece<N> dy, const Piece<N>& 
 
 // dz = [da | db] of the gate, in the place of z = [a | b].
 template <int N>
-__device__ __forceinline__ void gated_back(Piece<N>& a, Piece<N>& b, const Piece<N>& dy) {
+__device__ __forceinline__ void gated_bwd(Channels<N>& a, Channels<N>& b, const Channels<N>& dy) {
 #pragma unroll
     for (int k = 0; k < N; k++) {
         float open = logistic(b.v[k]), through = dy.v[k] * open;
@@ -325,7 +325,7 @@ __device__ __forceinline__ void gated_back(Piece<N>& a, Piece<N>& b, const Piece
 
 // A lane's sums [2][N] of channels j.. become the block's; lane 0 writes them to sums [2,C] of the tile.
 template <int N>
-__device__ __forceinline__ void write_lane_sums(float* sums, float (&total)[2][N], const Place& at, int j,
+__device__ __forceinline__ void write_lane_sums(float* sums, float (&total)[2][N], const Position& at, int j,
                                                 const NormDims& d, float* shared) {
     int t = threadIdx.x;
 #pragma unroll
@@ -349,8 +349,8 @@ __device__ __forceinline__ void write_lane_sums(float* sums, float (&total)[2][N
 }
 
 template <int N>
-__device__ __forceinline__ void sum_products(float (&total)[2][N], const Piece<N>& dz, const Piece<N>& x,
-                                             const Piece<N>& mean) {
+__device__ __forceinline__ void sum_products(float (&total)[2][N], const Channels<N>& dz, const Channels<N>& x,
+                                             const Channels<N>& mean) {
 #pragma unroll
     for (int i = 0; i < N; i++) {
         total[0][i] += dz.v[i] * (x.v[i] - mean.v[i]);
@@ -359,20 +359,20 @@ __device__ __forceinline__ void sum_products(float (&total)[2][N], const Piece<N
 }
 
 template <int N>
-__device__ __forceinline__ void backward_sums(float* sums, const real* __restrict__ dy, const real* __restrict__ x,
+__device__ __forceinline__ void bwd_sums(float* sums, const real* __restrict__ dy, const real* __restrict__ x,
                                               const real* __restrict__ residual, const float* mean, const float* scale,
                                               const float* shift, const NormDims& d, float* shared) {
-    Place at(d, d.c);
+    Position at(d, d.c);
     float total[2][N] = {};
     if (at.inside) {
-        Piece<N> means = load<N>(mean + at.j), scales = load<N>(scale + at.j), shifts = load<N>(shift + at.j);
+        Channels<N> means = load<N>(mean + at.j), scales = load<N>(scale + at.j), shifts = load<N>(shift + at.j);
         int last = min(d.rows, ((int)blockIdx.x + 1) * d.depth);
 #pragma unroll 2
         for (int row = blockIdx.x * d.depth + at.lane; row < last; row += at.lanes) {
             int i = row * d.c + at.j;
-            Piece<N> v = load<N>(x + i), z = moved(v, scales, shifts);
+            Channels<N> v = load<N>(x + i), z = normalized(v, scales, shifts);
             if (residual) z = plus(z, load<N>(residual + i));
-            sum_products(total, rectified_back(load<N>(dy + i), z, d.slope), v, means);
+            sum_products(total, rectified_bwd(load<N>(dy + i), z, d.slope), v, means);
         }
     }
     write_lane_sums(sums, total, at, at.j, d, shared);
@@ -381,30 +381,30 @@ __device__ __forceinline__ void backward_sums(float* sums, const real* __restric
 // sums [tiles,2,C] = Σ dz (x - mean), Σ dz over `depth` rows each
 extern "C" __global__ void __launch_bounds__(256)
     batch_norm_bwd_w(float* __restrict__ sums, const real* __restrict__ dy, const real* __restrict__ x,
-                     const real* __restrict__ residual, const float* __restrict__ mean,
+                     OPTIONAL const real* __restrict__ residual, const float* __restrict__ mean,
                      const float* __restrict__ scale, const float* __restrict__ shift, NormDims d) {
     __shared__ float shared[256 * 2 * PACK];
-    if (d.width == PACK) backward_sums<PACK>(sums, dy, x, residual, mean, scale, shift, d, shared);
-    else backward_sums<1>(sums, dy, x, residual, mean, scale, shift, d, shared);
+    if (d.width == PACK) bwd_sums<PACK>(sums, dy, x, residual, mean, scale, shift, d, shared);
+    else bwd_sums<1>(sums, dy, x, residual, mean, scale, shift, d, shared);
 }
 
 template <int N>
-__device__ __forceinline__ void gated_sums(float* sums, const real* __restrict__ dy, const real* __restrict__ x,
+__device__ __forceinline__ void gated_bwd_sums(float* sums, const real* __restrict__ dy, const real* __restrict__ x,
                                            const float* mean, const float* scale, const float* shift,
                                            const NormDims& d, float* shared) {
     int half = d.c / 2;
-    Place at(d, half);
+    Position at(d, half);
     float total_a[2][N] = {}, total_b[2][N] = {};
     if (at.inside) {
-        Piece<N> mean_a = load<N>(mean + at.j), scale_a = load<N>(scale + at.j), shift_a = load<N>(shift + at.j);
+        Channels<N> mean_a = load<N>(mean + at.j), scale_a = load<N>(scale + at.j), shift_a = load<N>(shift + at.j);
         int k = at.j + half;
-        Piece<N> mean_b = load<N>(mean + k), scale_b = load<N>(scale + k), shift_b = load<N>(shift + k);
+        Channels<N> mean_b = load<N>(mean + k), scale_b = load<N>(scale + k), shift_b = load<N>(shift + k);
         int last = min(d.rows, ((int)blockIdx.x + 1) * d.depth);
         for (int row = blockIdx.x * d.depth + at.lane; row < last; row += at.lanes) {
             const real* from = x + row * d.c + at.j;
-            Piece<N> xa = load<N>(from), xb = load<N>(from + half);
-            Piece<N> a = moved(xa, scale_a, shift_a), b = moved(xb, scale_b, shift_b);
-            gated_back(a, b, load<N>(dy + row * half + at.j));
+            Channels<N> xa = load<N>(from), xb = load<N>(from + half);
+            Channels<N> a = normalized(xa, scale_a, shift_a), b = normalized(xb, scale_b, shift_b);
+            gated_bwd(a, b, load<N>(dy + row * half + at.j));
             sum_products(total_a, a, xa, mean_a);
             sum_products(total_b, b, xb, mean_b);
         }
@@ -413,19 +413,19 @@ __device__ __forceinline__ void gated_sums(float* sums, const real* __restrict__
     write_lane_sums(sums, total_b, at, at.j + half, d, shared);
 }
 
-// the same behind the gate, four channels at a time (a pack of bf16 takes too many registers): dy [rows,C/2]
+// batch_norm_bwd_w behind the gate, four channels at a time (a pack of bf16 takes too many registers): dy [rows,C/2]
 extern "C" __global__ void __launch_bounds__(256)
     batch_norm_glu_bwd_w(float* __restrict__ sums, const real* __restrict__ dy, const real* __restrict__ x,
                          const float* __restrict__ mean, const float* __restrict__ scale,
                          const float* __restrict__ shift, NormDims d) {
     __shared__ float shared[256 * 2 * 4];
-    if (d.width == 4) gated_sums<4>(sums, dy, x, mean, scale, shift, d, shared);
-    else gated_sums<1>(sums, dy, x, mean, scale, shift, d, shared);
+    if (d.width == 4) gated_bwd_sums<4>(sums, dy, x, mean, scale, shift, d, shared);
+    else gated_bwd_sums<1>(sums, dy, x, mean, scale, shift, d, shared);
 }
 
 // dγ = inv_std Σ dz (x - mean), dβ = Σ dz: sums [tiles,2,C] -> [C]
 extern "C" __global__ void __launch_bounds__(256)
-    batch_norm_finalize_bwd_w(float* __restrict__ dgamma, float* __restrict__ dbeta, const float* __restrict__ sums,
+    batch_norm_sum_tiles_bwd_w(float* __restrict__ dgamma, float* __restrict__ dbeta, const float* __restrict__ sums,
                               const float* __restrict__ inv_std, TileDims d) {
     __shared__ double shared[256];
     int j = blockIdx.x * 8 + threadIdx.x % 8;
@@ -447,10 +447,10 @@ extern "C" __global__ void __launch_bounds__(256)
 // dx = scale (dz - offset - slope (x - mean)) with offset = dβ / rows and slope = inv_std dγ / rows, both 0 where the
 // moments are constants. Kept as mean, scale, -scale slope and -scale offset.
 template <int N>
-struct Center {
-    Piece<N> mean, scale, slope, offset;
+struct SubtractStatistics {
+    Channels<N> mean, scale, slope, offset;
 
-    __device__ __forceinline__ Center(const float* mean_, const float* scale_, const float* inv_std,
+    __device__ __forceinline__ SubtractStatistics(const float* mean_, const float* scale_, const float* inv_std,
                                       const float* dgamma, const float* dbeta, int j, int rows) {
         mean = load<N>(mean_ + j);
         scale = load<N>(scale_ + j);
@@ -461,7 +461,7 @@ struct Center {
         }
     }
 
-    __device__ __forceinline__ Piece<N> operator()(Piece<N> dz, const Piece<N>& x) const {
+    __device__ __forceinline__ Channels<N> operator()(Channels<N> dz, const Channels<N>& x) const {
 #pragma unroll
         for (int i = 0; i < N; i++)
             dz.v[i] = slope.v[i] * (x.v[i] - mean.v[i]) + (scale.v[i] * dz.v[i] + offset.v[i]);
@@ -475,16 +475,16 @@ __device__ __forceinline__ void backward(real* __restrict__ dx, real* __restrict
                                          const float* mean, const float* inv_std, const float* scale,
                                          const float* shift, const float* dgamma, const float* dbeta,
                                          const NormDims& d) {
-    Place at(d, d.c);
+    Position at(d, d.c);
     if (!at.inside) return;
-    Center<N> center(mean, scale, inv_std, dgamma, dbeta, at.j, d.rows);
-    Piece<N> shifts = load<N>(shift + at.j);
+    SubtractStatistics<N> center(mean, scale, inv_std, dgamma, dbeta, at.j, d.rows);
+    Channels<N> shifts = load<N>(shift + at.j);
 #pragma unroll 2
     for (int row = blockIdx.x * at.lanes + at.lane; row < d.rows; row += gridDim.x * at.lanes) {
         int i = row * d.c + at.j;
-        Piece<N> v = load<N>(x + i), z = moved(v, center.scale, shifts);
+        Channels<N> v = load<N>(x + i), z = normalized(v, center.scale, shifts);
         if (residual) z = plus(z, load<N>(residual + i));
-        Piece<N> dz = rectified_back(load<N>(dy + i), z, d.slope);
+        Channels<N> dz = rectified_bwd(load<N>(dy + i), z, d.slope);
         if (dr) put(dr + i, dz.v);
         if (dx) put(dx + i, center(dz, v).v);
     }
@@ -492,31 +492,31 @@ __device__ __forceinline__ void backward(real* __restrict__ dx, real* __restrict
 
 // dx and the residual's gradient dr = dz, either of which may be absent: all [rows,C]
 extern "C" __global__ void __launch_bounds__(256)
-    batch_norm_bwd(real* __restrict__ dx, real* __restrict__ dr, const real* __restrict__ dy,
-                   const real* __restrict__ x, const real* __restrict__ residual, const float* __restrict__ mean,
+    batch_norm_bwd(OPTIONAL real* __restrict__ dx, OPTIONAL real* __restrict__ dr, const real* __restrict__ dy,
+                   const real* __restrict__ x, OPTIONAL const real* __restrict__ residual, const float* __restrict__ mean,
                    const float* __restrict__ inv_std, const float* __restrict__ scale,
-                   const float* __restrict__ shift, const float* __restrict__ dgamma,
-                   const float* __restrict__ dbeta, NormDims d) {
+                   const float* __restrict__ shift, OPTIONAL const float* __restrict__ dgamma,
+                   OPTIONAL const float* __restrict__ dbeta, NormDims d) {
     if (d.width == PACK) backward<PACK>(dx, dr, dy, x, residual, mean, inv_std, scale, shift, dgamma, dbeta, d);
     else backward<1>(dx, dr, dy, x, residual, mean, inv_std, scale, shift, dgamma, dbeta, d);
 }
 
 template <int N>
-__device__ __forceinline__ void gated_backward(real* __restrict__ dx, const real* __restrict__ dy,
+__device__ __forceinline__ void gated_bwd_x(real* __restrict__ dx, const real* __restrict__ dy,
                                                const real* __restrict__ x, const float* mean, const float* inv_std,
                                                const float* scale, const float* shift, const float* dgamma,
                                                const float* dbeta, const NormDims& d) {
     int half = d.c / 2;
-    Place at(d, half);
+    Position at(d, half);
     if (!at.inside) return;
-    Center<N> center_a(mean, scale, inv_std, dgamma, dbeta, at.j, d.rows);
-    Center<N> center_b(mean, scale, inv_std, dgamma, dbeta, at.j + half, d.rows);
-    Piece<N> shift_a = load<N>(shift + at.j), shift_b = load<N>(shift + half + at.j);
+    SubtractStatistics<N> center_a(mean, scale, inv_std, dgamma, dbeta, at.j, d.rows);
+    SubtractStatistics<N> center_b(mean, scale, inv_std, dgamma, dbeta, at.j + half, d.rows);
+    Channels<N> shift_a = load<N>(shift + at.j), shift_b = load<N>(shift + half + at.j);
     for (int row = blockIdx.x * at.lanes + at.lane; row < d.rows; row += gridDim.x * at.lanes) {
         int i = row * d.c + at.j;
-        Piece<N> xa = load<N>(x + i), xb = load<N>(x + i + half);
-        Piece<N> a = moved(xa, center_a.scale, shift_a), b = moved(xb, center_b.scale, shift_b);
-        gated_back(a, b, load<N>(dy + row * half + at.j));
+        Channels<N> xa = load<N>(x + i), xb = load<N>(x + i + half);
+        Channels<N> a = normalized(xa, center_a.scale, shift_a), b = normalized(xb, center_b.scale, shift_b);
+        gated_bwd(a, b, load<N>(dy + row * half + at.j));
         put(dx + i, center_a(a, xa).v);
         put(dx + i + half, center_b(b, xb).v);
     }
@@ -527,7 +527,7 @@ extern "C" __global__ void __launch_bounds__(256)
     batch_norm_glu_bwd(real* __restrict__ dx, const real* __restrict__ dy, const real* __restrict__ x,
                        const float* __restrict__ mean, const float* __restrict__ inv_std,
                        const float* __restrict__ scale, const float* __restrict__ shift,
-                       const float* __restrict__ dgamma, const float* __restrict__ dbeta, NormDims d) {
-    if (d.width == 4) gated_backward<4>(dx, dy, x, mean, inv_std, scale, shift, dgamma, dbeta, d);
-    else gated_backward<1>(dx, dy, x, mean, inv_std, scale, shift, dgamma, dbeta, d);
+                       OPTIONAL const float* __restrict__ dgamma, OPTIONAL const float* __restrict__ dbeta, NormDims d) {
+    if (d.width == 4) gated_bwd_x<4>(dx, dy, x, mean, inv_std, scale, shift, dgamma, dbeta, d);
+    else gated_bwd_x<1>(dx, dy, x, mean, inv_std, scale, shift, dgamma, dbeta, d);
 }

@@ -5,16 +5,17 @@
 constexpr int CHUNK = 8192;
 
 // A parameter p of `len` numbers whose chunks begin at `first`: its gradient, the gradient's running moments, its
-// average. Without a gradient p stays as it is; without an average none is kept.
+// average. A null gradient leaves p as it is; a null average is not kept.
 struct AdamSlot {
     unsigned long long p, g, m, v, average;
     int len, first;
 };
 
-// m += new1 (g - m),  v = keep2 v + new2 g²,  p -= rate m / (√v / root + eps),  average = keep average + (1 - keep) p
+// m += (1 - β₁)(g - m),  v = β₂ v + (1 - β₂) g²,  p -= step_size m / (√v / √(1 - β₂ᵗ) + eps),
+// average = decay average + (1 - decay) p, with g times the factor and step_size = lr / (1 - β₁ᵗ)
 struct AdamDims {
     int slots;
-    float factor, new1, keep2, new2, rate, root, eps, keep, fresh;
+    float factor, one_minus_beta1, beta2, one_minus_beta2, step_size, bias_correction2_sqrt, eps, decay, one_minus_decay;
 };
 
 // A gradient of `len` numbers whose chunks begin at `first`.
@@ -35,48 +36,25 @@ __device__ __forceinline__ Slot slot_of(const Slot* slots, int n, int chunk) {
     return slots[low];
 }
 
-template <int N>
-struct Numbers {
-    float v[N];
-};
-
-template <int N>
-__device__ __forceinline__ Numbers<N> get(const float* p) {
-    Numbers<N> r;
-    if constexpr (N == 4) {
-        Pack<float> q = load_pack(p);
-#pragma unroll
-        for (int k = 0; k < 4; k++) r.v[k] = q.v[k];
-    } else {
-        r.v[0] = *p;
-    }
-    return r;
-}
-
-template <int N>
-__device__ __forceinline__ void put(float* p, const Numbers<N>& x) {
-    if constexpr (N == 4) store_pack(p, {{x.v[0], x.v[1], x.v[2], x.v[3]}});
-    else *p = x.v[0];
-}
-
 // Everything is read before anything is written, so that all reads are under way at once.
 template <int N>
 __device__ __forceinline__ void adam_step(const AdamSlot& s, const AdamDims& d, int i) {
     float *p = (float*)s.p + i, *m = (float*)s.m + i, *v = (float*)s.v + i, *average = (float*)s.average + i;
-    Numbers<N> weight = get<N>(p), g = {}, first = {}, second = {}, mean = {};
+    float weight[N], g[N] = {}, first[N] = {}, second[N] = {}, mean[N] = {};
+    fetch(weight, p);
     if (s.g) {
-        g = get<N>((const float*)s.g + i);
-        first = get<N>(m);
-        second = get<N>(v);
+        fetch(g, (const float*)s.g + i);
+        fetch(first, m);
+        fetch(second, v);
     }
-    if (s.average) mean = get<N>(average);
+    if (s.average) fetch(mean, average);
     if (s.g) {
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            float gradient = d.factor * g.v[k];
-            first.v[k] += d.new1 * (gradient - first.v[k]);
-            second.v[k] = d.keep2 * second.v[k] + d.new2 * gradient * gradient;
-            weight.v[k] -= d.rate * (first.v[k] / (sqrtf(second.v[k]) / d.root + d.eps));
+            float gradient = d.factor * g[k];
+            first[k] += d.one_minus_beta1 * (gradient - first[k]);
+            second[k] = d.beta2 * second[k] + d.one_minus_beta2 * gradient * gradient;
+            weight[k] -= d.step_size * (first[k] / (sqrtf(second[k]) / d.bias_correction2_sqrt + d.eps));
         }
         put(m, first);
         put(v, second);
@@ -84,7 +62,7 @@ __device__ __forceinline__ void adam_step(const AdamSlot& s, const AdamDims& d, 
     }
     if (s.average) {
 #pragma unroll
-        for (int k = 0; k < N; k++) mean.v[k] = d.keep * mean.v[k] + d.fresh * weight.v[k];
+        for (int k = 0; k < N; k++) mean[k] = d.decay * mean[k] + d.one_minus_decay * weight[k];
         put(average, mean);
     }
 }
@@ -95,6 +73,16 @@ extern "C" __global__ void __launch_bounds__(256) adam(const AdamSlot* __restric
     int begin = ((int)blockIdx.x - s.first) * CHUNK, end = min(s.len, begin + CHUNK), packed = begin + (end - begin) / 4 * 4;
     for (int i = begin + 4 * threadIdx.x; i < packed; i += 4 * 256) adam_step<4>(s, d, i);
     if (packed + (int)threadIdx.x < end) adam_step<1>(s, d, packed + threadIdx.x);
+}
+
+// shared[0] = the sum over a block of 256 threads, added up pair by pair.
+__device__ __forceinline__ void tree_sum(double sum, double* shared) {
+    shared[threadIdx.x] = sum;
+    __syncthreads();
+    for (int step = 128; step > 0; step >>= 1) {
+        if (threadIdx.x < step) shared[threadIdx.x] += shared[threadIdx.x + step];
+        __syncthreads();
+    }
 }
 
 // parts [chunks] of double = Σ x² of a chunk each
@@ -111,13 +99,8 @@ extern "C" __global__ void __launch_bounds__(256)
         for (int k = 0; k < 4; k++) sum += q.v[k] * q.v[k];
     }
     if (packed + (int)threadIdx.x < end) sum += x[packed + threadIdx.x] * x[packed + threadIdx.x];
-    shared[threadIdx.x] = sum;
-    __syncthreads();
-    for (int step = 128; step > 0; step >>= 1) {
-        if (threadIdx.x < step) shared[threadIdx.x] += shared[threadIdx.x + step];
-        __syncthreads();
-    }
-    if (threadIdx.x == 0) ((double*)parts)[blockIdx.x] = shared[0];
+    tree_sum(sum, shared);
+    if (threadIdx.x == 0) doubles(parts)[blockIdx.x] = shared[0];
 }
 
 // y [2] = Σ parts, a double as a float and what the float leaves over: parts [n] of double, one block
@@ -125,13 +108,8 @@ extern "C" __global__ void __launch_bounds__(256)
     squared_norm_total(float* __restrict__ y, const float* __restrict__ parts, int n) {
     __shared__ double shared[256];
     double sum = 0.0;
-    for (int i = threadIdx.x; i < n; i += 256) sum += ((const double*)parts)[i];
-    shared[threadIdx.x] = sum;
-    __syncthreads();
-    for (int step = 128; step > 0; step >>= 1) {
-        if (threadIdx.x < step) shared[threadIdx.x] += shared[threadIdx.x + step];
-        __syncthreads();
-    }
+    for (int i = threadIdx.x; i < n; i += 256) sum += doubles(parts)[i];
+    tree_sum(sum, shared);
     if (threadIdx.x == 0) {
         y[0] = (float)shared[0];
         y[1] = shared[0] < 3e38 ? (float)(shared[0] - (double)y[0]) : 0.0f;

@@ -2,19 +2,25 @@
 // (Kingma and Welling, 2014). All tensors of a call have n elements, but for the gated unit.
 #include "prelude.cuh"
 
-// y[i] = f(x[i]), in packs and what is left over one by one.
+// y[i] = f(i, x[i]), in packs and what is left over one by one.
 template <class F>
-__device__ __forceinline__ void map1(real* __restrict__ y, const real* __restrict__ x, int n, F f) {
+__device__ __forceinline__ void map_indexed(real* __restrict__ y, const real* __restrict__ x, int n, F f) {
     constexpr int N = Pack<real>::N;
     int packs = n / N;
     for (int i = thread_index(); i < packs; i += thread_count()) {
         Pack<real> p = load_pack(x + i * N);
 #pragma unroll
-        for (int k = 0; k < N; k++) p.v[k] = f(p.v[k]);
+        for (int k = 0; k < N; k++) p.v[k] = f(i * N + k, p.v[k]);
         store_pack(y + i * N, p);
     }
     int i = packs * N + thread_index();
-    if (i < n) set(y[i], f(to_float(x[i])));
+    if (i < n) set(y[i], f(i, to_float(x[i])));
+}
+
+// y[i] = f(x[i])
+template <class F>
+__device__ __forceinline__ void map1(real* __restrict__ y, const real* __restrict__ x, int n, F f) {
+    map_indexed(y, x, n, [=](int, float x) { return f(x); });
 }
 
 // y[i] = f(a[i], b[i]); y may be a.
@@ -66,16 +72,23 @@ extern "C" __global__ void __launch_bounds__(256) accumulate(real* __restrict__ 
     map2(sum, sum, x, n, [](float sum, float x) { return sum + x; });
 }
 
-// y = a b, and on the way back da = dy b, db = dy a
+// y = a b; backward da = dy b, db = dy a
 extern "C" __global__ void __launch_bounds__(256)
     mul_fwd(real* __restrict__ y, const real* __restrict__ a, const real* __restrict__ b, int n) {
     map2(y, a, b, n, [](float a, float b) { return a * b; });
 }
 
-// y = factor x, and on the way back dx = factor dy
+// y = factor x; backward dx = factor dy
 extern "C" __global__ void __launch_bounds__(256)
     scale_fwd(real* __restrict__ y, const real* __restrict__ x, float factor, int n) {
     map1(y, x, n, [=](float x) { return factor * x; });
+}
+
+// y = x scale + shift by channel; backward dx = dy scale: x, y [n] of rows of c; scale, shift [c]
+extern "C" __global__ void __launch_bounds__(256)
+    affine_channels_fwd(real* __restrict__ y, const real* __restrict__ x, const float* __restrict__ scale,
+                        OPTIONAL const float* __restrict__ shift, int n, int c) {
+    map_indexed(y, x, n, [=](int i, float x) { return shift ? x * scale[i % c] + shift[i % c] : x * scale[i % c]; });
 }
 
 // y = tanh(x)

@@ -1,5 +1,5 @@
-// Pooling of images [b,h,w,c] over windows to [b,oh,ow,c]. Gradients are gathered: each input looks which windows
-// read it, in their order.
+// Pooling of images [b,h,w,c] over windows to [b,oh,ow,c]. Gradients are gathered: each input sums over the windows
+// that read it, in their order.
 #include "prelude.cuh"
 
 struct PoolDims {
@@ -32,21 +32,21 @@ __device__ __forceinline__ float share(Range rows, Range cols, PoolDims d) {
     return 1.0f / area;
 }
 
-// A place in images of height h and width w, of N channels from `channel`.
-struct Place {
+// A pixel of images of height h and width w, and N channels of it from `channel`.
+struct Pixel {
     int b, row, col, channel;
 };
 
 template <int N>
-__device__ __forceinline__ Place place(int i, int h, int w, int c) {
+__device__ __forceinline__ Pixel place(int i, int h, int w, int c) {
     int width = c / N, pixel = i / width, line = pixel / w;
     return {line / h, line % h, pixel % w, i % width * N};
 }
 
-// What the largest of a window is, and which of its pixels, counted from the corner of the window before it is cut:
-// the first of the largest, or the last that is no number.
+// The maximum of a window and which of its pixels it is, counted from the corner of the window before it is clipped: the
+// first maximum, or the last NaN.
 template <int N>
-__device__ __forceinline__ void largest(float (&top)[N], int (&winner)[N], const real* x, Place p, PoolDims d) {
+__device__ __forceinline__ void largest(float (&top)[N], int (&winner)[N], const real* x, Pixel p, PoolDims d) {
     Range rows = window(p.row, d.h, d.oh, d), cols = window(p.col, d.w, d.ow, d);
     int corner = (p.row * d.stride - d.pad) * d.k + p.col * d.stride - d.pad;
 #pragma unroll
@@ -90,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(256) pool_max_fwd(real* __restrict_
     }
 }
 
-// The winners of N outputs, 16 bits each.
+// The argmax of N outputs, 16 bits each.
 template <int N>
 __device__ __forceinline__ void put_winners(unsigned short* p, const int (&winner)[N]) {
     if constexpr (N == 1) {
@@ -125,18 +125,18 @@ __device__ __forceinline__ void fetch_winners(int (&winner)[N], const unsigned s
 }
 
 template <int N>
-__device__ __forceinline__ void find_winners(unsigned short* winners, const real* x, PoolDims d) {
+__device__ __forceinline__ void find_winners(unsigned short* argmax, const real* x, PoolDims d) {
     int i = thread_index();
     if (i >= d.b * d.oh * d.ow * d.c / N) return;
     float top[N];
     int winner[N];
     largest(top, winner, x, place<N>(i, d.oh, d.ow, d.c), d);
-    put_winners(winners + i * N, winner);
+    put_winners(argmax + i * N, winner);
 }
 
-// Which pixel of each window is its largest: x [b,h,w,c] -> winners [b,oh,ow,c], 16 bits each
-extern "C" __global__ void __launch_bounds__(256) pool_winners_bwd(float* __restrict__ winners, const real* __restrict__ x, PoolDims d) {
-    unsigned short* to = reinterpret_cast<unsigned short*>(winners);
+// Which pixel of each window is its largest: x [b,h,w,c] -> argmax [b,oh,ow,c], 16 bits each
+extern "C" __global__ void __launch_bounds__(256) pool_argmax_bwd(float* __restrict__ argmax, const real* __restrict__ x, PoolDims d) {
+    unsigned short* to = reinterpret_cast<unsigned short*>(argmax);
     if (packable<real>(d.c)) {
         find_winners<Pack<real>::N>(to, x, d);
     } else {
@@ -145,10 +145,10 @@ extern "C" __global__ void __launch_bounds__(256) pool_winners_bwd(float* __rest
 }
 
 template <int N>
-__device__ __forceinline__ void max_pool_gradient(real* dx, const real* dy, const unsigned short* winners, PoolDims d) {
+__device__ __forceinline__ void max_pool_gradient(real* dx, const real* dy, const unsigned short* argmax, PoolDims d) {
     int i = thread_index();
     if (i >= d.b * d.h * d.w * d.c / N) return;
-    Place p = place<N>(i, d.h, d.w, d.c);
+    Pixel p = place<N>(i, d.h, d.w, d.c);
     Range rows = readers(p.row, d.h, d.oh, d), cols = readers(p.col, d.w, d.ow, d);
     float sum[N] = {}, v[N];
     int winner[N];
@@ -159,7 +159,7 @@ __device__ __forceinline__ void max_pool_gradient(real* dx, const real* dy, cons
             int self = (p.row + d.pad - r * d.stride) * d.k + p.col + d.pad - s * d.stride;
             int at = ((p.b * d.oh + r) * d.ow + s) * d.c + p.channel;
             fetch(v, dy + at);
-            fetch_winners(winner, winners + at);
+            fetch_winners(winner, argmax + at);
 #pragma unroll
             for (int j = 0; j < N; j++) {
                 if (winner[j] == self) sum[j] += v[j];
@@ -169,9 +169,9 @@ __device__ __forceinline__ void max_pool_gradient(real* dx, const real* dy, cons
     put(dx + i * N, sum);
 }
 
-// dx = Σ dy over the windows that x won: dy, winners [b,oh,ow,c] -> dx [b,h,w,c]
-extern "C" __global__ void __launch_bounds__(256) pool_max_bwd(real* __restrict__ dx, const real* __restrict__ dy, const float* __restrict__ winners, PoolDims d) {
-    const unsigned short* from = reinterpret_cast<const unsigned short*>(winners);
+// dx = Σ dy over the windows that x won: dy, argmax [b,oh,ow,c] -> dx [b,h,w,c]
+extern "C" __global__ void __launch_bounds__(256) pool_max_bwd(real* __restrict__ dx, const real* __restrict__ dy, const float* __restrict__ argmax, PoolDims d) {
+    const unsigned short* from = reinterpret_cast<const unsigned short*>(argmax);
     if (packable<real>(d.c)) {
         max_pool_gradient<Pack<real>::N>(dx, dy, from, d);
     } else {
@@ -183,7 +183,7 @@ template <int N>
 __device__ __forceinline__ void average(real* y, const real* x, PoolDims d) {
     int i = thread_index();
     if (i >= d.b * d.oh * d.ow * d.c / N) return;
-    Place p = place<N>(i, d.oh, d.ow, d.c);
+    Pixel p = place<N>(i, d.oh, d.ow, d.c);
     Range rows = window(p.row, d.h, d.oh, d), cols = window(p.col, d.w, d.ow, d);
     float sum[N] = {}, v[N], factor = share(rows, cols, d);
 #pragma unroll 1
@@ -213,7 +213,7 @@ template <int N>
 __device__ __forceinline__ void average_gradient(real* dx, const real* dy, PoolDims d) {
     int i = thread_index();
     if (i >= d.b * d.h * d.w * d.c / N) return;
-    Place p = place<N>(i, d.h, d.w, d.c);
+    Pixel p = place<N>(i, d.h, d.w, d.c);
     Range rows = readers(p.row, d.h, d.oh, d), cols = readers(p.col, d.w, d.ow, d);
     float sum[N] = {}, v[N];
 #pragma unroll 1

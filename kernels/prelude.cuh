@@ -1,4 +1,4 @@
-// What every kernel begins with: storage types, 16-byte accesses, reductions, random numbers.
+// Shared by all kernels: storage types, 16-byte accesses, reductions, random numbers.
 #pragma once
 
 // Before a pointer parameter of a kernel: null where there is no tensor (build.rs makes an `Option` of it).
@@ -74,7 +74,7 @@ __device__ __forceinline__ void store_pack(bf16* p, const Pack<bf16>& x) {
 
 // ---------------------------------------------------------------- loops
 
-// The calling thread's place among all threads of a one-dimensional grid, and their number.
+// The calling thread's index among all threads of a one-dimensional grid, and their number.
 __device__ __forceinline__ int thread_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ int thread_count() { return gridDim.x * blockDim.x; }
 

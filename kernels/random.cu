@@ -3,14 +3,14 @@
 // multiply-add, no library function.
 #include "prelude.cuh"
 
-// A place in a stream: the key, the stream's number, and the blocks of four drawn before.
+// A position in a random sequence: the key, the number of the sequence, and the blocks of four drawn before.
 struct RandomDims {
     unsigned long long seed, drawn;
     unsigned stream;
     int n;
 };
 
-// The four numbers of block `i` from that place.
+// The four numbers of block `i` from that position.
 __device__ __forceinline__ uint4 block_at(RandomDims d, int i) {
     unsigned long long at = d.drawn + i;
     return philox(make_uint4((unsigned)at, (unsigned)(at >> 32), d.stream, 0),
@@ -90,8 +90,8 @@ extern "C" __global__ void __launch_bounds__(256) random_normal(float* __restric
     });
 }
 
-// y = x scale with probability 1 - p, else 0 (Srivastava et al., 2014), scale = 1 / (1 - p): x, y [n]. On the way back
-// the same with dy: the mask is drawn again.
+// y = x scale with probability 1 - p, else 0 (Srivastava et al., 2014), scale = 1 / (1 - p): x, y [n]. Backward
+// calls it with dy and redraws the mask.
 extern "C" __global__ void __launch_bounds__(256)
     dropout_fwd(real* __restrict__ y, const real* __restrict__ x, RandomDims d, float p, float scale) {
     constexpr int N = Pack<real>::N;

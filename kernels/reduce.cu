@@ -50,7 +50,7 @@ struct MiddleDims {
 
 // y = factor · Σₙ x, or with several shares the sums of each: x [b,n,d] -> y [b,d], or partial [shares,b,d] in f64.
 // Grid: b · ⌈d / lanes⌉ by shares.
-extern "C" __global__ void __launch_bounds__(256) reduce_middle_fwd(real* __restrict__ y, float* __restrict__ partial, const real* __restrict__ x, MiddleDims d) {
+extern "C" __global__ void __launch_bounds__(256) reduce_middle_fwd(real* __restrict__ y, OPTIONAL float* __restrict__ partial, const real* __restrict__ x, MiddleDims d) {
     __shared__ double shared[256];
     int groups = (d.d + d.lanes - 1) / d.lanes, rows = 256 / d.lanes;
     int b = blockIdx.x / groups, lane = threadIdx.x % d.lanes, row = threadIdx.x / d.lanes;
@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(256) reduce_middle_fwd(real* __rest
 }
 
 // y = factor · Σ over the shares: partial [shares,n] in f64 -> y [n]
-extern "C" __global__ void __launch_bounds__(256) reduce_join_fwd(real* __restrict__ y, const float* __restrict__ partial, int n, int shares, float factor) {
+extern "C" __global__ void __launch_bounds__(256) reduce_shares_fwd(real* __restrict__ y, const float* __restrict__ partial, int n, int shares, float factor) {
     for (int i = thread_index(); i < n; i += thread_count()) {
         double sum = 0.0;
         for (int s = 0; s < shares; s++) sum += doubles(partial)[s * n + i];

@@ -31,7 +31,7 @@ struct Bilinear {
     }
 };
 
-// a · (1 - weight) + b · weight; b is not asked where it has no weight.
+// a · (1 - weight) + b · weight; b is not read where its weight is 0.
 template <int N>
 __device__ __forceinline__ void mix(float (&a)[N], const real* first, const real* second, float weight) {
     fetch(a, first);
@@ -67,7 +67,7 @@ __device__ __forceinline__ float weight_of(Tap tap, int r) {
     return (tap.at == r ? 1.0f - tap.weight : 0.0f) + (tap.next == r ? tap.weight : 0.0f);
 }
 
-// Among these of m outputs are all that read input r: a pixel more on each side than the formula says, whatever the
+// A range of the m outputs that contains all that read input r: one more on each side than the formula gives, against
 // rounding.
 struct Range {
     int from, to;

@@ -1,8 +1,8 @@
 // Recurrent layers: Hochreiter and Schmidhuber, "Long short-term memory", 1997; Cho et al., EMNLP 2014.
-// One block walks one or four rows of the batch over all of their steps, so no step waits for another block.
+// A block takes one or four rows of the batch through all of their steps, so no step waits for another block.
 #include "prelude.cuh"
 
-// The sizes of a walk. `ld` is the length of a row of the matrix the steps multiply by, `rows` the batch rows of a
+// `ld` is the length of a row of the matrix the steps multiply by, `rows` the batch rows of a
 // block (1 or 4).
 struct RnnDims {
     int batch, steps, hidden, ld, rows, reverse;
@@ -10,13 +10,13 @@ struct RnnDims {
 
 constexpr int THREADS = 512;
 
-// What is not there is zero: first states, and gradients nobody asked for.
+// Null is zero: absent first states, and gradients of outputs that nothing depends on.
 __device__ __forceinline__ float or_zero(const real* p, int i) { return p ? to_float(p[i]) : 0.0f; }
 
 // By the logistic function, as on the CPU.
 __device__ __forceinline__ float squash(float x) { return 2.0f * logistic(2.0f * x) - 1.0f; }
 
-// Into how many slices of its rows a product is cut, so that every thread has work; src/engine/ops/rnn.rs agrees.
+// Into how many slices of its rows a product is cut, so that every thread has work; src/engine/ops/rnn/cuda.rs agrees.
 __device__ __forceinline__ int slices_of(int groups, int rows) { return max(1, min(rows, THREADS / groups)); }
 
 // part[slice][R][cols] = Σ over the slice's rows k of w[k][c] v[k][R]: neighbors read neighboring columns, V each.
@@ -48,7 +48,7 @@ __device__ __forceinline__ void products(
     }
 }
 
-// G columns of what `products` left, `apart` from each other; the slices in their order.
+// Sums G columns of what `products` wrote, `apart` from each other, over the slices in their order.
 template <int R, int G>
 __device__ __forceinline__ void totals(
     float (&sum)[G], const float* part, int slices, int cols, int r, int c, int apart
@@ -68,10 +68,10 @@ __device__ __forceinline__ float total(const float* part, int slices, int cols, 
     return sum[0];
 }
 
-// One row of the batch, as a walk sees it: where in [B,T] its steps stand. A row beyond the batch has no steps.
+// One row of the batch: index(step) is that of the step in [B·T]. A row beyond the batch has no steps.
 struct Row {
     int first, length, reverse;
-    __device__ int place(int step) const { return first + (reverse ? length - 1 - step : step); }
+    __device__ int index(int step) const { return first + (reverse ? length - 1 - step : step); }
 };
 
 // The row of the batch that is the r-th of this block.
@@ -87,7 +87,7 @@ __device__ __forceinline__ int longest_of(const RnnDims& d, const int* lengths) 
     return longest;
 }
 
-// What W_ih x gives the G gates of the i-th unit of the block's rows, where the step is one of its row's.
+// Loads W_ih x of the G gates of the i-th unit of the block's rows, if its row has the step.
 template <int R, int G>
 __device__ __forceinline__ void input_of(
     float (&a)[G], const float* gates, const RnnDims& d, const int* lengths, int step, int i
@@ -96,18 +96,18 @@ __device__ __forceinline__ void input_of(
     Row row = row_of(d, lengths, i / n);
     if (step >= row.length) return;
 #pragma unroll
-    for (int g = 0; g < G; g++) a[g] = gates[(row.place(step) * 4 + g) * n + i % n];
+    for (int g = 0; g < G; g++) a[g] = gates[(row.index(step) * 4 + g) * n + i % n];
 }
 
-// Through the steps of a cell with G gates, from the state h: cell(row, step, r, j, what the input gives the gates) makes
-// the next state of unit j from it and from what `products` left in `part`.
+// Runs the steps of a cell with G gates from the state h. cell(row, step, r, j, input) computes the next state of unit j
+// from the gates' share of W_ih x and from what `products` wrote to `part`.
 template <int R, int G, class Cell>
-__device__ __forceinline__ void steps(
+__device__ __forceinline__ void forward_steps(
     const RnnDims& d, const int* lengths, const float* gates, const float* w, int longest, float* part, const float* h, Cell cell
 ) {
     int n = d.hidden;
     for (int step = 0; step < longest; step++) {
-        // What the input gives the first of a thread's units is on its way while the state is multiplied.
+        // Loads the input of a thread's first unit while the state is multiplied.
         float ahead[G] = {};
         if (threadIdx.x < R * n) input_of<R, G>(ahead, gates, d, lengths, step, threadIdx.x);
         products<R, 4>(part, w, h, n, d.ld);
@@ -123,10 +123,10 @@ __device__ __forceinline__ void steps(
     }
 }
 
-// Back through them: saved(row, step, b, j) is what a step of unit j is gone back through with, cell(row, step, r, j,
-// that) leaves in `delta` what goes through W_hh.
+// Runs the steps backward. saved(row, step, b, j) loads what the forward pass saved of unit j; cell(row, step, r, j, saved)
+// writes the gradient that goes through W_hh to `delta`.
 template <int R, int V, int G, class Saved, class Cell>
-__device__ __forceinline__ void steps_back(
+__device__ __forceinline__ void backward_steps(
     const RnnDims& d, const int* lengths, const float* w, int longest, float* part, const float* delta, Saved saved, Cell cell
 ) {
     int n = d.hidden;
@@ -141,7 +141,7 @@ __device__ __forceinline__ void steps_back(
                 cell(row, step, r, j, ahead);
             }
         }
-        // What the step before saved is on its way while this one is multiplied.
+        // Loads what the previous step saved while this one is multiplied.
         if (threadIdx.x < R * n) {
             int r = threadIdx.x / n;
             Row row = row_of(d, lengths, r);
@@ -169,7 +169,7 @@ __device__ __forceinline__ void lstm_cell(
     const LstmForward& p, const RnnDims& d, const Row& row, int step, int r, int j, const float (&a)[4], const float* part,
     float* h, float* c
 ) {
-    int n = d.hidden, slices = slices_of(d.ld / 4, n), at = row.place(step);
+    int n = d.hidden, slices = slices_of(d.ld / 4, n), at = row.index(step);
     float gate[4];
     totals<R, 4>(gate, part, slices, d.ld, r, j, n);
 #pragma unroll
@@ -185,7 +185,7 @@ __device__ __forceinline__ void lstm_cell(
 }
 
 template <int R>
-__device__ __forceinline__ void lstm_walk(const LstmForward& p, const RnnDims& d) {
+__device__ __forceinline__ void lstm_steps(const LstmForward& p, const RnnDims& d) {
     extern __shared__ float4 room[];
     int n = d.hidden, longest = longest_of<R>(d, p.lengths);
     float *part = reinterpret_cast<float*>(room), *h = part + slices_of(d.ld / 4, n) * R * d.ld, *c = h + R * n;
@@ -199,7 +199,7 @@ __device__ __forceinline__ void lstm_walk(const LstmForward& p, const RnnDims& d
     auto cell = [&](const Row& row, int step, int r, int j, const float (&a)[4]) {
         lstm_cell<R>(p, d, row, step, r, j, a, part, h, c);
     };
-    steps<R, 4>(d, p.lengths, p.gates, p.w, longest, part, h, cell);
+    forward_steps<R, 4>(d, p.lengths, p.gates, p.w, longest, part, h, cell);
     for (int r = 0; r < R; r++) {
         int b = blockIdx.x * R + r;
         if (b >= d.batch) break;
@@ -213,14 +213,14 @@ __device__ __forceinline__ void lstm_walk(const LstmForward& p, const RnnDims& d
 }
 
 // i, f, o = σ(·), g = tanh(·) of W_ih x + b_ih + W_hh h + b_hh;  c' = f·c + i·g;  h' = o·tanh(c').
-// gates [B,T,4H] comes as W_ih x and leaves as i, f, g, o; y and cells [B,T,H]; w = W_hhᵀ [H,ld]; states [B,H].
+// gates [B,T,4H] holds W_ih x before and i, f, g, o after; y and cells [B,T,H]; w = W_hhᵀ [H,ld]; states [B,H].
 extern "C" __global__ void __launch_bounds__(512, 1) lstm_fwd(
     real* y, real* h_last, real* c_last, float* gates, float* cells, const float* w, const float* b_ih,
-    const float* b_hh, const real* h0, const real* c0, const int* lengths, RnnDims d
+    const float* b_hh, OPTIONAL const real* h0, OPTIONAL const real* c0, const int* lengths, RnnDims d
 ) {
     LstmForward p = {y, h_last, c_last, gates, cells, w, b_ih, b_hh, h0, c0, lengths};
-    if (d.rows == 4) lstm_walk<4>(p, d);
-    else lstm_walk<1>(p, d);
+    if (d.rows == 4) lstm_steps<4>(p, d);
+    else lstm_steps<1>(p, d);
 }
 
 struct LstmBackward {
@@ -233,26 +233,26 @@ struct LstmBackward {
     const int* lengths;
 };
 
-// What one step of one unit is gone back through with.
+// What the forward pass saved of one unit's step, and the gradient of its output.
 struct LstmSaved {
-    float i, f, g, o, cell, before, dy;
+    float i, f, g, o, cell, previous, dy;
 };
 
 __device__ __forceinline__ LstmSaved lstm_saved(
     const LstmBackward& p, const RnnDims& d, const Row& row, int step, int b, int j
 ) {
-    int n = d.hidden, at = row.place(step);
+    int n = d.hidden, at = row.index(step);
     const float* gates = p.gates + at * 4 * n + j;
-    float before = step > 0 ? p.cells[row.place(step - 1) * n + j] : or_zero(p.c0, b * n + j);
-    return {gates[0], gates[n], gates[2 * n], gates[3 * n], p.cells[at * n + j], before, or_zero(p.dy, at * n + j)};
+    float previous = step > 0 ? p.cells[row.index(step - 1) * n + j] : or_zero(p.c0, b * n + j);
+    return {gates[0], gates[n], gates[2 * n], gates[3 * n], p.cells[at * n + j], previous, or_zero(p.dy, at * n + j)};
 }
 
 template <int R, int V>
-__device__ __forceinline__ void lstm_cell_back(
+__device__ __forceinline__ void lstm_cell_bwd(
     const LstmBackward& p, const RnnDims& d, const Row& row, int step, int r, int j, const LstmSaved& s, const float* part,
     float* delta, float* dc
 ) {
-    int n = d.hidden, at = row.place(step), b = blockIdx.x * R + r;
+    int n = d.hidden, at = row.index(step), b = blockIdx.x * R + r;
     bool last = step == row.length - 1;
     float dh = last ? or_zero(p.dh_last, b * n + j) : total<R>(part, slices_of(n / V, 4 * n), n, r, j);
     float dcell = last ? or_zero(p.dc_last, b * n + j) : dc[j * R + r];
@@ -260,7 +260,7 @@ __device__ __forceinline__ void lstm_cell_back(
     float c = squash(s.cell);
     dcell += dh * s.o * (1.0f - c * c);
     float sums[4] = {
-        dcell * s.g * s.i * (1.0f - s.i), dcell * s.before * s.f * (1.0f - s.f), dcell * s.i * (1.0f - s.g * s.g),
+        dcell * s.g * s.i * (1.0f - s.i), dcell * s.previous * s.f * (1.0f - s.f), dcell * s.i * (1.0f - s.g * s.g),
         dh * c * s.o * (1.0f - s.o)
     };
 #pragma unroll
@@ -272,7 +272,7 @@ __device__ __forceinline__ void lstm_cell_back(
 }
 
 template <int R, int V>
-__device__ __forceinline__ void lstm_walk_back(const LstmBackward& p, const RnnDims& d) {
+__device__ __forceinline__ void lstm_steps_bwd(const LstmBackward& p, const RnnDims& d) {
     extern __shared__ float4 room[];
     int n = d.hidden, longest = longest_of<R>(d, p.lengths);
     float* part = reinterpret_cast<float*>(room);
@@ -287,9 +287,9 @@ __device__ __forceinline__ void lstm_walk_back(const LstmBackward& p, const RnnD
     __syncthreads();
     auto saved = [&](const Row& row, int step, int b, int j) { return lstm_saved(p, d, row, step, b, j); };
     auto cell = [&](const Row& row, int step, int r, int j, const LstmSaved& s) {
-        lstm_cell_back<R, V>(p, d, row, step, r, j, s, part, delta, dc);
+        lstm_cell_bwd<R, V>(p, d, row, step, r, j, s, part, delta, dc);
     };
-    steps_back<R, V, 4>(d, p.lengths, p.w, longest, part, delta, saved, cell);
+    backward_steps<R, V, 4>(d, p.lengths, p.w, longest, part, delta, saved, cell);
     for (int i = threadIdx.x; i < R * n; i += THREADS) {
         int r = i / n, j = i % n, b = blockIdx.x * R + r;
         if (b >= d.batch) break;
@@ -298,16 +298,16 @@ __device__ __forceinline__ void lstm_walk_back(const LstmBackward& p, const RnnD
     }
 }
 
-// Back through time: sums [B,T,4H] = the gradient of what the gates were taken of, zero beyond the length; dh0, dc0
-// [B,H] of the first state. Saved as lstm_fwd left them; w = W_hh [4H,H].
+// Backward through time: sums [B,T,4H] = the gradient of the gates before their activations, zero beyond the length;
+// dh0, dc0 [B,H] of the first state. Saved as lstm_fwd wrote them; w = W_hh [4H,H].
 extern "C" __global__ void __launch_bounds__(512) lstm_bwd(
-    float* sums, real* dh0, real* dc0, const real* dy, const real* dh_last, const real* dc_last, const float* gates,
-    const float* cells, const real* c0, const float* w, const int* lengths, RnnDims d
+    float* sums, real* dh0, real* dc0, OPTIONAL const real* dy, OPTIONAL const real* dh_last, OPTIONAL const real* dc_last,
+    const float* gates, const float* cells, OPTIONAL const real* c0, const float* w, const int* lengths, RnnDims d
 ) {
     LstmBackward p = {sums, dh0, dc0, dy, dh_last, dc_last, gates, cells, c0, w, lengths};
-    if (d.rows == 4) lstm_walk_back<4, 4>(p, d);
-    else if (d.hidden % 4 == 0) lstm_walk_back<1, 4>(p, d);
-    else lstm_walk_back<1, 1>(p, d);
+    if (d.rows == 4) lstm_steps_bwd<4, 4>(p, d);
+    else if (d.hidden % 4 == 0) lstm_steps_bwd<1, 4>(p, d);
+    else lstm_steps_bwd<1, 1>(p, d);
 }
 
 // ---------------------------------------------------------------- GRU
@@ -325,7 +325,7 @@ __device__ __forceinline__ void gru_cell(
     const GruForward& p, const RnnDims& d, const Row& row, int step, int r, int j, const float (&a)[3], const float* part,
     float* h
 ) {
-    int n = d.hidden, slices = slices_of(d.ld / 4, n), at = row.place(step);
+    int n = d.hidden, slices = slices_of(d.ld / 4, n), at = row.index(step);
     float sum[3], q[3];
     totals<R, 3>(q, part, slices, d.ld, r, j, n);
 #pragma unroll
@@ -342,7 +342,7 @@ __device__ __forceinline__ void gru_cell(
 }
 
 template <int R>
-__device__ __forceinline__ void gru_walk(const GruForward& p, const RnnDims& d) {
+__device__ __forceinline__ void gru_steps(const GruForward& p, const RnnDims& d) {
     extern __shared__ float4 room[];
     int n = d.hidden, longest = longest_of<R>(d, p.lengths);
     float *part = reinterpret_cast<float*>(room), *h = part + slices_of(d.ld / 4, n) * R * d.ld;
@@ -354,7 +354,7 @@ __device__ __forceinline__ void gru_walk(const GruForward& p, const RnnDims& d) 
     auto cell = [&](const Row& row, int step, int r, int j, const float (&a)[3]) {
         gru_cell<R>(p, d, row, step, r, j, a, part, h);
     };
-    steps<R, 3>(d, p.lengths, p.gates, p.w, longest, part, h, cell);
+    forward_steps<R, 3>(d, p.lengths, p.gates, p.w, longest, part, h, cell);
     for (int r = 0; r < R; r++) {
         int b = blockIdx.x * R + r;
         if (b >= d.batch) break;
@@ -365,15 +365,15 @@ __device__ __forceinline__ void gru_walk(const GruForward& p, const RnnDims& d) 
 }
 
 // With a = W_ih x + b_ih and q = W_hh h + b_hh: r = σ(a_r + q_r);  z = σ(a_z + q_z);  n = tanh(a_n + r·q_n);
-// h' = (1 - z)·n + z·h. gates [B,T,4H] comes with W_ih x in its first 3H and leaves as r, z, n, q_n; y [B,T,H];
+// h' = (1 - z)·n + z·h. gates [B,T,4H] holds W_ih x in its first 3H before and r, z, n, q_n after; y [B,T,H];
 // w = W_hhᵀ [H,ld]; states [B,H].
 extern "C" __global__ void __launch_bounds__(512) gru_fwd(
-    real* y, real* h_last, float* gates, const float* w, const float* b_ih, const float* b_hh, const real* h0,
+    real* y, real* h_last, float* gates, const float* w, const float* b_ih, const float* b_hh, OPTIONAL const real* h0,
     const int* lengths, RnnDims d
 ) {
     GruForward p = {y, h_last, gates, w, b_ih, b_hh, h0, lengths};
-    if (d.rows == 4) gru_walk<4>(p, d);
-    else gru_walk<1>(p, d);
+    if (d.rows == 4) gru_steps<4>(p, d);
+    else gru_steps<1>(p, d);
 }
 
 struct GruBackward {
@@ -387,32 +387,32 @@ struct GruBackward {
 };
 
 struct GruSaved {
-    float r, z, n, q, before, dy;
+    float r, z, n, q, previous, dy;
 };
 
 __device__ __forceinline__ GruSaved gru_saved(
     const GruBackward& p, const RnnDims& d, const Row& row, int step, int b, int j
 ) {
-    int n = d.hidden, at = row.place(step);
+    int n = d.hidden, at = row.index(step);
     const float* gates = p.gates + at * 4 * n + j;
-    float before = step > 0 ? to_float(p.y[row.place(step - 1) * n + j]) : or_zero(p.h0, b * n + j);
-    return {gates[0], gates[n], gates[2 * n], gates[3 * n], before, or_zero(p.dy, at * n + j)};
+    float previous = step > 0 ? to_float(p.y[row.index(step - 1) * n + j]) : or_zero(p.h0, b * n + j);
+    return {gates[0], gates[n], gates[2 * n], gates[3 * n], previous, or_zero(p.dy, at * n + j)};
 }
 
-// `around` is what passes the gates by.
+// `around` is the part of dh that does not pass the gates.
 template <int R, int V>
-__device__ __forceinline__ void gru_cell_back(
+__device__ __forceinline__ void gru_cell_bwd(
     const GruBackward& p, const RnnDims& d, const Row& row, int step, int r, int j, const GruSaved& s, const float* part,
     float* delta, float* around
 ) {
-    int n = d.hidden, at = row.place(step), b = blockIdx.x * R + r;
+    int n = d.hidden, at = row.index(step), b = blockIdx.x * R + r;
     float dh = step == row.length - 1
         ? or_zero(p.dh_last, b * n + j)
         : around[j * R + r] + total<R>(part, slices_of(n / V, 3 * n), n, r, j);
     dh += s.dy;
     float dn = dh * (1.0f - s.z) * (1.0f - s.n * s.n);
     float dr = dn * s.q * s.r * (1.0f - s.r);
-    float dz = dh * (s.before - s.n) * s.z * (1.0f - s.z);
+    float dz = dh * (s.previous - s.n) * s.z * (1.0f - s.z);
     float a[3] = {dr, dz, dn}, q[3] = {dr, dz, dn * s.r};
 #pragma unroll
     for (int g = 0; g < 3; g++) {
@@ -424,7 +424,7 @@ __device__ __forceinline__ void gru_cell_back(
 }
 
 template <int R, int V>
-__device__ __forceinline__ void gru_walk_back(const GruBackward& p, const RnnDims& d) {
+__device__ __forceinline__ void gru_steps_bwd(const GruBackward& p, const RnnDims& d) {
     extern __shared__ float4 room[];
     int n = d.hidden, longest = longest_of<R>(d, p.lengths);
     float* part = reinterpret_cast<float*>(room);
@@ -439,9 +439,9 @@ __device__ __forceinline__ void gru_walk_back(const GruBackward& p, const RnnDim
     __syncthreads();
     auto saved = [&](const Row& row, int step, int b, int j) { return gru_saved(p, d, row, step, b, j); };
     auto cell = [&](const Row& row, int step, int r, int j, const GruSaved& s) {
-        gru_cell_back<R, V>(p, d, row, step, r, j, s, part, delta, around);
+        gru_cell_bwd<R, V>(p, d, row, step, r, j, s, part, delta, around);
     };
-    steps_back<R, V, 3>(d, p.lengths, p.w, longest, part, delta, saved, cell);
+    backward_steps<R, V, 3>(d, p.lengths, p.w, longest, part, delta, saved, cell);
     for (int i = threadIdx.x; i < R * n; i += THREADS) {
         int r = i / n, j = i % n, b = blockIdx.x * R + r;
         if (b >= d.batch) break;
@@ -449,19 +449,19 @@ __device__ __forceinline__ void gru_walk_back(const GruBackward& p, const RnnDim
     }
 }
 
-// Back through time: da of W_ih x + b_ih and dq of W_hh h + b_hh [B,T,3H], zero beyond the length; dh0 [B,H] of the
-// first state. Saved as gru_fwd left them; w = W_hh [3H,H].
+// Backward through time: da of W_ih x + b_ih and dq of W_hh h + b_hh [B,T,3H], zero beyond the length; dh0 [B,H] of the
+// first state. Saved as gru_fwd wrote them; w = W_hh [3H,H].
 extern "C" __global__ void __launch_bounds__(512) gru_bwd(
-    float* da, float* dq, real* dh0, const real* dy, const real* dh_last, const float* gates, const real* y,
-    const real* h0, const float* w, const int* lengths, RnnDims d
+    float* da, float* dq, real* dh0, OPTIONAL const real* dy, OPTIONAL const real* dh_last, const float* gates,
+    const real* y, OPTIONAL const real* h0, const float* w, const int* lengths, RnnDims d
 ) {
     GruBackward p = {da, dq, dh0, dy, dh_last, gates, y, h0, w, lengths};
-    if (d.rows == 4) gru_walk_back<4, 4>(p, d);
-    else if (d.hidden % 4 == 0) gru_walk_back<1, 4>(p, d);
-    else gru_walk_back<1, 1>(p, d);
+    if (d.rows == 4) gru_steps_bwd<4, 4>(p, d);
+    else if (d.hidden % 4 == 0) gru_steps_bwd<1, 4>(p, d);
+    else gru_steps_bwd<1, 1>(p, d);
 }
 
-// ---------------------------------------------------------------- around the walks
+// ---------------------------------------------------------------- around the steps
 
 // y [cols,ld] = wᵀ of w [rows,cols], zero in the columns beyond `rows`. Blocks of 32 by 8 threads, as one of 256.
 extern "C" __global__ void __launch_bounds__(256) rnn_transpose(
@@ -476,9 +476,9 @@ extern "C" __global__ void __launch_bounds__(256) rnn_transpose(
         if (col + i < cols && row + x < ld) y[(col + i) * ld + row + x] = tile[x][i];
 }
 
-// before [B,T,H] = h before every step, zero beyond the length: the step before's y [B,T,H], or h0 [B,H].
-extern "C" __global__ void __launch_bounds__(256) rnn_before(
-    real* __restrict__ before, const real* __restrict__ y, const real* __restrict__ h0,
+// previous [B,T,H] = h before every step, zero beyond the length: y [B,T,H] of the previous step, or h0 [B,H].
+extern "C" __global__ void __launch_bounds__(256) rnn_previous_hidden(
+    real* __restrict__ previous, const real* __restrict__ y, OPTIONAL const real* __restrict__ h0,
     const int* __restrict__ lengths, RnnDims d
 ) {
     int n = d.hidden, size = d.batch * d.steps * n;
@@ -487,6 +487,6 @@ extern "C" __global__ void __launch_bounds__(256) rnn_before(
         bool first = t == (d.reverse ? length - 1 : 0);
         float value = 0.0f;
         if (t < length) value = first ? or_zero(h0, b * n + j) : to_float(y[d.reverse ? i + n : i - n]);
-        set(before[i], value);
+        set(previous[i], value);
     }
 }

@@ -1,27 +1,27 @@
-// Elements in another arrangement. Nothing is computed: bits are moved, as many at once as all boundaries allow.
+// Concatenation, slices and transposition: bits are copied, as many at once as alignment allows.
 #include "prelude.cuh"
 
-struct CutDims {
+struct SliceDims {
     // Rows, their length, and which part of them: columns start .. start + width.
     int rows, row, start, width;
 };
 
-// Pieces of type U are moved; lengths in `d` are of `real`, and multiples of a piece.
+// Copies pieces of type U; lengths in `d` count `real` and are multiples of a piece.
 template <class U>
-__device__ __forceinline__ CutDims in_pieces(CutDims d) {
+__device__ __forceinline__ SliceDims in_pieces(SliceDims d) {
     constexpr int N = sizeof(U) / sizeof(real);
     return {d.rows, d.row / N, d.start / N, d.width / N};
 }
 
 template <class U>
-__device__ __forceinline__ bool whole(CutDims d) {
+__device__ __forceinline__ bool whole(SliceDims d) {
     constexpr int N = sizeof(U) / sizeof(real);
     return d.row % N == 0 && d.start % N == 0 && d.width % N == 0;
 }
 
 template <class U>
-__device__ __forceinline__ void paste(real* to, const real* from, CutDims dims) {
-    CutDims d = in_pieces<U>(dims);
+__device__ __forceinline__ void paste(real* to, const real* from, SliceDims dims) {
+    SliceDims d = in_pieces<U>(dims);
     U* y = reinterpret_cast<U*>(to);
     const U* x = reinterpret_cast<const U*>(from);
     for (int i = thread_index(); i < d.rows * d.width; i += thread_count()) {
@@ -30,7 +30,7 @@ __device__ __forceinline__ void paste(real* to, const real* from, CutDims dims) 
 }
 
 // y[:, start..start+width] = part: part [rows,width], y [rows,row]
-extern "C" __global__ void __launch_bounds__(256) shape_concat_fwd(real* __restrict__ y, const real* __restrict__ part, CutDims d) {
+extern "C" __global__ void __launch_bounds__(256) shape_concat_fwd(real* __restrict__ y, const real* __restrict__ part, SliceDims d) {
     if (whole<uint4>(d)) {
         paste<uint4>(y, part, d);
     } else if (whole<uint2>(d)) {
@@ -41,8 +41,8 @@ extern "C" __global__ void __launch_bounds__(256) shape_concat_fwd(real* __restr
 }
 
 template <class U>
-__device__ __forceinline__ void cut(real* to, const real* from, CutDims dims) {
-    CutDims d = in_pieces<U>(dims);
+__device__ __forceinline__ void cut(real* to, const real* from, SliceDims dims) {
+    SliceDims d = in_pieces<U>(dims);
     U* y = reinterpret_cast<U*>(to);
     const U* x = reinterpret_cast<const U*>(from);
     for (int i = thread_index(); i < d.rows * d.width; i += thread_count()) {
@@ -51,7 +51,7 @@ __device__ __forceinline__ void cut(real* to, const real* from, CutDims dims) {
 }
 
 // y = x[:, start..start+width]: x [rows,row] -> y [rows,width]
-extern "C" __global__ void __launch_bounds__(256) shape_slice_fwd(real* __restrict__ y, const real* __restrict__ x, CutDims d) {
+extern "C" __global__ void __launch_bounds__(256) shape_slice_fwd(real* __restrict__ y, const real* __restrict__ x, SliceDims d) {
     if (whole<uint4>(d)) {
         cut<uint4>(y, x, d);
     } else if (whole<uint2>(d)) {
@@ -62,8 +62,8 @@ extern "C" __global__ void __launch_bounds__(256) shape_slice_fwd(real* __restri
 }
 
 template <class U>
-__device__ __forceinline__ void uncut(real* to, const real* from, CutDims dims) {
-    CutDims d = in_pieces<U>(dims);
+__device__ __forceinline__ void uncut(real* to, const real* from, SliceDims dims) {
+    SliceDims d = in_pieces<U>(dims);
     U* dx = reinterpret_cast<U*>(to);
     const U* dy = reinterpret_cast<const U*>(from);
     for (int i = thread_index(); i < d.rows * d.row; i += thread_count()) {
@@ -75,7 +75,7 @@ __device__ __forceinline__ void uncut(real* to, const real* from, CutDims dims) 
 }
 
 // dx = 0 but for dx[:, start..start+width] = dy: dy [rows,width] -> dx [rows,row]
-extern "C" __global__ void __launch_bounds__(256) shape_slice_bwd(real* __restrict__ dx, const real* __restrict__ dy, CutDims d) {
+extern "C" __global__ void __launch_bounds__(256) shape_slice_bwd(real* __restrict__ dx, const real* __restrict__ dy, SliceDims d) {
     if (whole<uint4>(d)) {
         uncut<uint4>(dx, dy, d);
     } else if (whole<uint2>(d)) {
@@ -85,14 +85,14 @@ extern "C" __global__ void __launch_bounds__(256) shape_slice_bwd(real* __restri
     }
 }
 
-struct TurnDims {
+struct PermuteDims {
     // Of y, in elements, outermost first; and how far a step along each goes in x.
     int dims[4];
     int strides[4];
 };
 
 template <class U>
-__device__ __forceinline__ void turn(real* to, const real* from, TurnDims d) {
+__device__ __forceinline__ void turn(real* to, const real* from, PermuteDims d) {
     constexpr int N = sizeof(U) / sizeof(real);
     U* y = reinterpret_cast<U*>(to);
     const U* x = reinterpret_cast<const U*>(from);
@@ -106,7 +106,7 @@ __device__ __forceinline__ void turn(real* to, const real* from, TurnDims d) {
 }
 
 // y[i,j,k,l] = x[i · strides[0] + j · strides[1] + k · strides[2] + l · strides[3]]: y [dims]
-extern "C" __global__ void __launch_bounds__(256) shape_transpose_fwd(real* __restrict__ y, const real* __restrict__ x, TurnDims d) {
+extern "C" __global__ void __launch_bounds__(256) shape_transpose_fwd(real* __restrict__ y, const real* __restrict__ x, PermuteDims d) {
     constexpr int N = 16 / sizeof(real);
     // Rows that stay rows move in packs; with rows of whole packs, all other strides are whole too.
     if (d.strides[3] == 1 && d.dims[3] % N == 0) {

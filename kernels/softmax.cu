@@ -25,7 +25,7 @@ struct Block {
     }
 };
 
-// y = e^(x - max) / Σ of it: this thread takes N elements from `first` and every `step`. c is 0 where there is no row.
+// y = e^(x - max) / Σ e^(x - max): this thread takes N elements from `first` and every `step`. c is 0 where there is no row.
 template <int N, class Team>
 __device__ __forceinline__ void softmax_row(real* y, const real* x, int c, int first, int step, Team team) {
     float v[N], top = Max::none(), sum = 0.0f;

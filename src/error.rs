@@ -7,6 +7,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything that can go wrong outside the program itself. Each message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     #[error("configuration: {key}: {why}")]
     Config { key: String, why: String },
@@ -14,17 +15,28 @@ pub enum Error {
     Data { file: PathBuf, line: Option<usize>, why: String },
     #[error("{}", weights_message(file, missing, unexpected, misshaped))]
     Weights { file: PathBuf, missing: Vec<String>, unexpected: Vec<String>, misshaped: Vec<String> },
-    #[error("{}: {source}", path.display())]
+    #[error("{}: cannot be read or written", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error(
         "step {step}: the loss term '{term}' is {value}: training stopped; the last good checkpoint is {kept}. \
          Lower the learning rate (--set) or go on from that checkpoint with --resume"
     )]
     NotFinite { step: u64, term: String, value: f32, kept: String },
-    #[error("device: {0}")]
-    Device(String),
-    #[error("{0}")]
-    Kernel(String),
+    /// There is no such device, or it cannot be opened.
+    #[error("{device} cannot be used: {why}")]
+    NoDevice { device: String, why: String },
+    /// A device, a driver or a compiler that is there and does not suffice.
+    #[error("{device} {why}")]
+    Unsupported { device: String, why: String },
+    /// No NVRTC in any of these places.
+    #[error("{}", compiler_message(places))]
+    NoCompiler { places: Vec<String> },
+    /// A call of the CUDA driver failed.
+    #[error("cuda:{ordinal} ({device}): {call} failed: {code}\n  {hint}")]
+    Driver { ordinal: usize, device: String, call: String, code: String, hint: String },
+    /// A kernel file that is not accepted, by NVRTC or by the driver.
+    #[error("NVRTC does not compile kernels/{file} for {arch}: {log}")]
+    Compile { file: String, arch: String, log: String },
     #[error("{}", memory_message(device, [*asked, *live, *total], by, advice.as_deref()))]
     OutOfMemory {
         device: String,
@@ -46,6 +58,17 @@ pub fn caught<R>(f: impl FnOnce() -> R) -> Result<R> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).map_err(|payload| {
         *payload.downcast::<Error>().unwrap_or_else(|other| std::panic::resume_unwind(other))
     })
+}
+
+/// An error and its causes, in one text.
+pub fn chain(error: &dyn std::error::Error, between: &str) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(between)
+}
+
+/// Tells the user something that is no result and no error; the command line prints all else.
+pub fn note(line: impl std::fmt::Display) {
+    eprintln!("{line}");
 }
 
 impl Error {
@@ -73,6 +96,15 @@ impl Error {
             other => other.to_string(),
         }
     }
+}
+
+fn compiler_message(places: &[String]) -> String {
+    format!(
+        "no NVRTC: it is CUDA's run-time compiler (libnvrtc.so of CUDA 12 or 13; no GPU and no driver is needed). Looked \
+         for: {}. `python3 -m pip install nvidia-cuda-nvrtc` installs it, in this repository `tools/nvrtc`; ENGINE_NVRTC \
+         names the folder of another, --device cpu does without",
+        places.join(", ")
+    )
 }
 
 fn memory_message(device: &str, bytes: [usize; 3], by: &str, advice: Option<&str>) -> String {
@@ -113,4 +145,16 @@ fn weights_message(file: &Path, missing: &[String], unexpected: &[String], missh
         "\n  check that the preset (widths, stages, vocabulary) is the one the weights were trained with",
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Error::io("a/file", std::io::Error::other("the disk is gone"));
+        assert_eq!(error.to_string(), "a/file: cannot be read or written");
+        assert_eq!(chain(&error, "; "), "a/file: cannot be read or written; the disk is gone");
+    }
 }

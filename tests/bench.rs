@@ -29,7 +29,7 @@ fn a_layer_is_timed_in_its_three_passes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bench.json");
     let arguments =
-        ["--device", "cpu", "--quick", "conv2d_up2", "upsample1", "--json", path.to_str().unwrap()];
+        ["--device", "cpu", "--quick", "upsample2x_conv3x3", "upsample1", "--json", path.to_str().unwrap()];
     let text = out(&bench(&arguments).output().unwrap());
     for part in ["ceilings: copy of", "forward", "input gradient", "weight gradient", "GFLOP/s"] {
         assert!(text.contains(part), "{part} is not in: {text}");
@@ -59,8 +59,8 @@ fn what_there_is_is_listed() {
 
 #[test]
 fn mistakes_are_explained() {
-    let error = refused(&["--device", "cpu", "wrod_attention"]);
-    assert!(error.contains("holds 'wrod_attention'") && error.contains("word_attention"), "{error}");
+    let error = refused(&["--device", "cpu", "corss_attention"]);
+    assert!(error.contains("holds 'corss_attention'") && error.contains("cross_attention"), "{error}");
     assert!(refused(&["--device", "cpu", "conv2d", "lstm"]).contains("nothing holds all of"));
     assert!(refused(&["--device", "cpu", "--precision", "bf16", "pool"]).contains("f32"));
 }

@@ -369,6 +369,7 @@ fn demo_captions_are_ten_different_ones_that_agree() {
     let folder = tempfile::tempdir().unwrap();
     let set = open(Format::Cub, demo_in(&folder, 162, 1)).unwrap();
     assert!(set.skipped.is_empty());
+    assert_eq!(set.train.len() + set.test.len(), 162);
     assert!(set.vocabulary.len() <= 45, "{} words", set.vocabulary.len());
     for item in set.train.iter().chain(&set.test) {
         assert_eq!(item.captions.iter().collect::<BTreeSet<_>>().len(), demo::CAPTIONS);
@@ -454,6 +455,7 @@ fn the_demo_holds_species_out_but_no_color() {
 fn demo_birds_fill_their_crops() {
     let folder = tempfile::tempdir().unwrap();
     let set = open(Format::Cub, demo_in(&folder, 81, 4)).unwrap();
+    assert_eq!(set.train.len() + set.test.len(), 81);
     for item in set.train.iter().chain(&set.test) {
         let picture = decode(&item.image).unwrap().picture;
         let region = bbox_crop(picture.width, picture.height, item.bbox.unwrap()).unwrap();
@@ -509,6 +511,7 @@ fn a_batch_is_sorted_and_padded() {
     let batch = &batches(&items, config(6), 0, 1)[0];
     assert_eq!(batch.images.iter().map(Vec::len).collect::<Vec<_>>(), [6 * 16 * 16 * 3, 6 * 32 * 32 * 3]);
     assert!(batch.images.iter().flatten().all(|value| (-1.0..=1.0).contains(value)));
+    assert_eq!((batch.captions.len(), batch.lengths.len(), batch.keys.len()), (6 * 8, 6, 6));
     assert!(batch.lengths.windows(2).all(|pair| pair[0] >= pair[1]));
     for (row, length) in batch.captions.chunks(8).zip(&batch.lengths) {
         assert!(row.iter().take(*length as usize).all(|id| *id > 0));

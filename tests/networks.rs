@@ -39,6 +39,7 @@ fn small() -> BackboneConfig {
 /// Every parameter gets a finite gradient that is not all zero.
 fn all_learn(store: &Store, loss: &Tensor) {
     let params = store.params();
+    assert!(!params.is_empty());
     let targets: Vec<Tensor> = params.iter().map(|p| p.tensor()).collect();
     let grads = backward(loss, &targets.iter().collect::<Vec<_>>());
     for (param, target) in params.iter().zip(&targets) {
@@ -117,7 +118,9 @@ fn stream_learns_and_its_captions_end() {
     bias.update(|b| b.as_mut_slice().fill(3.0));
     assert!((stream.loss(&images, &ids, &lengths, Mode::Train).item() - again.item()).abs() < 1e-4);
     all_learn(&store, &add(&loss, &again));
-    for caption in stream.describe(&images, 6) {
+    let written = stream.describe(&images, 6);
+    assert_eq!(written.len(), 3);
+    for caption in written {
         assert!(caption.len() <= 6 && !caption.contains(&0), "{caption:?}");
     }
 }

@@ -31,7 +31,9 @@ fn a_stream_is_the_same_on_every_device() {
     let (expected, end) = with(&Device::Cpu, draws);
     let (found, same_end) = with(device, draws);
     assert_eq!(end, same_end);
+    assert_eq!(found.len(), expected.len());
     for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert_eq!(found.len(), expected.len());
         let off = found.iter().zip(expected).position(|(f, e)| f != e);
         assert_eq!(off, None, "draw {i} of {} numbers", expected.len());
     }

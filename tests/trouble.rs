@@ -56,8 +56,7 @@ fn no_driver() {
     let output = command.current_dir(empty.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     if mirrorgan_engine::engine::device::cuda::probe().driver.is_some() {
-        eprintln!("SKIPPED: this machine has a CUDA driver");
-        return;
+        return device::skip("this machine has a CUDA driver");
     }
     says(&text, &["no CUDA driver: libcuda.so was not found", "--device cpu"]);
 }

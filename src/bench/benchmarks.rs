@@ -5,8 +5,8 @@
 use std::sync::Mutex;
 
 use crate::engine::Tensor;
-use crate::engine::ops::attention::{sentence_attention, word_attention};
-use crate::engine::ops::conv::{Conv, conv2d, conv2d_up2};
+use crate::engine::ops::attention::{channel_attention, cross_attention};
+use crate::engine::ops::conv::{Conv, conv2d, upsample2x_conv3x3};
 use crate::engine::ops::matching::word_scores;
 use crate::engine::ops::matmul::linear;
 use crate::engine::ops::norm::{Activation, batch_norm_train};
@@ -141,8 +141,8 @@ fn row(line: &str, batch: Batch) -> Benchmark {
                 .input([cout, kh, kw, cin]),
             outputs(h, kh, pad_h) * outputs(w, kw, pad_w),
         ),
-        "conv2d_up2" => (
-            Case::new("conv2d_up2", "", |x| vec![conv2d_up2(&x[0], &x[1])])
+        "upsample2x_conv3x3" => (
+            Case::new("upsample2x_conv3x3", "", |x| vec![upsample2x_conv3x3(&x[0], &x[1])])
                 .input([b, h, w, cin])
                 .input([cout, kh, kw, cin]),
             4 * h * w,
@@ -154,7 +154,7 @@ fn row(line: &str, batch: Batch) -> Benchmark {
         _ => panic!("conv-shapes.csv: no operator {op}"),
     };
     let flops = 2.0 * (b * pixels * cout * kh * kw * cin) as f64;
-    let executed = if op == "conv2d_up2" { UP2_EXECUTED * flops } else { flops };
+    let executed = if op == "upsample2x_conv3x3" { UP2_EXECUTED * flops } else { flops };
     let uses =
         [("forward", vec![], forward), ("input gradient", vec![0], dx), ("weight gradient", vec![1], dw)];
     let used = uses.into_iter().filter(|(.., uses)| *uses > 0);
@@ -204,16 +204,16 @@ fn text_layers(b: usize) -> Vec<Benchmark> {
     for side in [64, 128] {
         let ids = lengths();
         all.push(layer(
-            format!("word_attention G {} {WORDS} words", sizes([b, side, side, 32])),
-            Case::new("word_attention", "", move |x| vec![word_attention(&x[0], &x[1], &x[2], &ids).0])
+            format!("cross_attention G {} {WORDS} words", sizes([b, side, side, 32])),
+            Case::new("cross_attention", "", move |x| vec![cross_attention(&x[0], &x[1], &x[2], &ids).0])
                 .input([b, side, side, 32])
                 .input([b, WORDS, 256])
                 .input([32, 256])
                 .bf16(&[0, 1]),
         ));
         all.push(layer(
-            format!("sentence_attention G {}", sizes([b, side, side, 32])),
-            Case::new("sentence_attention", "", |x| vec![sentence_attention(&x[0], &x[1], &x[2])])
+            format!("channel_attention G {}", sizes([b, side, side, 32])),
+            Case::new("channel_attention", "", |x| vec![channel_attention(&x[0], &x[1], &x[2])])
                 .input([b, side, side, 32])
                 .input([b, 32])
                 .input([32, 32])
@@ -280,7 +280,7 @@ fn own(family: &str, case: Case) -> Benchmark {
 
 /// Forward, and backward to all differentiable inputs.
 fn passes(case: &Case, backward: f64) -> Vec<Pass> {
-    let executed = if case.op == "conv2d_up2" { UP2_EXECUTED } else { 1.0 };
+    let executed = if case.op == "upsample2x_conv3x3" { UP2_EXECUTED } else { 1.0 };
     let pass = |name, targets, flops| Pass { name, targets, flops, executed: executed * flops };
     let mut passes = vec![pass("forward", Vec::new(), case.flops)];
     let targets: Vec<usize> = (0..case.inputs.len()).filter(|&i| case.inputs[i].differentiable).collect();

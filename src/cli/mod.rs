@@ -1,4 +1,4 @@
-//! The command line: one file per command. anyhow is used only here.
+//! The command line: one file per command. It prints everything but notes (`error::note`); anyhow is used only here.
 
 pub mod bench;
 mod caption;
@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::engine::device;
 use crate::engine::tensor::Precision;
-use crate::error::caught;
+use crate::error::{caught, chain};
 
 #[derive(Parser)]
 #[command(
@@ -115,15 +115,9 @@ fn output_is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
-/// The error and its causes, each once.
+/// The error and its causes.
 fn message(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text += &format!("\n  because {cause}");
-        }
-    }
-    text
+    chain(error.as_ref(), "\n  because ")
 }
 
 impl Threads {

@@ -1,8 +1,8 @@
-//! GLAM, the global-local collaborative attention module: a stage of the cascade that attends to words and sentence
+//! GLAM, the global-local collaborative attentive module: a stage of the cascade that attends to words and sentence
 //! and doubles the side (MirrorGAN, section 3.2 and figure 2; AttnGAN, section 3.1).
 
 use crate::engine::nn::{BatchNorm, Conv2d, Linear, Mode, Scope, UpConv};
-use crate::engine::ops::attention::{sentence_attention, word_attention};
+use crate::engine::ops::attention::{channel_attention, cross_attention};
 use crate::engine::ops::norm::Activation;
 use crate::engine::ops::shape::concat;
 use crate::engine::tensor::{IntTensor, Tensor};
@@ -60,7 +60,7 @@ impl AttentionStage {
         mode: Mode,
     ) -> (Tensor, Tensor) {
         let words = text.words.cast(h.dtype());
-        let (context, attention) = word_attention(h, &words, &as_matrix(&self.words), lengths);
+        let (context, attention) = cross_attention(h, &words, &as_matrix(&self.words), lengths);
         let mut x = match &self.sentence {
             Some(sentence) => sentence.join(h, &context, condition),
             None => concat(&[h, &context], 3),
@@ -76,7 +76,7 @@ impl SentenceAttention {
     /// [h | word context | sentence context] to 2C channels.
     fn join(&self, h: &Tensor, words: &Tensor, condition: &Tensor) -> Tensor {
         let projected = self.project.forward(condition).cast(h.dtype());
-        let sentence = sentence_attention(h, &projected, &as_matrix(&self.weigh));
+        let sentence = channel_attention(h, &projected, &as_matrix(&self.weigh));
         self.mix.forward(&concat(&[h, words, &sentence], 3))
     }
 }

@@ -30,5 +30,5 @@ const ADVERSARIAL_POLICY: Policy = Policy {
     scale: Initializer::Normal { mean: 1.0, deviation: 0.02 },
 };
 
-/// LeakyReLU's slope below zero (Radford et al., 2016, section 3).
+/// LeakyReLU's slope below zero (Radford et al., 2016, section 4).
 const LEAKY_SLOPE: f32 = 0.2;

@@ -1,18 +1,22 @@
 """Writes tests/golden/*.safetensors: what the systems compute on formula weights and formula inputs.
 
-    python tools/reference/make_goldens.py [OUT_DIR]     from the repository; needs torch, torchvision, numpy, safetensors
+    python tools/reference/make_goldens.py [OUT_DIR [NAME...]]     from the repository; needs torch, torchvision, numpy, safetensors
 
 All of it is computed in float64 (weights and inputs are the float32 values of the formula) and stored rounded to float32, so
 a golden is more exact than what it judges. A tensor `x` is stored whole, or, where large, as a digest: `x.norm` (f64), `x.mean` (f64),
 `x.at` (i64 flat C-order indices) and `x.values` (f32 at those indices).
 Every input named 'in.NAME' is also weights.tensor('NAME', ...) or weights.normal('NAME', ...); it is stored for convenience
-where small.
+where small. Where a golden has a seed, it is stored as `seed` and the names of its images and noise end in '/SEED'.
+
+SEEDS are chosen (by tools/reference/seeds.py) so that no activation that matters lies within float32's rounding of a
+LeakyReLU's kink: there float32 may take the other slope than float64, and the gradients before it differ by percents.
 """
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 import losses as L
@@ -20,21 +24,22 @@ import models as R
 import shapes as S
 import weights as W
 
-OUT = Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden")
 LENGTHS = [18, 11, 7, 5]
 CLASSES = torch.tensor([0, 1, 1, 2])
+SEEDS = {"gan_step_mirror": 2, "discriminator2_cub": None}
+DTYPE = torch.float64
 
 
 def exact(array):
     t = torch.from_numpy(array)
-    return t.double() if t.dtype == torch.float32 else t
+    return t.to(DTYPE) if t.dtype == torch.float32 else t
 
 
 def params(prefix, shapes, grad=False):
     p = {k: exact(W.fill(prefix, k, v)) for k, v in shapes.items()}
     if grad:
         for k, v in p.items():
-            v.requires_grad_(v.dtype == torch.float64 and "running" not in k)
+            v.requires_grad_(v.is_floating_point() and "running" not in k)
     return p
 
 
@@ -52,15 +57,21 @@ def captions(n_words, lengths=LENGTHS, width=18):
     return ids
 
 
-def inp(name, shape, grad=False, normal=False):
+def inp(name, shape, grad=False, normal=False, seed=None):
+    name = name if seed is None else f"{name}/{seed}"
     t = exact((W.normal if normal else W.tensor)(name, shape))
     return t.requires_grad_() if grad else t
 
 
 class Golden(dict):
+    def __init__(self, name):
+        self.name, self.seed = name, SEEDS.get(name)
+        if self.seed is not None:
+            self["seed"] = torch.tensor([self.seed])
+
     def put(self, name, t, limit=4096):
         t = t.detach().contiguous()
-        if t.dtype != torch.float64:
+        if not t.is_floating_point():
             self[name] = t.clone()
             return
         if t.numel() <= limit:
@@ -76,10 +87,10 @@ class Golden(dict):
             if v.requires_grad and v.grad is not None:
                 self.put(f"grad.{prefix}/{k}", v.grad, 64)
 
-    def save(self, name):
-        OUT.mkdir(parents=True, exist_ok=True)
-        save_file(dict(self), OUT / f"{name}.safetensors")
-        print(f"{name}: {len(self)} tensors, {(OUT / f'{name}.safetensors').stat().st_size / 1024:.0f} KiB")
+    def save(self, folder):
+        file = folder / f"{self.name}.safetensors"
+        save_file(dict(self), file)
+        print(f"{self.name}: {len(self)} tensors, {file.stat().st_size / 1024:.0f} KiB")
 
 
 def probe(g, name, t):
@@ -87,18 +98,18 @@ def probe(g, name, t):
     return (t * exact(W.tensor(f"probe.{name}", tuple(t.shape)))).sum()
 
 
-def text_encoder(kind, gates, n_words=5450):
-    g, p = Golden(), params("text_encoder", S.text_encoder(n_words, gates=gates), True)
+def text_encoder(name, kind, gates, n_words=5450):
+    g, p = Golden(name), params("text_encoder", S.text_encoder(n_words, gates=gates), True)
     ids = captions(n_words)
     words, sentence = R.rnn_encoder(R.Net(p), ids, LENGTHS, kind)
     (probe(g, "words", words) + probe(g, "sentence", sentence)).backward()
     g["in.captions"], g["in.lengths"] = ids, torch.tensor(LENGTHS)
     g.put("words", words, 1 << 20), g.put("sentence", sentence), g.grads("text_encoder", p)
-    g.save(f"text_encoder_{kind.lower()}")
+    return g
 
 
 def generator(name, train, gf, nef, batch, **kw):
-    g, p = Golden(), params("netG", S.generator(gf, nef, **kw), True)
+    g, p = Golden(name), params("netG", S.generator(gf, nef, **kw), True)
     stats = {}
     z, eps = inp("z", (batch, 100), normal=True), inp("eps", (batch, 100), normal=True)
     sentence, words = inp("sentence", (batch, nef), True), inp("words", (batch, nef, 18), True)
@@ -115,39 +126,77 @@ def generator(name, train, gf, nef, batch, **kw):
     g.put("grad.in.sentence", sentence.grad), g.put("grad.in.words", words.grad), g.grads("netG", p)
     for k, v in stats.items():
         g.put(f"stats.netG/{k}", v, 64)
-    g.save(f"generator_{name}_{'train' if train else 'eval'}")
+    return g
 
 
-def discriminators(df, nef, batch, tag):
-    for i in range(3):
-        g, p = Golden(), params(f"netD{i}", S.discriminator(i, df, nef), True)
-        side = 64 << i
-        real, fake, sentence = inp(f"real{i}", (batch, 3, side, side)), inp(f"fake{i}", (batch, 3, side, side), True), inp("sentence", (batch, nef))
-        stats = {}
-        loss = L.discriminator_loss(R.Net(p, True, stats), real, fake, sentence)
-        loss.backward()
-        g.put("loss_d", loss.reshape(1)), g.grads(f"netD{i}", p)
-        for k, v in stats.items():  # after all the passes of one D step, in the order of discriminator_loss
-            g.put(f"stats.netD{i}/{k}", v, 64)
-        fake.grad = None
-        adv = L.adversarial_loss(R.Net(p, True), fake, sentence)
-        adv.backward()
-        g.put("loss_g", adv.reshape(1)), g.put("grad.in.fake", fake.grad)
-        g.save(f"discriminator{i}_{tag}")
+def discriminator(name, i, df, nef, batch, nudge=lambda image: image):
+    g, p = Golden(name), params(f"netD{i}", S.discriminator(i, df, nef), True)
+    shape = (batch, 3, 64 << i, 64 << i)
+    real, fake = nudge(inp(f"real{i}", shape, seed=g.seed)), nudge(inp(f"fake{i}", shape, seed=g.seed))
+    fake.requires_grad_()
+    sentence = inp("sentence", (batch, nef))
+    stats = {}
+    loss = L.discriminator_loss(R.Net(p, True, stats), real, fake, sentence)
+    loss.backward()
+    g.put("loss_d", loss.reshape(1)), g.grads(f"netD{i}", p)
+    for k, v in stats.items():  # after all the passes of one D step, in the order of discriminator_loss
+        g.put(f"stats.netD{i}/{k}", v, 64)
+    fake.grad = None
+    adv = L.adversarial_loss(R.Net(p, True), fake, sentence)
+    adv.backward()
+    g.put("loss_g", adv.reshape(1)), g.put("grad.in.fake", fake.grad)
+    return g
 
 
-def image_encoder(nef=256):
-    g, p = Golden(), params("image_encoder", S.image_encoder_heads(nef), True)
+def image_encoder(name, nef=256):
+    g, p = Golden(name), params("image_encoder", S.image_encoder_heads(nef), True)
     module = trunk("image_encoder", R.inception_module())
     x = inp("image256", (1, 3, 256, 256), True)
     regions, code = R.image_encoder(R.Net(p), module, x)
     (probe(g, "regions", regions) + probe(g, "code", code)).backward()
     g.put("regions", regions), g.put("code", code), g.put("grad.in.image256", x.grad), g.grads("image_encoder", p)
-    g.save("image_encoder")
+    return g
 
 
-def stream(n_words=5450, embed=256, hidden=512):
-    g = Golden()
+WIDTHS = (4, 8, 16, 16, 16)
+
+
+def image_encoder_small(name, train, nef=16, map_after=3):
+    shapes = S.small_backbone(WIDTHS) | S.image_encoder_heads(nef, WIDTHS[map_after - 1], WIDTHS[-1])
+    g, p, stats = Golden(name), params("image_encoder_small", shapes, True), {}
+    x = inp("image64", (4, 3, 64, 64), True)
+    regions, code = R.small_image_encoder(R.Net(p, train, stats), x, map_after)
+    (probe(g, "regions", regions) + probe(g, "code", code)).backward()
+    g.put("regions", regions), g.put("code", code), g.put("grad.in.image64", x.grad)
+    g.grads("image_encoder_small", p)
+    for k, v in stats.items():
+        g.put(f"stats.image_encoder_small/{k}", v, 64)
+    return g
+
+
+def captioner_small(name, train, n_words=39, embed=8, hidden=10, side=64):
+    """Image to loss, with the end token that a small captioner learns."""
+    shapes = {f"cnn.{k}": v for k, v in (S.small_backbone(WIDTHS) | S.caption_cnn_heads(embed, WIDTHS[-1])).items()}
+    shapes |= {f"rnn.{k}": v for k, v in S.caption_rnn(n_words, embed, hidden).items()}
+    g, p, stats = Golden(name), params("captioner_small", shapes, True), {}
+    net = R.Net(p, train, stats)
+    x, ids = inp("image48", (4, 3, 48, 48), True), captions(n_words)
+    feature = R.small_caption_cnn(net.at("cnn"), x, side)
+    ended = F.pad(ids, (0, 1))
+    loss = R.caption_loss(net.at("rnn"), feature, ended, torch.tensor(LENGTHS) + 1)
+    loss.backward()
+    g.put("loss", loss.reshape(1)), g.put("grad.in.image48", x.grad), g.grads("captioner_small", p)
+    if train:  # a bias before a batch norm moves nothing: its gradient is rounding
+        del g["grad.captioner_small/cnn.linear.bias"]
+    else:
+        g["greedy"] = R.caption_greedy(net.at("rnn"), feature, 6)
+    for k, v in stats.items():
+        g.put(f"stats.captioner_small/{k}", v, 64)
+    return g
+
+
+def stream(name, n_words=5450, embed=256, hidden=512):
+    g = Golden(name)
     p, q = params("caption_cnn", S.caption_cnn_heads(embed), True), params("caption_rnn", S.caption_rnn(n_words, embed, hidden), True)
     module = trunk("caption_cnn", R.resnet_module(), "resnet.")
     x = inp("image256", (1, 3, 256, 256), True)
@@ -163,11 +212,11 @@ def stream(n_words=5450, embed=256, hidden=512):
     g["greedy"] = R.caption_greedy(R.Net(q), f4)
     R.caption_loss(R.Net(q), feature, ids[:1], torch.tensor(LENGTHS[:1])).backward()
     g.put("grad.in.image256", x.grad)
-    g.save("stream")
+    return g
 
 
-def matching(nef=256):
-    g = Golden()
+def matching(name, nef=256):
+    g = Golden(name)
     regions, words = inp("regions", (4, nef, 17, 17), True), inp("words", (4, nef, 18), True)
     code, sentence = inp("code", (4, nef), True), inp("sentence", (4, nef), True)
     g.put("word_scores", L.word_scores(words, LENGTHS, regions.flatten(2), 4.0, 5.0))
@@ -179,10 +228,10 @@ def matching(nef=256):
         g.put(name, v.reshape(1))
     for name, v in (("regions", regions), ("words", words), ("code", code), ("sentence", sentence)):
         g.put(f"grad.in.{name}", v.grad)
-    g.save("damsm_loss")
+    return g
 
 
-def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5):
+def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5, nudge=lambda image: image):
     """GAN iterations on small networks: D0, D1, D2, then G, each with Adam(2e-4, (0.5, 0.999)).
 
     MirrorGAN: + 20 * caption loss (through a 32-wide stand-in for the captioner's trunk: the mean of image2 over an
@@ -190,11 +239,11 @@ def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5
     grid flattened as 64 regions of 3 -> nef by `region.weight`; code = their mean). Real images, sentences and words
     are the same in each iteration; noise of iteration k is 'z{k}', 'eps{k}'. Gradients of G and parameters after the
     step are those of the first iteration; `loss_*` hold all iterations."""
-    g, losses = Golden(), {}
+    g, losses = Golden(name), {}
     netG = params("netG", S.generator(gf, nef, sentence_attention=sentence_attention), True)
     netD = [params(f"netD{i}", S.discriminator(i, df, nef), True) for i in range(3)]
     sentence, words = inp("sentence", (batch, nef)), inp("words", (batch, nef, 18))
-    real = [inp(f"real{i}", (batch, 3, 64 << i, 64 << i)) for i in range(3)]
+    real = [inp(f"real{i}", (batch, 3, 64 << i, 64 << i), seed=g.seed) for i in range(3)]
     ids = captions(100)
     adam = lambda p: torch.optim.Adam([v for v in p.values() if v.requires_grad], 2e-4, (0.5, 0.999))
     optG, optD = adam(netG), [adam(p) for p in netD]
@@ -206,8 +255,9 @@ def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5
     for k in range(iterations):
         for v in netG.values():
             v.grad = None
-        z, eps = inp(f"z{k}", (batch, 100), normal=True), inp(f"eps{k}", (batch, 100), normal=True)
+        z, eps = (inp(f"{kind}{k}", (batch, 100), normal=True, seed=g.seed) for kind in ("z", "eps"))
         images, _, mu, logvar = R.generator(R.Net(netG, True), z, sentence, words, ids == 0, eps)
+        images = [nudge(x) for x in images]
         for i in range(3):
             note(f"loss_d{i}", L.discriminator_loss(R.Net(netD[i], True), real[i], images[i].detach(), sentence)).backward()
             optD[i].step()
@@ -239,17 +289,37 @@ def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5
                         g.put(f"after.{prefix}/{key}", v, 64)
     for key, values in losses.items():
         g[key] = torch.tensor(values).float()
-    g.save(f"gan_step_{name}")
+    return g
+
+
+GOLDENS = {
+    "text_encoder_lstm": lambda name: text_encoder(name, "LSTM", 4),
+    "text_encoder_gru": lambda name: text_encoder(name, "GRU", 3),
+    "image_encoder": image_encoder,
+    "stream": stream,
+    "damsm_loss": matching,
+    "gan_step_mirror": lambda name: gan_step(name, True),
+    "gan_step_attn": lambda name: gan_step(name, False),
+}
+for mode in ("train", "eval"):
+    GOLDENS |= {
+        f"image_encoder_small_{mode}": lambda name, train=mode == "train": image_encoder_small(name, train),
+        f"captioner_small_{mode}": lambda name, train=mode == "train": captioner_small(name, train),
+        f"generator_mirror_small_{mode}": lambda name, train=mode == "train": generator(name, train, 8, 32, 4),
+        f"generator_attn_small_{mode}": lambda name, train=mode == "train": generator(name, train, 8, 32, 4, sentence_attention=False),
+        f"generator_dcgan_small_{mode}": lambda name, train=mode == "train": generator(name, train, 8, 32, 4, sentence_attention=False, dcgan=True),
+        f"generator_mirror_cub_{mode}": lambda name, train=mode == "train": generator(name, train, 32, 256, 2),
+    }
+for stage in range(3):
+    GOLDENS |= {
+        f"discriminator{stage}_small": lambda name, i=stage: discriminator(name, i, 8, 32, 4),
+        f"discriminator{stage}_cub": lambda name, i=stage: discriminator(name, i, 64, 256, 2),
+    }
 
 
 if __name__ == "__main__":
-    torch.set_default_dtype(torch.float64)
-    text_encoder("LSTM", 4), text_encoder("GRU", 3)
-    for train in (True, False):
-        generator("mirror_small", train, 8, 32, 4)
-        generator("attn_small", train, 8, 32, 4, sentence_attention=False)
-        generator("dcgan_small", train, 8, 32, 4, sentence_attention=False, dcgan=True)
-        generator("mirror_cub", train, 32, 256, 2)
-    discriminators(8, 32, 4, "small"), discriminators(64, 256, 2, "cub")
-    image_encoder(), stream(), matching()
-    gan_step("mirror", True), gan_step("attn", False)
+    torch.set_default_dtype(DTYPE)
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "tests/golden")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[2:] or GOLDENS:
+        GOLDENS[name](name).save(folder)

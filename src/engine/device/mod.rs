@@ -2,6 +2,7 @@
 
 pub mod cpu;
 pub mod cuda;
+mod library;
 mod nvtx;
 pub mod range;
 
@@ -84,7 +85,7 @@ impl Precision {
     }
 }
 
-/// From now on this thread computes so on the current device.
+/// From now on this thread computes so on the current device, which gets the kernels for it ready.
 ///
 /// # Errors
 /// `Config` where the device has no such arithmetic.
@@ -99,7 +100,7 @@ pub fn set_precision(precision: Precision) -> Result<()> {
             let why = format!("{gpu:?} has no TF32; sm_80 and newer have");
             return Err(Error::config("run.precision", why));
         }
-        Device::Cuda(_) => {}
+        Device::Cuda(gpu) => gpu.prepare(precision.storage())?,
     }
     PRECISION.set(precision);
     Ok(())
@@ -134,9 +135,8 @@ pub fn open(name: &str) -> Result<(Device, Option<String>)> {
         "auto" => {
             return Ok(match Gpu::open(0) {
                 Ok(gpu) => (Device::Cuda(gpu), None),
-                Err(error) => {
-                    (Device::Cpu, Some(error.to_string().trim_start_matches("device: ").to_string()))
-                }
+                Err(Error::NoDevice { why, .. }) => (Device::Cpu, Some(why)),
+                Err(error) => (Device::Cpu, Some(error.to_string())),
             });
         }
         "cuda" => Some(0),
@@ -144,7 +144,10 @@ pub fn open(name: &str) -> Result<(Device, Option<String>)> {
     };
     match ordinal {
         Some(ordinal) => Ok((Device::Cuda(Gpu::open(ordinal)?), None)),
-        None => Err(Error::Device(format!("'{name}' is no device; write auto, cpu or cuda:N"))),
+        None => {
+            let why = format!("'{name}' is no device; write auto, cpu or cuda:N");
+            Err(Error::NoDevice { device: "this".to_string(), why })
+        }
     }
 }
 

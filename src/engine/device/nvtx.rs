@@ -5,17 +5,13 @@
 //! variable a range costs one load.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
-use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-unsafe extern "C" {
-    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
-    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
-}
-
-const RTLD_LAZY: c_int = 1;
+use super::library::{open, symbol};
+use crate::error::note;
 
 type PushA = unsafe extern "C" fn(*const c_char) -> c_int;
 type Pop = unsafe extern "C" fn() -> c_int;
@@ -115,25 +111,21 @@ impl Tool {
     /// The tool that the environment names; said once where it cannot be had.
     fn find() -> Option<Tool> {
         let path = std::env::var_os("NVTX_INJECTION64_PATH").filter(|path| !path.is_empty())?;
-        let found = Tool::load(CString::new(path.clone().into_vec()).ok()?);
-        found.unwrap_or_else(|why| {
-            eprintln!("note: no ranges for the profiler: NVTX_INJECTION64_PATH={}: {why}", path.display());
+        let path = Path::new(&path);
+        Tool::load(path).unwrap_or_else(|why| {
+            let path = path.display();
+            note(format_args!("note: no ranges for the profiler: NVTX_INJECTION64_PATH={path}: {why}"));
             None
         })
     }
 
-    fn load(path: CString) -> Result<Option<Tool>, &'static str> {
+    fn load(path: &Path) -> Result<Option<Tool>, &'static str> {
         // SAFETY: as NVTX's own header does it; the user asked for this library, which is never unloaded.
         unsafe {
-            let library = dlopen(path.as_ptr(), RTLD_LAZY);
-            if library.is_null() {
-                return Err("the library cannot be loaded");
-            }
-            let entry = dlsym(library, c"InitializeInjectionNvtx2".as_ptr());
-            if entry.is_null() {
-                return Err("the library has no InitializeInjectionNvtx2");
-            }
-            let initialize = std::mem::transmute::<*mut c_void, Initialize>(entry);
+            let library = open(path).ok_or("the library cannot be loaded")?;
+            let entry = symbol(library, c"InitializeInjectionNvtx2");
+            let entry = entry.ok_or("the library has no InitializeInjectionNvtx2")?;
+            let initialize = std::mem::transmute::<*mut c_void, Initialize>(entry.as_ptr());
             if initialize(export_table) == 0 {
                 return Err("the library refused to begin");
             }

@@ -68,7 +68,7 @@ impl Convolution for Conv2d {
     fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
         let _open = self.weight.enter();
         match (sums, &self.bias) {
-            (true, None) => conv::conv2d_sums(x, &self.weight.tensor(), self.geometry),
+            (true, None) => conv::conv2d_with_moments(x, &self.weight.tensor(), self.geometry),
             _ => {
                 let bias = self.bias.as_ref().map(Param::tensor);
                 (conv::conv2d(x, &self.weight.tensor(), bias.as_ref(), self.geometry), None)
@@ -82,8 +82,8 @@ impl Convolution for UpConv {
     fn convolve(&self, x: &Tensor, sums: bool) -> (Tensor, Option<Tensor>) {
         let _open = self.weight.enter();
         match sums {
-            true => conv::conv2d_up2_sums(x, &self.weight.tensor()),
-            false => (conv::conv2d_up2(x, &self.weight.tensor()), None),
+            true => conv::upsample2x_conv3x3_with_moments(x, &self.weight.tensor()),
+            false => (conv::upsample2x_conv3x3(x, &self.weight.tensor()), None),
         }
     }
 }
@@ -215,7 +215,8 @@ impl BatchNorm {
                 norm::batch_norm_eval(x, &scale, &shift, &mean, &variance, act, residual, self.epsilon)
             }
             Mode::Train => {
-                let batch = norm::batch_norm_train_from(x, sums, &scale, &shift, act, residual, self.epsilon);
+                let batch =
+                    norm::batch_norm_train_with_moments(x, sums, &scale, &shift, act, residual, self.epsilon);
                 no_grad(|| self.remember(&batch.mean, &batch.variance, x.shape().rows()));
                 batch.y
             }

@@ -1,7 +1,6 @@
-//! Rows of a table by number.
+//! Embedding: rows of a table by index.
 
 use super::Case;
-use super::shape::per_pack;
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
@@ -26,7 +25,7 @@ pub fn embedding(table: &Tensor, ids: &IntTensor) -> Tensor {
         });
     };
     run("embedding_fwd", [&mut y], [table], cpu, |g, [y], [table]| {
-        k::embed_gather_fwd(g, per_pack(y.read(), d), y, table, ids.on(g), dims);
+        k::embed_gather_fwd(g, Grid::per_pack(y.read(), d), y, table, ids.on(g), dims);
     });
     let ids = ids.clone();
     record1(y, [table], move |dy, _| {
@@ -40,8 +39,8 @@ pub fn embedding(table: &Tensor, ids: &IntTensor) -> Tensor {
     })
 }
 
-/// Adds the rows of `dy` to their rows of the table. Each piece of the table looks through all numbers, so that
-/// rows are added in one order for any number of threads.
+/// Adds the rows of `dy` to their rows of the table. Each piece of the table scans all indices, so that the
+/// order of the sums is the same for any number of threads.
 fn scatter(dtable: &mut [f32], dy: &[f32], ids: &[i32], d: usize) {
     let rows = 16 * rows_per_chunk(d);
     for_chunks(dtable, rows * d, |i, dtable| {

@@ -2,8 +2,8 @@
 
 use super::Case;
 use super::pointwise::{exp, logistic};
-use super::reduce::{add_up, parallel_total, sum_blocks, total};
-use super::softmax::largest;
+use super::reduce::{sum_blocks, sum_partials};
+use super::rows::{largest, parallel_total, total};
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
@@ -32,7 +32,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &IntTensor) -> Tensor {
         let mut partial = g.scratch(2 * n);
         let grid = Grid::new([n, 1, 1], 256);
         k::loss_cross_entropy_fwd(g, grid, partial.out(), log_sums, x, targets.on(g), dims);
-        add_up(g, y, partial.view(), 1.0, counted);
+        sum_partials(g, y, partial.view(), 1.0, counted);
     });
     let (saved, targets) = (logits.detach(), targets.clone());
     record1(y, [logits], move |dy, _| {
@@ -83,7 +83,7 @@ pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
     run("bce_with_logits_fwd", [&mut y], [logits], cpu, |g, [y], [x]| {
         let (grid, mut partial) = sum_blocks(g, n);
         k::loss_bce_fwd(g, grid, partial.out(), x, n as i32, target);
-        add_up(g, y, partial.view(), 1.0, n);
+        sum_partials(g, y, partial.view(), 1.0, n);
     });
     let saved = logits.detach();
     record1(y, [logits], move |dy, _| {
@@ -107,7 +107,7 @@ pub fn kl(mu: &Tensor, logvar: &Tensor) -> Tensor {
     run("kl_fwd", [&mut y], [mu, logvar], cpu, |g, [y], [mu, logvar]| {
         let (grid, mut partial) = sum_blocks(g, n);
         k::loss_kl_fwd(g, grid, partial.out(), mu, logvar, n as i32);
-        add_up(g, y, partial.view(), -0.5, n);
+        sum_partials(g, y, partial.view(), -0.5, n);
     });
     let saved = [mu.detach(), logvar.detach()];
     record1(y, [mu, logvar], move |dy, [want_mu, want_logvar]| {

@@ -1,10 +1,26 @@
-//! Floor 2: one file an operator family: checks, CPU body, CUDA launch, backward, cases.
+//! Floor 2: one file an operator family: checks, CPU body, CUDA launch, backward, cases; a large family is a folder of
+//! {mod, cpu, cuda, cases}.
 //!
-//! To add an operator: write `kernels/x.cu`, `ops/x.rs` and one word below. See ARCHITECTURE.md for the recipe.
+//! To add an operator: write `kernels/x.cu`, `ops/x.rs` and one word in [`for_each_family`]. See ARCHITECTURE.md for the recipe.
 
 pub mod case;
+mod gemm;
+mod rows;
 
 pub use case::Case;
+
+/// Calls a macro with the name of every family: the one list of them.
+#[macro_export]
+macro_rules! for_each_family {
+    ($with:ident) => {
+        $with! {
+            attention conv embed loss matching matmul norm optim pointwise pool random reduce resample rnn shape
+            softmax
+        }
+    };
+}
+
+pub use for_each_family;
 
 macro_rules! ops {
     ($($family:ident)*) => {
@@ -21,4 +37,4 @@ macro_rules! ops {
     };
 }
 
-ops! { attention conv embed loss matching matmul norm optim pointwise pool random reduce resample rnn shape softmax }
+for_each_family!(ops);

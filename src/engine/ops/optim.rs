@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::Case;
-use super::reduce::parallel_total;
+use super::rows::parallel_total;
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::{Tensor, run, same_shape};
@@ -35,108 +35,127 @@ pub struct Slot<'a> {
     pub average: Option<&'a mut Tensor>,
 }
 
-/// [`AdamStep`] as the formula wants it.
+/// What [`AdamStep`] puts into the formula, named as in PyTorch's Adam.
 #[derive(Clone, Copy)]
-struct Rates {
+struct AdamConstants {
     factor: f32,
-    new1: f32,
-    keep2: f32,
-    new2: f32,
-    rate: f32,
-    root: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    /// lr / (1 - β₁ᵗ)
+    step_size: f32,
+    /// √(1 - β₂ᵗ)
+    bias_correction2_sqrt: f32,
     eps: f32,
-    keep: f32,
-    fresh: f32,
+    decay: f32,
+    one_minus_decay: f32,
 }
 
-impl Rates {
-    fn new(at: &AdamStep) -> Rates {
-        let bias = |beta: f64| 1.0 - beta.powf(at.step as f64);
-        Rates {
+impl AdamConstants {
+    fn new(at: &AdamStep) -> AdamConstants {
+        let bias_correction = |beta: f64| 1.0 - beta.powf(at.step as f64);
+        AdamConstants {
             factor: at.factor,
-            new1: (1.0 - at.beta1) as f32,
-            keep2: at.beta2 as f32,
-            new2: (1.0 - at.beta2) as f32,
-            rate: (at.lr / bias(at.beta1)) as f32,
-            root: bias(at.beta2).sqrt() as f32,
+            one_minus_beta1: (1.0 - at.beta1) as f32,
+            beta2: at.beta2 as f32,
+            one_minus_beta2: (1.0 - at.beta2) as f32,
+            step_size: (at.lr / bias_correction(at.beta1)) as f32,
+            bias_correction2_sqrt: bias_correction(at.beta2).sqrt() as f32,
             eps: at.eps as f32,
-            keep: at.decay as f32,
-            fresh: (1.0 - at.decay) as f32,
+            decay: at.decay as f32,
+            one_minus_decay: (1.0 - at.decay) as f32,
         }
     }
 
-    fn step(&self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-        let Rates { factor, new1, keep2, new2, rate, root, eps, .. } = *self;
+    fn step(&self, [p, m, v]: [&mut [f32]; 3], g: &[f32]) {
+        let c = *self;
         let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
         p.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).zip(moments).for_each(|((p, g), (m, v))| {
             for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
-                let g = factor * g;
-                *m += new1 * (g - *m);
-                *v = keep2 * *v + new2 * g * g;
-                *p -= rate * (*m / (v.sqrt() / root + eps));
+                let g = c.factor * g;
+                *m += c.one_minus_beta1 * (g - *m);
+                *v = c.beta2 * *v + c.one_minus_beta2 * g * g;
+                *p -= c.step_size * (*m / (v.sqrt() / c.bias_correction2_sqrt + c.eps));
             }
         });
     }
 
-    fn mix(&self, average: &mut [f32], p: &[f32]) {
+    fn update_average(&self, average: &mut [f32], p: &[f32]) {
         for_chunks(average, CHUNK, |i, average| {
             let pairs = average.iter_mut().zip(&p[i * CHUNK..]);
-            pairs.for_each(|(average, p)| *average = self.keep * *average + self.fresh * p);
+            pairs.for_each(|(average, p)| *average = self.decay * *average + self.one_minus_decay * p);
         });
     }
 
     fn dims(&self, slots: usize) -> k::AdamDims {
-        let Rates { factor, new1, keep2, new2, rate, root, eps, keep, fresh } = *self;
-        k::AdamDims { slots: slots as i32, factor, new1, keep2, new2, rate, root, eps, keep, fresh }
+        let AdamConstants {
+            factor,
+            one_minus_beta1,
+            beta2,
+            one_minus_beta2,
+            step_size,
+            bias_correction2_sqrt,
+            eps,
+            decay,
+            one_minus_decay,
+        } = *self;
+        k::AdamDims {
+            slots: slots as i32,
+            factor,
+            one_minus_beta1,
+            beta2,
+            one_minus_beta2,
+            step_size,
+            bias_correction2_sqrt,
+            eps,
+            decay,
+            one_minus_decay,
+        }
     }
 }
 
 /// One step of Adam for all slots, as PyTorch computes it, and of their averages; with g times the factor:
 /// m += (1 - β₁)(g - m),  v = β₂ v + (1 - β₂) g²,  p -= lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps),
-/// average = decay · average + (1 - decay) · p. Without a gradient only the average moves.
+/// average = decay · average + (1 - decay) · p. Without a gradient only the average changes.
 #[track_caller]
 pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
-    let rates = Rates::new(at);
-    // Which of a slot's tensors are there: a gradient, an average.
-    let mut there = Vec::with_capacity(slots.len());
-    let (mut outs, mut ins) = (Vec::with_capacity(4 * slots.len()), Vec::with_capacity(slots.len()));
+    let constants = AdamConstants::new(at);
+    let (mut outs, mut gradients) = (Vec::with_capacity(slots.len()), Vec::with_capacity(slots.len()));
     for Slot { p, g, m, v, average } in slots {
         for other in g.into_iter().chain([&*m, &*v]).chain(average.as_deref()) {
             same_shape("adam", p, other);
         }
-        there.push((g.is_some(), average.is_some()));
-        outs.extend([p, m, v].into_iter().chain(average));
-        ins.extend(g);
+        outs.push(([p, m, v], average));
+        gradients.push(g);
     }
-    let cpu = |outs: Vec<&mut [f32]>, ins: Vec<&[f32]>| {
-        let (mut outs, mut ins) = (outs.into_iter(), ins.into_iter());
-        let mut next = || outs.next().expect("a tensor for each that is there");
-        for &(has_gradient, has_average) in &there {
-            let (p, m, v) = (next(), next(), next());
-            if let Some(g) = has_gradient.then(|| ins.next()).flatten() {
-                rates.step(p, g, m, v);
+    let cpu = |outs: Vec<([&mut [f32]; 3], Option<&mut [f32]>)>, gradients: Vec<Option<&[f32]>>| {
+        for (([p, m, v], average), g) in outs.into_iter().zip(gradients) {
+            if let Some(g) = g {
+                constants.step([&mut *p, m, v], g);
             }
-            if has_average {
-                rates.mix(next(), p);
+            if let Some(average) = average {
+                constants.update_average(average, p);
             }
         }
     };
-    let cuda = |g: &Gpu, outs: Vec<Out>, ins: Vec<In>| {
-        let (mut outs, mut ins, mut first) = (outs.into_iter(), ins.into_iter(), 0);
-        let mut next = || outs.next().expect("a tensor for each that is there");
-        let mut rows = Vec::with_capacity(there.len());
-        for &(has_gradient, has_average) in &there {
-            let (p, m, v) = (next(), next(), next());
-            let g = has_gradient.then(|| ins.next()).flatten().unwrap_or(In::NONE);
-            let average = if has_average { next() } else { Out::NONE };
-            let [p_, m, v, average] = [p, m, v, average].map(|t| t.address());
-            let row = k::AdamSlot { p: p_, g: g.address(), m, v, average, len: p.len() as i32, first };
+    let cuda = |g: &Gpu, outs: Vec<([Out; 3], Option<Out>)>, gradients: Vec<Option<In>>| {
+        let (mut rows, mut first) = (Vec::with_capacity(outs.len()), 0);
+        for (([p, m, v], average), g) in outs.into_iter().zip(gradients) {
+            let row = k::AdamSlot {
+                p: p.address(),
+                g: g.map_or(0, |g| g.address()),
+                m: m.address(),
+                v: v.address(),
+                average: average.map_or(0, |average| average.address()),
+                len: p.len() as i32,
+                first,
+            };
             first += p.len().div_ceil(BLOCK) as i32;
             rows.extend((!p.is_empty()).then_some(row));
         }
-        k::adam(g, Grid::new([first as usize, 1, 1], 256), &g.upload(&rows), rates.dims(rows.len()));
+        k::adam(g, Grid::new([first as usize, 1, 1], 256), &g.upload(&rows), constants.dims(rows.len()));
     };
-    run("adam", outs, ins.as_slice(), cpu, cuda);
+    run("adam", outs, gradients.as_slice(), cpu, cuda);
 }
 
 /// Σ x² over all of `xs`.

@@ -1,4 +1,4 @@
-//! Element by element: sums, products, activations, the gated linear unit, reparameterization.
+//! Element by element: sums, products, scales, activations, the gated linear unit, reparameterization.
 
 use super::Case;
 use crate::engine::device::cpu::for_chunks;
@@ -90,6 +90,44 @@ pub fn scale(x: &Tensor, factor: f32) -> Tensor {
         map1(name, x, |x| factor * x, |g, grid, y, x, n| k::scale_fwd(g, grid, y, x, factor, n))
     };
     record1(times("scale_fwd", x), [x], move |dy, _| [Some(times("scale_bwd", &dy))])
+}
+
+/// y[..,C] = x[..,C] · scale[C] + shift[C], both constants in f32.
+#[track_caller]
+pub fn affine_channels(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Tensor {
+    let c = x.shape().last_dim();
+    for by_channel in [scale.shape(), shift.shape()] {
+        assert_eq!(*by_channel, [c], "affine_channels: {by_channel:?} are not the channels of {:?}", x.shape());
+    }
+    let scale = scale.detach();
+    let y = scaled_channels("affine_channels_fwd", x, &scale, Some(shift));
+    record1(y, [x], move |dy, _| [Some(scaled_channels("affine_channels_bwd", &dy, &scale, None))])
+}
+
+/// y = x · scale + shift by channel; an absent shift is none.
+#[track_caller]
+fn scaled_channels(name: &'static str, x: &Tensor, scale: &Tensor, shift: Option<&Tensor>) -> Tensor {
+    let (mut y, n, c) = (x.new_empty(x.shape()), x.len(), scale.len());
+    let rows = (CHUNK / c.max(1)).max(1);
+    run(
+        name,
+        [&mut y],
+        (x, scale, shift),
+        |[y], (x, scale, shift)| {
+            for_chunks(y, rows * c, |i, y| {
+                for (y, x) in y.chunks_mut(c).zip(x[i * rows * c..].chunks(c)) {
+                    y.iter_mut().zip(x.iter().zip(scale)).for_each(|(y, (x, scale))| *y = x * scale);
+                    if let Some(shift) = shift {
+                        y.iter_mut().zip(shift).for_each(|(y, shift)| *y += shift);
+                    }
+                }
+            });
+        },
+        |g, [y], (x, scale, shift)| {
+            k::affine_channels_fwd(g, Grid::packs(n), y, x, scale, shift, n as i32, c as i32);
+        },
+    );
+    y
 }
 
 /// y = tanh(x)
@@ -239,6 +277,7 @@ pub fn cases() -> Vec<Case> {
     const ONE: &[usize] = &[0];
     let reparameterized =
         |name| Case::new("reparameterize", name, |x| vec![reparameterize(&x[0], &x[1], &x[2])]);
+    let affine = |name| Case::new("affine_channels", name, |x| vec![affine_channels(&x[0], &x[1], &x[2])]);
     vec![
         Case::new("add", "", |x| vec![add(&x[0], &x[1])]).input([3, 5]).input([3, 5]).bf16(BOTH),
         Case::new("add", "large", |x| vec![add(&x[0], &x[1])])
@@ -258,6 +297,13 @@ pub fn cases() -> Vec<Case> {
             .large(),
         Case::new("scale", "", |x| vec![scale(&x[0], -1.7)]).input([11]).bf16(ONE),
         Case::new("scale", "large", |x| vec![scale(&x[0], -1.7)]).input([123, 457]).bf16(ONE).large(),
+        affine("three channels").input([2, 5, 7, 3]).constant([3], 0.5, 2.0).constant([3], -1.0, 1.0).bf16(ONE),
+        affine("many channels")
+            .input([2, 17, 19, 40])
+            .constant([40], 0.5, 2.0)
+            .constant([40], -1.0, 1.0)
+            .bf16(ONE)
+            .large(),
         Case::new("tanh", "", |x| vec![tanh(&x[0])]).input_in([4, 9], -2.0, 2.0).bf16(ONE),
         Case::new("tanh", "image", |x| vec![tanh(&x[0])])
             .input_in([2, 64, 64, 3], -6.0, 6.0)
@@ -303,6 +349,27 @@ mod tests {
             .map(|x| (f(x) as f64 / exact(x as f64) - 1.0).abs())
             .filter(|e| e.is_finite())
             .fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn an_affine_map_by_channel_is_a_norm_of_given_moments() {
+        use crate::engine::ops::norm::{Activation, batch_norm_eval};
+        use crate::engine::tensor::{Rng, backward};
+        let x = Rng::new(4, 0).normal([3, 50, 70, 3]).leaf();
+        let [mean, variance] = [[-0.03, -0.088, -0.188], [0.209_764, 0.200_704, 0.2025]]
+            .map(|by_channel| Tensor::from_vec(by_channel.to_vec(), [3]));
+        let scale: Vec<f32> = variance.as_slice().iter().map(|&v| (1.0 / f64::from(v).sqrt()) as f32).collect();
+        let shift: Vec<f32> = mean.as_slice().iter().zip(&scale).map(|(m, s)| -(m * s)).collect();
+        let affine = affine_channels(&x, &Tensor::from_vec(scale, [3]), &Tensor::from_vec(shift, [3]));
+        let (one, zero) = (Tensor::full([3], 1.0), Tensor::zeros([3]));
+        let norm = batch_norm_eval(&x, &one, &zero, &mean, &variance, Activation::None, None, 0.0);
+        assert_eq!(affine.to_vec(), norm.to_vec());
+        let probe = Rng::new(4, 1).normal(x.shape());
+        let [found, expected] = [affine, norm].map(|y| {
+            let loss = crate::engine::ops::reduce::sum(&mul(&y, &probe));
+            backward(&loss, &[&x]).take(&x).expect("the sum depends on x").to_vec()
+        });
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use super::Case;
 use super::reduce::mean_rows;
-use super::shape::per_pack;
 use crate::engine::device::cpu::for_chunks;
-use crate::engine::device::cuda::{Gpu, In, Out, k};
+use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{Tensor, run};
 
@@ -14,7 +13,7 @@ use crate::engine::tensor::{Tensor, run};
 struct Windows {
     rows: Vec<Range<usize>>,
     cols: Vec<Range<usize>>,
-    /// The same as a GPU reckons it.
+    /// The same for the kernels.
     dims: k::PoolDims,
 }
 
@@ -69,7 +68,7 @@ pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
         });
     };
     run("max_pool_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
-        k::pool_max_fwd(g, per_pack(y.read(), c), y, x, windows.dims);
+        k::pool_max_fwd(g, Grid::per_pack(y.read(), c), y, x, windows.dims);
     });
     let saved = x.detach();
     record1(y, [x], move |dy, _| {
@@ -82,9 +81,9 @@ pub fn max_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
         };
         let cuda = |g: &Gpu, [dx]: [Out; 1], [dy, x]: [In; 2]| {
             // Half a number for each output.
-            let mut winners = g.scratch(dy.len().div_ceil(2));
-            k::pool_winners_bwd(g, per_pack(dy, c), winners.out(), x, windows.dims);
-            k::pool_max_bwd(g, per_pack(dx.read(), c), dx, dy, winners.view(), windows.dims);
+            let mut argmax = g.scratch(dy.len().div_ceil(2));
+            k::pool_argmax_bwd(g, Grid::per_pack(dy, c), argmax.out(), x, windows.dims);
+            k::pool_max_bwd(g, Grid::per_pack(dx.read(), c), dx, dy, argmax.view(), windows.dims);
         };
         run("max_pool_bwd", [&mut dx], [&dy, &saved], cpu, cuda);
         [Some(dx)]
@@ -97,7 +96,7 @@ fn pixels(rows: &Range<usize>, cols: &Range<usize>, w: usize) -> impl Iterator<I
     rows.clone().flat_map(move |row| cols.clone().map(move |col| row * w + col))
 }
 
-/// Sends each gradient to the first of the largest of its window.
+/// Adds each gradient to the first maximum of its window.
 fn max_pool_image_gradient(dx: &mut [f32], x: &[f32], dy: &[f32], windows: &Windows, w: usize, c: usize) {
     dx.fill(0.0);
     let (mut top, mut winner) = (vec![0.0; c], vec![0; c]);
@@ -156,7 +155,7 @@ fn average(x: &Tensor, windows: Windows, divisor: impl Fn(usize) -> f32 + Send +
         });
     };
     run("avg_pool_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
-        k::pool_average_fwd(g, per_pack(y.read(), c), y, x, windows.dims);
+        k::pool_average_fwd(g, Grid::per_pack(y.read(), c), y, x, windows.dims);
     });
     record1(y, [x], move |dy, _| {
         let mut dx = dy.new_empty([b, h, w, c]);
@@ -177,7 +176,7 @@ fn average(x: &Tensor, windows: Windows, divisor: impl Fn(usize) -> f32 + Send +
             });
         };
         run("avg_pool_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
-            k::pool_average_bwd(g, per_pack(dx.read(), c), dx, dy, windows.dims);
+            k::pool_average_bwd(g, Grid::per_pack(dx.read(), c), dx, dy, windows.dims);
         });
         [Some(dx)]
     })

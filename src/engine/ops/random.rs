@@ -1,4 +1,4 @@
-//! Noise that regularizes.
+//! Dropout.
 
 use super::Case;
 use crate::engine::device::cpu::for_chunks;
@@ -8,7 +8,7 @@ use crate::engine::tensor::{Rng, Tensor, run};
 
 /// y = x / (1 - p) with probability 1 - p, else 0: x [..] -> y [..].
 ///
-/// Nothing is saved but the place in the stream: backward draws the same mask again.
+/// Saves only the position of the random numbers: backward redraws the mask.
 #[track_caller]
 pub fn dropout(x: &Tensor, p: f32, rng: &mut Rng) -> Tensor {
     assert!((0.0..1.0).contains(&p), "dropout: {p} is no probability below 1");

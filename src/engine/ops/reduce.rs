@@ -1,40 +1,21 @@
 //! Sums and means.
 
 use super::Case;
-use super::shape::per_pack;
+use super::rows::parallel_total;
 use crate::engine::device::cpu::{for_chunks, map};
 use crate::engine::device::cuda::{Buffer, Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{Tensor, run};
 
-const CHUNK: usize = 16 * 1024;
-
-/// Σ f(x) in f64, in eight lanes so that it becomes SIMD.
-pub(super) fn total(x: &[f32], f: impl Fn(f32) -> f32) -> f64 {
-    let mut lanes = [0.0f64; 8];
-    let eights = x.chunks_exact(8);
-    let rest: f64 = eights.remainder().iter().map(|&x| f(x) as f64).sum();
-    for eight in eights {
-        lanes.iter_mut().zip(eight).for_each(|(sum, &x)| *sum += f(x) as f64);
-    }
-    rest + lanes.iter().sum::<f64>()
-}
-
-/// [`total`] of chunks in parallel, added up in order: the same for any number of threads.
-pub(super) fn parallel_total(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> f64 {
-    let chunk = |i: usize| total(&x[i * CHUNK..x.len().min((i + 1) * CHUNK)], &f);
-    map(x.len().div_ceil(CHUNK), chunk).iter().sum()
-}
-
-/// Blocks that share the sum of `n` elements, and room for what each finds in f64. Their number is of the sum alone,
-/// so that it is the same on every device.
+/// The grid of a sum of `n` elements, and a buffer for the f64 sums of its blocks. Their number depends on n alone, so
+/// that the sum is the same on every device.
 pub(super) fn sum_blocks(g: &Gpu, n: usize) -> (Grid, Buffer) {
     let blocks = n.div_ceil(4096).clamp(1, 1024);
     (Grid::new([blocks, 1, 1], 256), g.scratch(2 * blocks))
 }
 
 /// y = factor / divisor · Σ of the f64 that `partial` holds.
-pub(super) fn add_up(g: &Gpu, y: Out, partial: In, factor: f32, divisor: usize) {
+pub(super) fn sum_partials(g: &Gpu, y: Out, partial: In, factor: f32, divisor: usize) {
     let dims = k::TotalDims { count: (partial.len() / 2) as i32, factor, divisor: divisor as i32 };
     k::reduce_total_fwd(g, Grid::new([1, 1, 1], 256), y, partial, dims);
 }
@@ -55,12 +36,11 @@ fn divided_sum([forward, backward]: [&'static str; 2], x: &Tensor, divisor: usiz
     run(forward, [&mut y], [x], cpu, |g, [y], [x]| {
         let (grid, mut partial) = sum_blocks(g, x.len());
         k::reduce_sum_fwd(g, grid, partial.out(), x, x.len() as i32);
-        add_up(g, y, partial.view(), 1.0, divisor);
+        sum_partials(g, y, partial.view(), 1.0, divisor);
     });
-    // Of x only where it lives and how it is stored is needed.
-    let (shape, like) = (x.shape(), x.new_empty([0]));
+    let (shape, dtype) = (x.shape(), x.dtype());
     record1(y, [x], move |dy, _| {
-        let mut dx = like.new_empty(shape);
+        let mut dx = dy.new_empty_of(dtype, shape);
         let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| dx.fill((factor * dy[0] as f64) as f32);
         run(backward, [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
             k::reduce_sum_bwd(g, Grid::packs(dx.len()), dx, dy, dx.len() as i32, divisor as i32);
@@ -104,12 +84,12 @@ fn sum_middle_cuda(g: &Gpu, y: Out, x: In, [b, n, d]: [usize; 3], factor: f32) {
     let [b, n, d, lanes, share] = [b, n, d, lanes, share].map(|n| n as i32);
     let (dims, grid) = (k::MiddleDims { b, n, d, lanes, share, factor }, Grid::new([blocks, shares, 1], 256));
     if shares == 1 {
-        return k::reduce_middle_fwd(g, grid, y, Out::NONE, x, dims);
+        return k::reduce_middle_fwd(g, grid, y, None, x, dims);
     }
     let mut partial = g.scratch(2 * shares * y.len());
-    k::reduce_middle_fwd(g, grid, y, partial.out(), x, dims);
+    k::reduce_middle_fwd(g, grid, y, Some(partial.out()), x, dims);
     let (all, shares) = (Grid::elements(y.len()), shares as i32);
-    k::reduce_join_fwd(g, all, y, partial.view(), y.len() as i32, shares, factor);
+    k::reduce_shares_fwd(g, all, y, partial.view(), y.len() as i32, shares, factor);
 }
 
 /// y [B,N,D] = factor · x [B,D], for every n.
@@ -123,7 +103,7 @@ pub(super) fn spread_middle(name: &'static str, x: &Tensor, [b, n, d]: [usize; 3
     };
     run(name, [&mut y], [x], cpu, |g, [y], [x]| {
         let dims = k::SpreadDims { b: b as i32, n: n as i32, d: d as i32, factor };
-        k::reduce_spread_fwd(g, per_pack(y.read(), d), y, x, dims);
+        k::reduce_spread_fwd(g, Grid::per_pack(y.read(), d), y, x, dims);
     });
     y
 }
@@ -160,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_sum_over_many_chunks_is_exact() {
-        let x = Rng::new(1, 0).uniform([5 * CHUNK + 13], 0.0, 1.0);
+        let x = Rng::new(1, 0).uniform([5 * 16 * 1024 + 13], 0.0, 1.0);
         let exact: f64 = x.to_vec().iter().map(|&x| x as f64).sum();
         assert!((sum(&x).item() as f64 / exact - 1.0).abs() < 1e-7);
         assert!((mean(&x).item() as f64 * x.len() as f64 / exact - 1.0).abs() < 1e-6);

@@ -1,7 +1,6 @@
 //! Images [B,H,W,C] at another size, as PyTorch's `interpolate` makes them.
 
 use super::Case;
-use super::shape::per_pack;
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
@@ -45,7 +44,7 @@ pub fn bilinear(x: &Tensor, h: usize, w: usize) -> Tensor {
     resampled([forward, backward], x, [h, w], taps)
 }
 
-/// A direction: its name, and its kernel, which finds its taps by itself.
+/// Forward or backward: its name, and its kernel, which computes its own taps.
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
@@ -54,7 +53,7 @@ struct Way {
 
 impl Way {
     fn cuda(self, c: usize, dims: k::ResampleDims) -> impl FnOnce(&Gpu, [Out; 1], [In; 1]) {
-        move |g, [to], [from]| (self.launch)(g, per_pack(to.read(), c), to, from, dims)
+        move |g, [to], [from]| (self.launch)(g, Grid::per_pack(to.read(), c), to, from, dims)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Elements in another arrangement: joined, cut, turned, repeated.
+//! Concatenation, slices, transposition, repetition.
 
 use super::Case;
 use super::reduce::{spread_middle, sum_middle};
@@ -7,16 +7,10 @@ use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::{record_many, record1};
 use crate::engine::tensor::{Shape, Tensor, run};
 
-/// A thread for every 16 bytes of `x`, or where its rows of `width` are not made of such pieces, for every element.
-pub(super) fn per_pack(x: In, width: usize) -> Grid {
-    let piece = 16 / x.dtype().bytes();
-    Grid::elements(if width.is_multiple_of(piece) { x.len() / piece } else { x.len() })
-}
-
 /// The columns from `start` of rows of `row`, as many rows as make `len` elements.
-fn part_of(len: usize, row: usize, start: usize, width: usize) -> k::CutDims {
+fn slice_dims(len: usize, row: usize, start: usize, width: usize) -> k::SliceDims {
     let [rows, row, start, width] = [len / width.max(1), row, start, width].map(|n| n as i32);
-    k::CutDims { rows, row, start, width }
+    k::SliceDims { rows, row, start, width }
 }
 
 /// `shape` with another length of one axis.
@@ -32,7 +26,7 @@ fn step(shape: Shape, axis: usize) -> usize {
 }
 
 /// Writes `part`, rows of `width`, into columns from `start` of the rows of `whole`.
-fn paste(whole: &mut [f32], row: usize, start: usize, part: &[f32], width: usize) {
+fn copy_columns_into(whole: &mut [f32], row: usize, start: usize, part: &[f32], width: usize) {
     let rows = rows_per_chunk(row);
     for_chunks(whole, rows * row, |i, whole| {
         let parts = part[i * rows * width..].chunks(width);
@@ -41,7 +35,7 @@ fn paste(whole: &mut [f32], row: usize, start: usize, part: &[f32], width: usize
 }
 
 /// Reads into `part`, rows of `width`, the columns from `start` of the rows of `whole`.
-fn cut(part: &mut [f32], width: usize, whole: &[f32], row: usize, start: usize) {
+fn copy_columns_from(part: &mut [f32], width: usize, whole: &[f32], row: usize, start: usize) {
     let rows = rows_per_chunk(width);
     for_chunks(part, rows * width, |i, part| {
         let wholes = whole[i * rows * row..].chunks(row);
@@ -65,10 +59,10 @@ pub fn concat(parts: &[&Tensor], axis: usize) -> Tensor {
     let mut start = 0;
     for &part in parts {
         let width = part.shape()[axis] * step;
-        let cpu = |[y]: [&mut [f32]; 1], [part]: [&[f32]; 1]| paste(y, row, start, part, width);
+        let cpu = |[y]: [&mut [f32]; 1], [part]: [&[f32]; 1]| copy_columns_into(y, row, start, part, width);
         run("concat_fwd", [&mut y], [part], cpu, |g, [y], [part]| {
-            let dims = part_of(part.len(), row, start, width);
-            k::shape_concat_fwd(g, per_pack(part, width), y, part, dims);
+            let dims = slice_dims(part.len(), row, start, width);
+            k::shape_concat_fwd(g, Grid::per_pack(part, width), y, part, dims);
         });
         start += width;
     }
@@ -93,19 +87,19 @@ pub fn slice(x: &Tensor, axis: usize, start: usize, len: usize) -> Tensor {
     let step = step(shape, axis);
     let (row, width, start) = (shape[axis] * step, len * step, start * step);
     let mut y = x.new_empty(with_axis(shape, axis, len));
-    let dims = part_of(y.len(), row, start, width);
-    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| cut(y, width, x, row, start);
+    let dims = slice_dims(y.len(), row, start, width);
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| copy_columns_from(y, width, x, row, start);
     run("slice_fwd", [&mut y], [x], cpu, |g, [y], [x]| {
-        k::shape_slice_fwd(g, per_pack(y.read(), width), y, x, dims);
+        k::shape_slice_fwd(g, Grid::per_pack(y.read(), width), y, x, dims);
     });
     record1(y, [x], move |dy, _| {
         let mut dx = dy.new_empty(shape);
         let cpu = |[dx]: [&mut [f32]; 1], [dy]: [&[f32]; 1]| {
             dx.fill(0.0);
-            paste(dx, row, start, dy, width);
+            copy_columns_into(dx, row, start, dy, width);
         };
         run("slice_bwd", [&mut dx], [&dy], cpu, |g, [dx], [dy]| {
-            k::shape_slice_bwd(g, per_pack(dx.read(), width), dx, dy, dims);
+            k::shape_slice_bwd(g, Grid::per_pack(dx.read(), width), dx, dy, dims);
         });
         [Some(dx)]
     })
@@ -122,7 +116,7 @@ pub fn transpose(x: &Tensor, perm: &[usize]) -> Tensor {
     let mut y = x.new_empty(&perm.iter().map(|&p| shape[p]).collect::<Vec<_>>()[..]);
     let (dims, strides) = (y.shape(), perm.iter().map(|&p| step(shape, p)).collect::<Vec<_>>());
     let matrices = swapped_blocks(shape, perm).filter(|[_, rows, cols]| rows.min(cols) >= &8);
-    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| turn(y, x, dims, &strides);
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| permute(y, x, dims, &strides);
     run("transpose", [&mut y], [x], cpu, |g, [y], [x]| match matrices {
         Some([batch, rows, cols]) => {
             let grid = Grid::new([batch * rows.div_ceil(32) * cols.div_ceil(32), 1, 1], 256);
@@ -134,7 +128,7 @@ pub fn transpose(x: &Tensor, perm: &[usize]) -> Tensor {
                 k::MatrixDims { rows: rows as i32, cols: cols as i32 },
             );
         }
-        None => turn_cuda(g, y, x, dims, &strides),
+        None => permute_cuda(g, y, x, dims, &strides),
     });
     let mut inverse = vec![0; perm.len()];
     perm.iter().enumerate().for_each(|(i, &p)| inverse[p] = i);
@@ -151,19 +145,19 @@ fn swapped_blocks(shape: Shape, perm: &[usize]) -> Option<[usize; 3]> {
     swaps.then(|| [count(&shape[..first]), count(&shape[first..middle]), count(&shape[middle..])])
 }
 
-fn turn_cuda(g: &Gpu, y: Out, x: In, shape: Shape, by: &[usize]) {
+fn permute_cuda(g: &Gpu, y: Out, x: In, shape: Shape, by: &[usize]) {
     let (mut dims, mut strides, unused) = ([1; 4], [0; 4], 4 - shape.len());
     for (i, (&dim, &stride)) in shape.iter().zip(by).enumerate() {
         (dims[unused + i], strides[unused + i]) = (dim as i32, stride as i32);
     }
     let whole_rows = by.last() == Some(&1);
     let grid =
-        if whole_rows { per_pack(y.read(), shape.last_dim()) } else { Grid::elements(y.len()) };
-    k::shape_transpose_fwd(g, grid, y, x, k::TurnDims { dims, strides });
+        if whole_rows { Grid::per_pack(y.read(), shape.last_dim()) } else { Grid::elements(y.len()) };
+    k::shape_transpose_fwd(g, grid, y, x, k::PermuteDims { dims, strides });
 }
 
 /// y[i, j, ..] = x[i · strides[0] + j · strides[1] + ..]
-fn turn(y: &mut [f32], x: &[f32], dims: Shape, strides: &[usize]) {
+fn permute(y: &mut [f32], x: &[f32], dims: Shape, strides: &[usize]) {
     let (width, stride) = (dims.last_dim(), strides.last().copied().unwrap_or(1));
     let rows = rows_per_chunk(width);
     for_chunks(y, rows * width, |i, y| {

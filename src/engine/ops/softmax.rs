@@ -2,16 +2,11 @@
 
 use super::Case;
 use super::pointwise::exp;
-use super::reduce::total;
+use super::rows::{largest, total};
 use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{Tensor, run};
-
-/// The largest of a row.
-pub(super) fn largest(x: &[f32]) -> f32 {
-    x.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
-}
 
 /// y = e^x / Σ e^x along each row: x [..,C] -> y [..,C].
 pub fn softmax(x: &Tensor) -> Tensor {
@@ -50,7 +45,7 @@ pub fn softmax(x: &Tensor) -> Tensor {
     })
 }
 
-/// Who computes a row on a GPU.
+/// Which threads take a row on a GPU.
 enum Team {
     /// Up to 32 neighboring threads, as many as there are packs.
     Lanes,

@@ -2,25 +2,27 @@
 //!
 //! Images are NHWC, sequences [B,T,D], convolution weights [Cout,R,S,Cin].
 
+mod int_tensor;
 pub mod rng;
 mod run;
 mod shape;
 mod slots;
 pub mod tape;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use half::bf16;
 
 use super::device;
 use super::device::cpu::Buffer;
-use super::device::cuda::{self, Grid, IntBuffer, Ints, k};
+use super::device::cuda::{self, Grid, k};
 pub use super::device::range::range;
 pub use super::device::{DType, Device, Precision, live_bytes, set_precision};
+pub use int_tensor::IntTensor;
 pub use rng::Rng;
 pub use run::{Kernel, run};
 pub use shape::Shape;
-pub use tape::{Grads, backward, backward_from, no_grad, record};
+pub use tape::{Grads, backward, backward_from, no_grad, record, recording};
 
 #[derive(Clone)]
 enum Storage {
@@ -63,7 +65,12 @@ impl Tensor {
 
     /// [`Tensor::uninit`] in f32 where `self` lives: for weights, statistics and losses.
     pub fn new_empty_f32(&self, shape: impl Into<Shape>) -> Tensor {
-        Tensor::uninit_on(&self.device(), DType::F32, shape.into())
+        self.new_empty_of(DType::F32, shape)
+    }
+
+    /// [`Tensor::uninit`] stored as `dtype` where `self` lives.
+    pub fn new_empty_of(&self, dtype: DType, shape: impl Into<Shape>) -> Tensor {
+        Tensor::uninit_on(&self.device(), dtype, shape.into())
     }
 
     pub fn full(shape: impl Into<Shape>, value: f32) -> Tensor {
@@ -286,61 +293,4 @@ impl std::fmt::Debug for Tensor {
 #[track_caller]
 pub fn same_shape(op: &str, a: &Tensor, b: &Tensor) {
     assert_eq!(a.shape, b.shape, "{op}: the shapes {:?} and {:?} differ", a.shape, b.shape);
-}
-
-/// Whole numbers: word indices [B,T], lengths [B], classes [B]. They stay on the host, where they are checked; a GPU
-/// gets a copy when it first asks.
-#[derive(Clone)]
-pub struct IntTensor {
-    shape: Shape,
-    data: Arc<[i32]>,
-    copy: Arc<OnceLock<IntBuffer>>,
-}
-
-impl IntTensor {
-    #[track_caller]
-    pub fn new(data: Vec<i32>, shape: impl Into<Shape>) -> IntTensor {
-        let shape = shape.into();
-        assert_eq!(data.len(), shape.count(), "{} numbers do not fill the shape {shape:?}", data.len());
-        IntTensor { shape, data: data.into(), copy: Arc::default() }
-    }
-
-    pub fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    pub fn as_slice(&self) -> &[i32] {
-        &self.data
-    }
-
-    /// The copy on the GPU, alive as long as these.
-    pub fn on(&self, gpu: &cuda::Gpu) -> Ints {
-        let copy = self.copy.get_or_init(|| gpu.upload_ints(&self.data));
-        assert!(copy.gpu() == gpu, "these numbers {:?} were copied to another GPU before", self.shape);
-        copy.view()
-    }
-
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
-        self.data.len()
-    }
-
-    #[track_caller]
-    pub fn reshape(&self, shape: impl Into<Shape>) -> IntTensor {
-        let shape = shape.into();
-        assert_eq!(self.shape.count(), shape.count(), "cannot reshape {:?} to {shape:?}", self.shape);
-        IntTensor { shape, ..self.clone() }
-    }
-}
-
-impl PartialEq for IntTensor {
-    fn eq(&self, other: &IntTensor) -> bool {
-        (self.shape, &self.data) == (other.shape, &other.data)
-    }
-}
-
-impl std::fmt::Debug for IntTensor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "IntTensor{:?} {:?}", self.shape, &self.data[..self.data.len().min(8)])
-    }
 }

@@ -8,6 +8,7 @@ use super::{Shape, Tensor};
 use crate::engine::device::Device;
 use crate::engine::device::cuda::Gpu;
 use crate::engine::device::range::range;
+use crate::error::note;
 
 /// What runs: a name for the trace and, where it means something, the floating-point operations.
 #[derive(Clone, Copy)]
@@ -106,7 +107,7 @@ fn trace(kernel: Kernel, seconds: f64, outs: &[&Tensor], ins: &[&Tensor]) {
         tensors.iter().map(|t| format!("{:?}", Shape::clone(&t.shape()))).collect::<Vec<_>>().join(" ")
     };
     let bytes: usize = outs.iter().chain(ins).map(|t| t.len() * t.dtype().bytes()).sum();
-    eprintln!(
+    note(format_args!(
         "{:<24} {} <- {}  {:.0} µs  {:.1} GB/s  {:.1} GFLOP/s",
         kernel.name,
         shapes(outs),
@@ -114,7 +115,7 @@ fn trace(kernel: Kernel, seconds: f64, outs: &[&Tensor], ins: &[&Tensor]) {
         seconds * 1e6,
         bytes as f64 / seconds / 1e9,
         kernel.flops / seconds / 1e9
-    );
+    ));
     if *TRACE >= 2 {
         for (i, out) in outs.iter().enumerate() {
             let finite = out.all_finite();

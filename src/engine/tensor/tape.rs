@@ -4,9 +4,10 @@
 //! else is not. [`backward`] runs only the nodes on a path to a target, each once, and frees what they saved.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Tensor, run};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
@@ -46,20 +47,26 @@ impl Edge {
         Edge { node: Node::new(1, Vec::new(), None), output: 0 }
     }
 
-    fn key(&self) -> (u64, usize) {
-        (self.node.id, self.output)
+    fn key(&self) -> Key {
+        Key { node: self.node.id, output: self.output }
     }
 }
 
 /// Runs `f` without recording: for inference and for what happens between steps.
 pub fn no_grad<R>(f: impl FnOnce() -> R) -> R {
+    recording(false, f)
+}
+
+/// Runs `f` with recording on or off. Backward runs with it off; a function that computes its forward again there (a
+/// checkpoint) turns it on, and calls [`backward_from`] itself.
+pub fn recording<R>(on: bool, f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             RECORDING.set(self.0);
         }
     }
-    let _restore = Restore(RECORDING.replace(false));
+    let _restore = Restore(RECORDING.replace(on));
     f()
 }
 
@@ -117,24 +124,47 @@ pub fn record_many<'a>(
 
 /// The gradients that were asked for.
 #[derive(Default)]
-pub struct Grads(HashMap<(u64, usize), Tensor>);
+pub struct Grads(BTreeMap<Key, Tensor>);
+
+/// What a gradient belongs to: a node and which of its outputs. Keys are ordered by the time their targets were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    node: u64,
+    output: usize,
+}
+
+impl Tensor {
+    /// Its key in [`Grads`]; none where it depends on no leaf and is none.
+    pub fn key(&self) -> Option<Key> {
+        self.edge.as_ref().map(Edge::key)
+    }
+}
 
 impl Grads {
     /// The gradient of a target; none where the loss does not depend on it.
     pub fn get(&self, target: &Tensor) -> Option<&Tensor> {
-        self.0.get(&target.edge.as_ref()?.key())
+        self.0.get(&target.key()?)
     }
 
     pub fn take(&mut self, target: &Tensor) -> Option<Tensor> {
-        self.0.remove(&target.edge.as_ref()?.key())
+        self.0.remove(&target.key()?)
+    }
+
+    /// All gradients, in the order in which their targets were made.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &Tensor)> {
+        self.0.iter().map(|(key, gradient)| (*key, gradient))
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut Tensor)> {
+        self.0.iter_mut().map(|(key, gradient)| (*key, gradient))
     }
 
     fn add(&mut self, edge: &Edge, gradient: Tensor) {
         match self.0.entry(edge.key()) {
-            std::collections::hash_map::Entry::Vacant(slot) => {
+            Entry::Vacant(slot) => {
                 slot.insert(gradient);
             }
-            std::collections::hash_map::Entry::Occupied(mut slot) => accumulate(slot.get_mut(), &gradient),
+            Entry::Occupied(mut slot) => accumulate(slot.get_mut(), &gradient),
         }
     }
 }
@@ -170,15 +200,14 @@ pub fn backward(loss: &Tensor, targets: &[&Tensor]) -> Grads {
 pub fn backward_from<'a>(ends: impl IntoIterator<Item = (&'a Tensor, Tensor)>, targets: &[&Tensor]) -> Grads {
     let ends: Vec<(&Edge, Tensor)> =
         ends.into_iter().filter_map(|(y, dy)| Some((y.edge.as_ref()?, dy))).collect();
-    let targets: std::collections::HashSet<(u64, usize)> =
-        targets.iter().filter_map(|t| t.edge.as_ref()).map(Edge::key).collect();
+    let targets: HashSet<Key> = targets.iter().filter_map(|t| t.key()).collect();
     let nodes = reachable(ends.iter().map(|(end, _)| end.node.clone()).collect());
     let wanted = on_a_path(&nodes, &targets);
     let mut grads = Grads::default();
     no_grad(|| {
         ends.into_iter().for_each(|(end, dy)| grads.add(end, dy));
         for node in nodes.iter().rev().filter(|n| wanted[&n.id] && !n.parents.is_empty()) {
-            let keys = (0..node.outputs).map(|o| (node.id, o));
+            let keys = (0..node.outputs).map(|output| Key { node: node.id, output });
             let dys: Vec<_> = keys
                 .map(|k| if targets.contains(&k) { grads.0.get(&k).cloned() } else { grads.0.remove(&k) })
                 .collect();
@@ -187,7 +216,7 @@ pub fn backward_from<'a>(ends: impl IntoIterator<Item = (&'a Tensor, Tensor)>, t
             if dys.iter().all(Option::is_none) || !asked.contains(&true) {
                 continue;
             }
-            let Some(back) = node.backward.lock().unwrap().take() else {
+            let Some(back) = node.backward.lock().unwrap_or_else(PoisonError::into_inner).take() else {
                 panic!("backward through a graph whose saved tensors were freed by an earlier backward")
             };
             for ((parent, gradient), asked) in node.parents.iter().zip(back(dys, &asked)).zip(asked) {
@@ -215,12 +244,60 @@ fn reachable(mut open: Vec<Arc<Node>>) -> Vec<Arc<Node>> {
 }
 
 /// Which nodes are targets or lead to one.
-fn on_a_path(nodes: &[Arc<Node>], targets: &std::collections::HashSet<(u64, usize)>) -> HashMap<u64, bool> {
+fn on_a_path(nodes: &[Arc<Node>], targets: &HashSet<Key>) -> HashMap<u64, bool> {
     let mut wanted: HashMap<u64, bool> = HashMap::new();
     for node in nodes {
-        let target = (0..node.outputs).any(|o| targets.contains(&(node.id, o)));
+        let target = (0..node.outputs).any(|output| targets.contains(&Key { node: node.id, output }));
         let leads = node.parents.iter().flatten().any(|e| wanted[&e.node.id]);
         wanted.insert(node.id, target || leads);
     }
     wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// x·x + x, one number at a time.
+    fn f(x: &Tensor) -> Tensor {
+        let saved = x.detach();
+        let values = x.as_slice().iter().map(|x| x * x + x).collect();
+        record1(Tensor::from_vec(values, x.shape()), [x], move |dy, _| {
+            let slopes =
+                saved.as_slice().iter().zip(dy.as_slice()).map(|(x, dy)| (2.0 * x + 1.0) * dy).collect();
+            [Some(Tensor::from_vec(slopes, dy.shape()))]
+        })
+    }
+
+    /// Keeps x alone; its backward computes `f` again and goes back through it.
+    fn checkpoint(x: &Tensor) -> Tensor {
+        let y = no_grad(|| f(&f(x)));
+        let saved = x.detach();
+        record1(y, [x], move |dy, _| {
+            let x = saved.leaf();
+            let y = recording(true, || f(&f(&x)));
+            [backward_from([(&y, dy)], &[&x]).take(&x)]
+        })
+    }
+
+    #[test]
+    fn a_checkpoint_inside_backward_gives_the_same_bits() {
+        let x = Tensor::from_vec((0..50).map(|i| (i as f32 * 0.37).sin()).collect(), [50]).leaf();
+        let gradients = |y: &Tensor| backward_from([(y, x.detach())], &[&x]).take(&x).unwrap().to_vec();
+        let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(gradients(&f(&checkpoint(&f(&x))))), bits(gradients(&f(&f(&f(&f(&x)))))));
+    }
+
+    #[test]
+    fn gradients_come_in_the_order_of_their_targets() {
+        let [a, b, c] = [1.0, 2.0, 3.0].map(|v| Tensor::from_vec(vec![v], [1]).leaf());
+        let y = record1(Tensor::from_vec(vec![0.0], [1]), [&c, &a, &b], |dy, _| {
+            [1.0, 2.0, 3.0].map(|by| Some(Tensor::from_vec(vec![by * dy.item()], [1])))
+        });
+        let mut grads = backward(&y, &[&c, &b, &a]);
+        let keys: Vec<_> = grads.iter().map(|(key, _)| Some(key)).collect();
+        assert_eq!(keys, [a.key(), b.key(), c.key()]);
+        grads.iter_mut().for_each(|(_, gradient)| gradient.fill(7.0));
+        assert_eq!(grads.get(&b).unwrap().item(), 7.0);
+    }
 }

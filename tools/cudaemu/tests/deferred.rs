@@ -5,7 +5,7 @@ mod common;
 use common::{kernel, load, settings};
 use cudaemu::diagnostics::capture;
 use cudaemu::driver::error::Status;
-use cudaemu::driver::{event, graph, launch, memory, stream};
+use cudaemu::driver::{context, event, graph, launch, memory, stream};
 use cudaemu::settings::Settings;
 use std::ffi::c_void;
 use std::ptr;
@@ -146,13 +146,13 @@ fn events_happen_when_their_stream_gets_there() {
 }
 
 #[test]
-fn pageable_memory_is_read_at_once_and_pinned_memory_later() {
+fn host_memory_is_read_when_the_copy_is_done() {
     deferring(1, || unsafe {
         let (worker, p) = (new_stream(NON_BLOCKING), allocate());
         let mut words = [1u32; WORDS];
         ok(memory::cuMemcpyHtoDAsync_v2(p, words.as_ptr() as u64, BYTES, worker));
         words.fill(2);
-        assert_eq!(read(p, worker), 1);
+        assert_eq!(read(p, worker), 2);
         let mut pinned = ptr::null_mut();
         ok(memory::cuMemHostAlloc(&mut pinned, BYTES, 0));
         let pinned_words = std::slice::from_raw_parts_mut(pinned.cast::<u32>(), WORDS);
@@ -166,6 +166,22 @@ fn pageable_memory_is_read_at_once_and_pinned_memory_later() {
         ok(stream::cuStreamSynchronize(worker));
         assert_eq!(pinned_words[0], 5);
         ok(memory::cuMemFreeHost(pinned));
+    });
+}
+
+#[test]
+fn pageable_memory_that_was_freed_gives_nan() {
+    deferring(1, || unsafe {
+        const LARGE: usize = 64 << 20; // given back to the system when it is freed
+        let (worker, mut p) = (new_stream(NON_BLOCKING), 0);
+        ok(memory::cuMemAlloc_v2(&mut p, LARGE));
+        let words = vec![1u32; LARGE / 4];
+        ok(memory::cuMemcpyHtoDAsync_v2(p, words.as_ptr() as u64, LARGE, worker));
+        drop(words);
+        let (status, message) = capture(|| stream::cuStreamSynchronize(worker));
+        assert_eq!((status, peek(p)), (Status::SUCCESS, NAN));
+        assert!(message.contains("host memory that was freed"), "{message}");
+        ok(memory::cuMemFree_v2(p));
     });
 }
 
@@ -223,5 +239,33 @@ fn memory_that_deferred_work_frees_is_found() {
             ok(memory::cuMemAllocAsync(&mut q, MOST, worker));
         });
         ok(memory::cuMemFree_v2(q));
+    });
+}
+
+#[test]
+fn a_launch_into_a_stream_of_another_context_is_refused() {
+    deferring(0, || unsafe {
+        let context = |device| {
+            let mut context = ptr::null_mut();
+            ok(context::cuDevicePrimaryCtxRetain(&mut context, device));
+            ok(context::cuCtxSetCurrent(context));
+        };
+        Settings { devices: 2, ..Settings::current() }.scope(|| {
+            let function = load(&kernel("")).unwrap();
+            context(0);
+            let of_first = new_stream(NON_BLOCKING);
+            context(1);
+            let pointer = 0u64;
+            let parameters = [ptr::from_ref(&pointer).cast::<u8>(); 2];
+            let launch = |stream| {
+                let (null, list) = (ptr::null_mut(), parameters.as_ptr());
+                capture(|| launch::cuLaunchKernel(function, 1, 1, 1, 1, 1, 1, 0, stream, list, null))
+            };
+            let (status, message) = launch(of_first);
+            assert_eq!(status, Status::INVALID_HANDLE);
+            assert!(message.contains("another context"), "{message}");
+            ok(launch(new_stream(NON_BLOCKING)).0);
+            ok(context::cuCtxSetCurrent(ptr::null_mut()));
+        });
     });
 }

@@ -1,26 +1,21 @@
-//! The CPU: threads, and buffers that are kept for the next tensor of like size.
-//!
-//! Fresh memory costs a page fault every 4 KiB, which for activations is as dear as computing them,
-//! so a dropped buffer goes to a free list and comes back, contents and all.
+//! The CPU: threads and how loops are split among them, pooled buffers, matrix products, the convolutions' register tile.
 
 mod gemm;
+mod pool;
 pub mod tile;
-
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 pub use gemm::{Mat, gemm};
+pub use pool::{Buffer, live_bytes};
 
 /// Sets the number of threads of all CPU bodies; 0 takes every core. Only the first call counts.
 pub fn set_threads(threads: usize) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
-        .map_err(|e| Error::Device(format!("cannot start {threads} threads: {e}")))
+        .map_err(|e| Error::config("--threads", format!("cannot start {threads} threads: {e}")))
 }
 
 pub fn threads() -> usize {
@@ -30,8 +25,8 @@ pub fn threads() -> usize {
 /// Below this many elements a body runs on the calling thread: waking others costs more.
 const SERIAL: usize = 16 * 1024;
 
-/// Calls `f(index, chunk)` for each `chunk`-sized piece of `out`, in parallel where that pays.
-/// Which piece holds what never depends on the number of threads, so results do not either.
+/// Calls `f(index, chunk)` for each `chunk`-sized part of `out`, in parallel where that is faster.
+/// The parts do not depend on the number of threads, so results do not either.
 pub fn for_chunks<T: Send>(out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     let chunk = chunk.max(1);
     if out.len() < SERIAL || threads() == 1 {
@@ -46,117 +41,7 @@ pub fn map<R: Send>(n: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
     if n <= 1 { (0..n).map(f).collect() } else { (0..n).into_par_iter().map(f).collect() }
 }
 
-/// Rows a parallel piece should take when one row costs `row` elements of work.
+/// Rows of a parallel part when one row costs `row` elements of work.
 pub fn rows_per_chunk(row: usize) -> usize {
     (SERIAL / row.max(1)).max(1)
-}
-
-/// A buffer of f32 that returns to the free list when dropped.
-pub struct Buffer {
-    data: Vec<f32>,
-    len: usize,
-}
-
-const POOLED: usize = 4 * 1024;
-/// Bytes of tensors alive now.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static FREE: Mutex<FreeList> = Mutex::new(FreeList { by_size: BTreeMap::new(), elements: 0 });
-
-struct FreeList {
-    by_size: BTreeMap<usize, Vec<Vec<f32>>>,
-    elements: usize,
-}
-
-impl FreeList {
-    /// The smallest kept buffer that holds `len` and wastes at most a quarter.
-    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
-        let size = *self.by_size.range(len..=len + len / 4).next()?.0;
-        let list = self.by_size.get_mut(&size)?;
-        let data = list.pop()?;
-        if list.is_empty() {
-            self.by_size.remove(&size);
-        }
-        self.elements -= size;
-        Some(data)
-    }
-
-    fn give(&mut self, data: Vec<f32>) {
-        self.elements += data.len();
-        self.by_size.entry(data.len()).or_default().push(data);
-    }
-
-    /// Frees the largest kept buffers until at most `limit` elements are kept.
-    fn trim(&mut self, limit: usize) {
-        while self.elements > limit {
-            let Some((&size, _)) = self.by_size.last_key_value() else { return };
-            self.take(size);
-        }
-    }
-}
-
-/// Bytes of tensors alive now.
-pub fn live_bytes() -> usize {
-    LIVE.load(Ordering::Relaxed)
-}
-
-impl Buffer {
-    /// `len` elements whose contents are unspecified.
-    pub fn uninit(len: usize) -> Buffer {
-        let live = LIVE.fetch_add(len * 4, Ordering::Relaxed) + len * 4;
-        if len < POOLED {
-            return Buffer { data: vec![0.0; len], len };
-        }
-        let mut free = FREE.lock().unwrap();
-        let data = free.take(len).unwrap_or_else(|| {
-            // What is kept and does not fit must not add up beside what is live.
-            free.trim((live / 4) / 4);
-            vec![0.0; len]
-        });
-        Buffer { data, len }
-    }
-
-    pub fn from_vec(data: Vec<f32>) -> Buffer {
-        LIVE.fetch_add(data.len() * 4, Ordering::Relaxed);
-        Buffer { len: data.len(), data }
-    }
-
-    pub fn as_slice(&self) -> &[f32] {
-        &self.data[..self.len]
-    }
-
-    pub fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut self.data[..self.len]
-    }
-}
-
-impl Clone for Buffer {
-    fn clone(&self) -> Buffer {
-        let mut copy = Buffer::uninit(self.len);
-        copy.as_mut_slice().copy_from_slice(self.as_slice());
-        copy
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        LIVE.fetch_sub(self.len * 4, Ordering::Relaxed);
-        if self.data.len() >= POOLED {
-            FREE.lock().unwrap().give(std::mem::take(&mut self.data));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dropped_buffer_serves_the_next_of_like_size() {
-        let first = Buffer::uninit(1_000_003);
-        let at = first.as_slice().as_ptr();
-        drop(first);
-        let second = Buffer::uninit(1_000_000);
-        assert_eq!(second.as_slice().as_ptr(), at);
-        assert_eq!(second.as_slice().len(), 1_000_000);
-    }
 }

@@ -7,6 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use crate::error::{chain, note};
 use crate::files::atomic;
 
 /// What the file begins with: who wrote it, in which layout.
@@ -48,15 +49,15 @@ pub fn store(folder: &Path, key: &str, code: &[u8]) {
     bytes.extend(code);
     let written = std::fs::create_dir_all(folder)
         .map_err(|e| e.to_string())
-        .and_then(|()| atomic::write(folder.join(key), &bytes).map_err(|e| e.to_string()));
+        .and_then(|()| atomic::write(folder.join(key), &bytes).map_err(|e| chain(&e, ": ")));
     if let Err(why) = written {
         static SAID: Once = Once::new();
         SAID.call_once(|| {
-            eprintln!(
+            note(format_args!(
                 "note: compiled kernels cannot be kept in {}: {why}; they are compiled anew at every start. \
                  Name another folder with ENGINE_CACHE",
                 folder.display()
-            );
+            ));
         });
     }
 }

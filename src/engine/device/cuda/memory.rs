@@ -5,19 +5,26 @@
 
 use cudarc::driver::result::DriverError;
 use cudarc::driver::{result, sys};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, MutexGuard, PoisonError};
 
-use super::launch::{In, Out};
 use super::{DType, Gpu, described};
 use crate::engine::device::range;
-use crate::error::{Error, throw};
+use crate::error::{Error, note, throw};
+
+/// Addresses of free blocks by their size in bytes.
+type Free = BTreeMap<usize, Vec<u64>>;
 
 pub struct Pool {
-    /// Addresses of free blocks by their size in bytes.
-    free: BTreeMap<usize, Vec<u64>>,
+    /// What each arena keeps; the device's own is [`SHARED`].
+    free: HashMap<u64, Free>,
     usage: Usage,
 }
+
+/// The arena of all that is made outside of one.
+const SHARED: u64 = 0;
 
 /// Bytes of a device's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,25 +62,70 @@ fn block_size(bytes: usize) -> usize {
 
 impl Pool {
     pub fn new(total: usize) -> Pool {
-        Pool { free: BTreeMap::new(), usage: Usage { total, ..Usage::default() } }
+        Pool { free: HashMap::from([(SHARED, Free::new())]), usage: Usage { total, ..Usage::default() } }
     }
 
-    fn take(&mut self, size: usize) -> Option<u64> {
-        let address = self.free.get_mut(&size)?.pop()?;
+    fn take(&mut self, arena: u64, size: usize) -> Option<u64> {
+        let address = self.free.get_mut(&arena)?.get_mut(&size)?.pop()?;
         self.usage.kept -= size;
         Some(address)
     }
 
-    fn give(&mut self, address: u64, size: usize) {
-        self.free.entry(size).or_default().push(address);
+    /// Keeps a block for its arena, or for everyone where that is gone; says for which.
+    fn give(&mut self, arena: u64, address: u64, size: usize) -> u64 {
+        let arena = if self.free.contains_key(&arena) { arena } else { SHARED };
+        self.free.entry(arena).or_default().entry(size).or_default().push(address);
         self.usage.kept += size;
         self.usage.live -= size;
+        arena
+    }
+
+    fn close(&mut self, arena: u64) {
+        for (size, mut blocks) in self.free.remove(&arena).unwrap_or_default() {
+            self.free.entry(SHARED).or_default().entry(size).or_default().append(&mut blocks);
+        }
     }
 }
 
-/// A block of the device's memory, seen as elements of one type; it goes back to the pool when dropped.
+/// Memory of its own for a captured graph: a block that was made inside is given out again only inside, so that
+/// nobody else writes what a replay uses. When the arena is dropped, its blocks serve everyone.
+pub struct Arena {
+    gpu: Gpu,
+    id: u64,
+}
+
+thread_local! {
+    /// Device and id of the arenas that this thread is inside of, innermost last.
+    static INSIDE: RefCell<Vec<(usize, u64)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While this lives, the thread's new blocks of the device come from an arena.
+#[must_use = "an arena is left when its guard is dropped"]
+pub struct Inside<'a>(std::marker::PhantomData<(&'a Arena, *const ())>);
+
+impl Arena {
+    pub fn enter(&self) -> Inside<'_> {
+        INSIDE.with_borrow_mut(|inside| inside.push((self.gpu.ordinal(), self.id)));
+        Inside(std::marker::PhantomData)
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        INSIDE.with_borrow_mut(|inside| inside.pop());
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        self.gpu.pool().close(self.id);
+    }
+}
+
+/// A block of the device's memory, seen as elements of one type; it goes back to its arena when dropped.
 pub struct Buffer {
     gpu: Gpu,
+    arena: u64,
     address: u64,
     len: usize,
     dtype: DType,
@@ -89,12 +141,26 @@ impl Gpu {
         self.pool().usage
     }
 
+    pub fn arena(&self) -> Arena {
+        static NEXT: AtomicU64 = AtomicU64::new(SHARED + 1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.pool().free.insert(id, Free::new());
+        Arena { gpu: self.clone(), id }
+    }
+
+    /// The arena that this thread is inside of.
+    fn current_arena(&self) -> u64 {
+        let of_this = |&&(ordinal, _): &&(usize, u64)| ordinal == self.ordinal();
+        INSIDE.with_borrow(|inside| inside.iter().rev().find(of_this).map_or(SHARED, |&(_, id)| id))
+    }
+
     /// `len` elements whose contents are unspecified.
     pub fn scratch_of(&self, dtype: DType, len: usize) -> Buffer {
         let bytes = len * dtype.bytes();
         let size = if exact() { bytes.max(1) } else { block_size(bytes) };
+        let arena = self.current_arena();
         let mut pool = self.pool();
-        let address = match pool.take(size) {
+        let address = match pool.take(arena, size) {
             Some(address) => address,
             None => {
                 drop(pool);
@@ -105,7 +171,7 @@ impl Gpu {
         };
         pool.usage.live += size;
         pool.usage.peak = pool.usage.peak.max(pool.usage.live);
-        Buffer { gpu: self.clone(), address, len, dtype, size }
+        Buffer { gpu: self.clone(), arena, address, len, dtype, size }
     }
 
     /// `len` numbers of f32 whose contents are unspecified.
@@ -132,17 +198,20 @@ impl Gpu {
         }
     }
 
-    /// Gives what is kept back to the driver.
+    /// Gives what is kept back to the driver, but for what arenas keep: graphs use it.
     pub fn release_kept(&self) {
         self.synchronize();
         let mut pool = self.pool();
-        for address in std::mem::take(&mut pool.free).into_values().flatten() {
-            // SAFETY: the block came from the driver and nothing uses it.
-            if let Err(error) = unsafe { result::free_sync(address) } {
-                eprintln!("cuda:{}: cuMemFree failed: {}", self.ordinal(), described(error));
+        let shared = pool.free.get_mut(&SHARED).map(std::mem::take).unwrap_or_default();
+        for (size, blocks) in shared {
+            pool.usage.kept -= size * blocks.len();
+            for address in blocks {
+                // SAFETY: the block came from the driver and nothing uses it.
+                if let Err(error) = unsafe { result::free_sync(address) } {
+                    note(format_args!("cuda:{}: cuMemFree failed: {}", self.ordinal(), described(error)));
+                }
             }
         }
-        pool.usage.kept = 0;
     }
 
     fn out_of_memory(&self, asked: usize) -> ! {
@@ -174,14 +243,8 @@ impl Buffer {
         self.dtype
     }
 
-    /// For writing.
-    pub fn out(&mut self) -> Out {
-        Out::new(self.address, self.len, self.dtype)
-    }
-
-    /// For reading.
-    pub fn view(&self) -> In {
-        In::new(self.address, self.len, self.dtype)
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     pub(super) fn address(&self) -> u64 {
@@ -207,8 +270,8 @@ impl Buffer {
 
 impl Clone for Buffer {
     fn clone(&self) -> Buffer {
-        let mut copy = self.gpu.scratch_of(self.dtype, self.len);
-        self.gpu.copy(copy.out(), self.view());
+        let copy = self.gpu.scratch_of(self.dtype, self.len);
+        self.gpu.copy_memory(copy.address, self.address, self.len * self.dtype.bytes());
         copy
     }
 }
@@ -216,14 +279,12 @@ impl Clone for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut pool = self.gpu.pool();
-        pool.give(self.address, self.size);
-        if exact() {
-            pool.take(self.size);
+        let arena = pool.give(self.arena, self.address, self.size);
+        if exact() && arena == SHARED {
+            pool.take(SHARED, self.size);
             // SAFETY: the block came from the driver, which waits for the work that uses it. Errors are told by the next
             // call: this may run while a computation is being left because of one.
-            let _ = unsafe {
-                result::ctx::set_current(self.gpu.0.context).and_then(|()| result::free_sync(self.address))
-            };
+            let _ = self.gpu.make_current().and_then(|()| unsafe { result::free_sync(self.address) });
         }
     }
 }
@@ -240,5 +301,22 @@ mod tests {
             assert!(bytes < LARGE || size - bytes <= bytes / 8, "{bytes} {size}");
             assert_eq!(block_size(size), size);
         }
+    }
+
+    #[test]
+    fn an_arenas_blocks_are_given_out_inside_it_alone() {
+        let mut pool = Pool::new(1 << 20);
+        pool.free.insert(7, Free::new());
+        pool.usage.live = 3 * STEP;
+        pool.give(SHARED, 0x1000, STEP);
+        pool.give(7, 0x2000, STEP);
+        assert_eq!((pool.take(7, STEP), pool.take(7, STEP)), (Some(0x2000), None));
+        assert_eq!((pool.take(SHARED, STEP), pool.take(SHARED, STEP)), (Some(0x1000), None));
+        pool.usage.live = 3 * STEP;
+        pool.give(7, 0x2000, STEP);
+        pool.close(7);
+        pool.give(7, 0x3000, STEP);
+        assert_eq!(pool.usage, Usage { live: STEP, kept: 2 * STEP, ..pool.usage });
+        assert_eq!((pool.take(SHARED, STEP), pool.take(SHARED, STEP)), (Some(0x3000), Some(0x2000)));
     }
 }

@@ -3,14 +3,19 @@
 //! All work of a device goes to one stream, so memory that is given back may be given out again at once.
 
 mod cache;
+mod kernel;
 mod launch;
 mod memory;
 mod modules;
 mod nvrtc;
 mod probe;
 pub mod report;
+mod staging;
 mod timer;
+mod toolkit;
+mod view;
 
+use std::cell::Cell;
 use std::ffi::c_int;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,10 +26,12 @@ use cudarc::driver::{result, sys};
 
 use super::{DType, Precision};
 use crate::error::{Error, Result, throw};
-pub use launch::{Grid, In, IntBuffer, Ints, Kernel, Out, Table, k};
-pub use memory::{Buffer, Usage};
+pub use kernel::Kernel;
+pub use launch::{Grid, k};
+pub use memory::{Arena, Buffer, Inside, Usage};
 pub use nvrtc::{Arch, Compiled};
 pub use probe::{Probe, Version, probe};
+pub use view::{In, IntBuffer, Ints, Out, Table};
 
 /// The oldest compute capability that the kernels are written for.
 const OLDEST: u32 = 75;
@@ -44,6 +51,7 @@ struct Inner {
     context: sys::CUcontext,
     stream: sys::CUstream,
     pool: Mutex<memory::Pool>,
+    staging: Mutex<staging::Staging>,
     modules: modules::Modules,
 }
 
@@ -52,7 +60,8 @@ unsafe impl Send for Inner {}
 // SAFETY: as above; what changes is behind locks.
 unsafe impl Sync for Inner {}
 
-/// Devices stay open until the process ends: contexts are dear, and all users of a device share its memory.
+/// Devices stay open until the process ends: opening one takes long, and all
+/// users of a device share its memory.
 static OPEN: Mutex<Vec<(usize, Gpu)>> = Mutex::new(Vec::new());
 
 impl Gpu {
@@ -70,36 +79,7 @@ impl Gpu {
 
     fn create(ordinal: usize) -> Result<Gpu> {
         let found = probe();
-        let failed = |what: &str, why: String| Error::Device(format!("cuda:{ordinal}: {what}: {why}"));
-        let Some(driver) = found.driver else {
-            return Err(Error::Device(
-                "no CUDA driver: libcuda.so was not found; install NVIDIA's driver, or use --device cpu"
-                    .into(),
-            ));
-        };
-        if let Some(trouble) = found.trouble {
-            return Err(failed("the driver does not work", trouble));
-        }
-        if ordinal >= found.devices.len() {
-            let there = match found.devices.len() {
-                0 => "this machine has none".to_string(),
-                n => format!("this machine has cuda:0 to cuda:{}", n - 1),
-            };
-            return Err(Error::Device(format!("there is no cuda:{ordinal}: {there}")));
-        }
-        let Some(compiler) = found.nvrtc else {
-            return Err(Error::Device(
-                "the driver is there but not NVRTC, CUDA's run-time compiler: install it (libnvrtc.so of CUDA 12 or 13; \
-                 the Python wheel nvidia-cuda-nvrtc holds it) and put its folder on LD_LIBRARY_PATH, or use --device cpu"
-                    .into(),
-            ));
-        };
-        if compiler.major > driver.major {
-            return Err(Error::Device(format!(
-                "NVRTC {compiler} is newer than the driver, which supports CUDA {driver}: update the driver, or install NVRTC {}",
-                driver.major
-            )));
-        }
+        let compiler = found.usable(ordinal)?;
         // SAFETY: driver calls in their documented order on a device that the driver listed.
         let made = unsafe {
             (|| {
@@ -109,20 +89,22 @@ impl Gpu {
                 let minor = ask(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
                 let multiprocessors = ask(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
                 let context = result::primary_ctx::retain(device)?;
-                result::ctx::set_current(context)?;
+                make_current(context)?;
                 let stream = result::stream::create(result::stream::StreamKind::NonBlocking)?;
                 Ok(((major * 10 + minor) as u32, multiprocessors as usize, context, stream))
             })()
         };
-        let (capability, multiprocessors, context, stream) =
-            made.map_err(|e: result::DriverError| failed("cannot be opened", described(e)))?;
+        let (capability, multiprocessors, context, stream) = made.map_err(|e: result::DriverError| {
+            let why = format!("it cannot be opened: {}", described(e));
+            Error::NoDevice { device: format!("cuda:{ordinal}"), why }
+        })?;
         let (name, total) = found.devices[ordinal].clone();
         if capability < OLDEST {
-            return Err(Error::Device(format!(
-                "cuda:{ordinal} ({name}, sm_{capability}) is older than supported: sm_{OLDEST} or newer is wanted; use --device cpu"
-            )));
+            let device = format!("cuda:{ordinal} ({name}, sm_{capability})");
+            let why = format!("is older than supported: sm_{OLDEST} or newer is wanted; use --device cpu");
+            return Err(Error::Unsupported { device, why });
         }
-        let modules = modules::Modules::new(capability, name.starts_with("cudaemu"), compiler, driver)?;
+        let modules = modules::Modules::new(capability, name.starts_with("cudaemu"), compiler, &found)?;
         let gpu = Gpu(Arc::new(Inner {
             ordinal,
             name,
@@ -131,10 +113,22 @@ impl Gpu {
             context,
             stream,
             pool: Mutex::new(memory::Pool::new(total)),
+            staging: Mutex::default(),
             modules,
         }));
-        gpu.0.modules.prepare(DType::F32)?;
+        gpu.prepare(DType::F32)?;
         Ok(gpu)
+    }
+
+    /// Has the kernels of one storage ready as code: from the cache, or compiled on all cores.
+    pub fn prepare(&self, dtype: DType) -> Result<()> {
+        self.0.modules.prepare(dtype)
+    }
+
+    /// Loads every kernel of one storage onto the device, so that no later launch has to: before a timing or a capture.
+    pub fn load_kernels(&self, dtype: DType) -> Result<()> {
+        self.bind();
+        self.0.modules.load(dtype)
     }
 
     pub fn ordinal(&self) -> usize {
@@ -150,6 +144,8 @@ impl Gpu {
         self.0.capability
     }
 
+    /// How many there are. Products and sums are split by this number, so results have the same bits on devices with
+    /// equally many (H100 SXM and H200: 132), and differ in rounding from one with another number (H100 PCIe: 114).
     pub fn multiprocessors(&self) -> usize {
         self.0.multiprocessors
     }
@@ -166,15 +162,14 @@ impl Gpu {
 
     /// Makes the device's context the calling thread's.
     fn bind(&self) {
-        thread_local! {
-            static BOUND: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+        let done = self.make_current();
+        if done.is_err() {
+            self.check("cuCtxSetCurrent", done);
         }
-        let context = self.0.context as usize;
-        if BOUND.get() != context {
-            // SAFETY: the context is retained as long as the process lives.
-            self.check("cuCtxSetCurrent", unsafe { result::ctx::set_current(self.0.context) });
-            BOUND.set(context);
-        }
+    }
+
+    fn make_current(&self) -> std::result::Result<(), result::DriverError> {
+        make_current(self.0.context)
     }
 
     /// Waits until all work is done.
@@ -184,16 +179,16 @@ impl Gpu {
         self.check("cuStreamSynchronize", unsafe { result::stream::synchronize(self.0.stream) });
     }
 
-    /// Sets every element of `out`.
-    pub fn fill(&self, out: Out, value: f32) {
-        if out.is_empty() {
+    /// Sets `len` elements at an address.
+    fn set_memory(&self, at: u64, len: usize, dtype: DType, value: f32) {
+        if len == 0 {
             return;
         }
         self.bind();
-        let (at, len, stream) = (out.address(), out.len(), self.0.stream);
-        // SAFETY: the view covers `len` elements of its type.
+        let stream = self.0.stream;
+        // SAFETY: the views and buffers that ask cover `len` elements.
         let done = unsafe {
-            match out.dtype() {
+            match dtype {
                 DType::F32 => sys::cuMemsetD32Async(at, value.to_bits(), len, stream).result(),
                 DType::Bf16 => {
                     sys::cuMemsetD16Async(at, half::bf16::from_f32(value).to_bits(), len, stream).result()
@@ -203,32 +198,14 @@ impl Gpu {
         self.check("cuMemsetAsync", done);
     }
 
-    pub fn zero(&self, out: Out) {
-        self.fill(out, 0.0);
-    }
-
-    /// out = x, of the same length and type.
-    #[track_caller]
-    pub fn copy(&self, out: Out, x: In) {
-        assert_eq!((out.len(), out.dtype()), (x.len(), x.dtype()), "a copy between views that differ");
-        if out.is_empty() {
+    fn copy_memory(&self, to: u64, from: u64, bytes: usize) {
+        if bytes == 0 {
             return;
         }
         self.bind();
-        let bytes = x.len() * x.dtype().bytes();
-        // SAFETY: both views cover `bytes` bytes.
-        let done = unsafe { result::memcpy_dtod_async(out.address(), x.address(), bytes, self.0.stream) };
+        // SAFETY: the views and buffers that ask cover `bytes` bytes.
+        let done = unsafe { result::memcpy_dtod_async(to, from, bytes, self.0.stream) };
         self.check("cuMemcpyDtoDAsync", done);
-    }
-
-    /// Takes values from the host; they may be freed at once.
-    fn write<T: Pod>(&self, to: u64, values: &[T]) {
-        if values.is_empty() {
-            return;
-        }
-        self.bind();
-        // SAFETY: `to` has room for the values; from pageable memory the driver copies before it returns.
-        self.check("cuMemcpyHtoDAsync", unsafe { result::memcpy_htod_async(to, values, self.0.stream) });
     }
 
     fn read<T: Pod>(&self, values: &mut [T], from: u64) {
@@ -245,17 +222,32 @@ impl Gpu {
     fn check<T>(&self, call: &str, done: std::result::Result<T, result::DriverError>) -> T {
         match done {
             Ok(value) => value,
-            Err(error) => throw(Error::Device(format!(
-                "cuda:{} ({}): {call} failed: {}\n  the last kernels: {}\n  work is done behind the calls that ask for it: \
-                 ENGINE_TRACE=1 waits for each kernel and so names the one that failed. The device is lost to this \
-                 process; what was saved is intact",
-                self.0.ordinal,
-                self.0.name,
-                described(error),
-                launch::last_kernels()
-            ))),
+            Err(error) => throw(Error::Driver {
+                ordinal: self.0.ordinal,
+                device: self.0.name.clone(),
+                call: call.to_string(),
+                code: described(error),
+                hint: format!(
+                    "the last kernels: {}\n  work is done behind the calls that ask for it: ENGINE_TRACE=1 waits for each \
+                     kernel and so names the one that failed. The device is lost to this process; what was saved is intact",
+                    kernel::last_kernels()
+                ),
+            }),
         }
     }
+}
+
+/// Makes a context the calling thread's; all changes of it go through here.
+fn make_current(context: sys::CUcontext) -> std::result::Result<(), result::DriverError> {
+    thread_local! {
+        static BOUND: Cell<usize> = const { Cell::new(0) };
+    }
+    if BOUND.get() != context as usize {
+        // SAFETY: the context is retained as long as the process lives.
+        unsafe { result::ctx::set_current(context)? };
+        BOUND.set(context as usize);
+    }
+    Ok(())
 }
 
 /// Code and meaning of a driver's error.

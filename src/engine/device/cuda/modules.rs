@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use cudarc::driver::sys::CUfunction_attribute as Attribute;
 use cudarc::driver::{result, sys};
 
-use super::launch::Kernel;
+use super::kernel::Kernel;
+use super::launch::k::KERNELS;
 use super::nvrtc::{Arch, Compiled, Program, families, source_length, supported};
-use super::{DType, Version, cache, described};
+use super::{DType, Probe, Version, cache, described};
 use crate::error::{Error, Result};
 
 /// Dynamic shared memory that a kernel may have without being asked for more.
@@ -35,8 +36,36 @@ unsafe impl Send for Module {}
 
 pub struct Function {
     handle: sys::CUfunction,
-    /// The most dynamic shared memory it was given leave for.
-    shared: AtomicUsize,
+    shared: Limit,
+}
+
+/// The maximum of dynamic shared memory that a function was set to so far; it only grows.
+struct Limit {
+    bytes: AtomicUsize,
+    setting: Mutex<()>,
+}
+
+impl Limit {
+    fn new() -> Limit {
+        Limit { bytes: AtomicUsize::new(PLAIN_SHARED), setting: Mutex::new(()) }
+    }
+
+    /// Calls `set` where more is wanted than was set. One thread at a time: the last call must be the largest.
+    fn raise<E>(
+        &self,
+        wanted: usize,
+        set: impl FnOnce() -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        if wanted <= self.bytes.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _alone = self.setting.lock().unwrap_or_else(PoisonError::into_inner);
+        if wanted > self.bytes.load(Ordering::Acquire) {
+            set()?;
+            self.bytes.store(wanted, Ordering::Release);
+        }
+        Ok(())
+    }
 }
 
 // SAFETY: a function is a handle that the driver lets every thread use.
@@ -52,14 +81,14 @@ impl Function {
 
 impl Modules {
     /// Machine code where this NVRTC knows the device; PTX for an emulated device, or for one newer than NVRTC.
-    pub fn new(capability: u32, emulated: bool, compiler: Version, driver: Version) -> Result<Modules> {
+    pub fn new(capability: u32, emulated: bool, compiler: Version, found: &Probe) -> Result<Modules> {
+        let device = || format!("a device of sm_{capability}");
         let known = supported();
         let newest = known.iter().copied().filter(|&a| a <= capability).max();
         let Some(newest) = newest else {
-            return Err(Error::Device(format!(
-                "NVRTC {compiler} compiles for sm_{} and newer, the device is sm_{capability}: install an older NVRTC",
-                known.first().copied().unwrap_or(0)
-            )));
+            let oldest = known.first().copied().unwrap_or(0);
+            let why = format!("NVRTC {compiler} compiles for sm_{oldest} and newer: install an older NVRTC");
+            return Err(Error::Unsupported { device: device(), why });
         };
         let arch = if emulated {
             Arch::Ptx { capability }
@@ -68,12 +97,13 @@ impl Modules {
         } else {
             Arch::Ptx { capability: newest }
         };
-        let newer = (compiler.major, compiler.minor) > (driver.major, driver.minor);
-        if newer && matches!(arch, Arch::Ptx { .. }) {
-            return Err(Error::Device(format!(
+        let newer = |driver: &Version| (compiler.major, compiler.minor) > (driver.major, driver.minor);
+        if let (Some(driver), Arch::Ptx { .. }) = (found.driver.filter(newer), arch) {
+            let why = format!(
                 "NVRTC {compiler} is newer than the driver, which supports CUDA {driver}, and knows no machine code for \
                  sm_{capability}: update the driver, or install NVRTC {driver}"
-            )));
+            );
+            return Err(Error::Unsupported { device: device(), why });
         }
         Ok(Modules {
             arch,
@@ -114,52 +144,56 @@ impl Modules {
         let code = self.code(family, dtype)?;
         // SAFETY: the image is what NVRTC wrote; PTX ends with a NUL.
         let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
-        let module = Module(module.map_err(|e| {
-            Error::Device(format!(
-                "the driver does not take {family}.cu compiled for {}: {}",
-                self.arch,
-                described(e)
-            ))
-        })?);
+        let module = Module(module.map_err(|e| self.refused(family, "the driver does not take it", e))?);
         loaded.insert((family, dtype), module);
         Ok(module)
     }
 
-    /// The function, with leave for so much dynamic shared memory.
-    pub fn function(&self, kernel: &'static Kernel, dtype: DType, shared: usize) -> Result<Arc<Function>> {
+    fn refused(&self, family: &str, what: &str, error: result::DriverError) -> Error {
+        let log = format!("{what}: {}", described(error));
+        Error::Compile { file: format!("{family}.cu"), arch: self.arch.to_string(), log }
+    }
+
+    /// Every kernel of one storage, so that nothing is left to be loaded by a launch.
+    pub fn load(&self, dtype: DType) -> Result<()> {
+        self.prepare(dtype)?;
+        KERNELS.iter().try_for_each(|kernel| self.loaded(kernel, dtype).map(drop))
+    }
+
+    /// The function. With lazy loading, the driver loads a kernel when it is asked for by name.
+    fn loaded(&self, kernel: &'static Kernel, dtype: DType) -> Result<Arc<Function>> {
         let key = (std::ptr::from_ref(kernel) as usize, dtype);
         let found = self.functions.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        let function = match found {
-            Some(function) => function,
-            None => {
-                let module = self.module(kernel.family, dtype)?;
-                // SAFETY: the module was loaded and is never unloaded.
-                let handle = unsafe { result::module::get_function(module.0, kernel.name.to_owned()) };
-                let handle = handle.map_err(|e| {
-                    let (name, family) = (kernel.name.to_string_lossy(), kernel.family);
-                    Error::Device(format!(
-                        "{name} is not in {family}.cu compiled for {}: {}",
-                        self.arch,
-                        described(e)
-                    ))
-                })?;
-                let function = Arc::new(Function { handle, shared: AtomicUsize::new(PLAIN_SHARED) });
-                self.functions.write().unwrap_or_else(PoisonError::into_inner).insert(key, function.clone());
-                function
-            }
-        };
-        if shared > function.shared.load(Ordering::Relaxed) {
+        if let Some(function) = found {
+            return Ok(function);
+        }
+        let module = self.module(kernel.family, dtype)?;
+        // SAFETY: the module was loaded and is never unloaded.
+        let handle = unsafe { result::module::get_function(module.0, kernel.name.to_owned()) };
+        let handle = handle.map_err(|e| {
+            let what = format!("{} is not in it", kernel.name.to_string_lossy());
+            self.refused(kernel.family, &what, e)
+        })?;
+        let mut functions = self.functions.write().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have been first: the limit of shared memory is to be one.
+        Ok(functions
+            .entry(key)
+            .or_insert_with(|| Arc::new(Function { handle, shared: Limit::new() }))
+            .clone())
+    }
+
+    /// The function, allowed so much dynamic shared memory.
+    pub fn function(&self, kernel: &'static Kernel, dtype: DType, shared: usize) -> Result<Arc<Function>> {
+        let function = self.loaded(kernel, dtype)?;
+        let set = || {
             let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is alive.
-            let done = unsafe {
-                result::function::set_function_attribute(function.handle, attribute, shared as i32)
-            };
-            done.map_err(|e| {
-                let name = kernel.name.to_string_lossy();
-                Error::Device(format!("{name} cannot have {shared} bytes of shared memory: {}", described(e)))
-            })?;
-            function.shared.store(shared, Ordering::Relaxed);
-        }
+            unsafe { result::function::set_function_attribute(function.handle, attribute, shared as i32) }
+        };
+        function.shared.raise(shared, set).map_err(|e| {
+            let name = kernel.name.to_string_lossy();
+            self.refused(kernel.family, &format!("{name} cannot have {shared} bytes of shared memory"), e)
+        })?;
         Ok(function)
     }
 }
@@ -215,4 +249,30 @@ fn build(family: &str, arch: Arch, dtype: DType, compiler: Version) -> Result<Bu
         cache::store(&folder, &key, &code);
     }
     Ok(Built { code, log, cached: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The setting takes a while, so that threads meet; a smaller limit must never come after a larger.
+    #[test]
+    fn a_limit_of_shared_memory_never_falls() {
+        let (limit, set) = (Limit::new(), AtomicUsize::new(PLAIN_SHARED));
+        std::thread::scope(|scope| {
+            for n in [3, 1, 4, 2] {
+                let (limit, set) = (&limit, &set);
+                scope.spawn(move || {
+                    let wanted = PLAIN_SHARED + n * 1024;
+                    let done = limit.raise(wanted, || -> std::result::Result<(), ()> {
+                        std::thread::sleep(std::time::Duration::from_millis(5 * (5 - n as u64)));
+                        set.store(wanted, Ordering::SeqCst);
+                        Ok(())
+                    });
+                    assert!(done.is_ok() && set.load(Ordering::SeqCst) >= wanted);
+                });
+            }
+        });
+        assert_eq!(set.load(Ordering::SeqCst), PLAIN_SHARED + 4 * 1024);
+    }
 }

@@ -140,6 +140,10 @@ impl Program {
             .chain(self.options.iter().map(String::as_str))
     }
 
+    fn failed(&self, log: String) -> Error {
+        Error::Compile { file: self.name.clone(), arch: self.arch.to_string(), log }
+    }
+
     pub fn compile(&self) -> Result<Compiled> {
         let (name, source) = (c_string(&self.name), c_string(&self.source));
         let headers: Vec<(CString, CString)> =
@@ -161,17 +165,14 @@ impl Program {
             )
             .result()
         };
-        created.map_err(|e| Error::Device(format!("NVRTC cannot begin with {}: {e}", self.name)))?;
+        created.map_err(|e| self.failed(e.to_string()))?;
         let _destroyed = Destroy(program);
         // SAFETY: the program was just created; the sizes are asked for before the texts.
         unsafe {
             let done = sys::nvrtcCompileProgram(program, options.len() as c_int, options.as_ptr()).result();
             let log = text_of(program, sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog);
             if let Err(error) = done {
-                let (name, arch, log) = (&self.name, self.arch, log.trim());
-                return Err(Error::Kernel(format!(
-                    "NVRTC does not compile kernels/{name} for {arch}: {error}\n{log}"
-                )));
+                return Err(self.failed(format!("{error}\n{}", log.trim())));
             }
             let code = match self.arch {
                 Arch::Machine { .. } => bytes_of(program, sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN),

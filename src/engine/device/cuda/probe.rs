@@ -2,9 +2,13 @@
 
 use std::ffi::c_int;
 use std::fmt;
+use std::path::PathBuf;
 
 use cudarc::driver::{result, sys};
 use cudarc::nvrtc;
+
+use super::toolkit;
+use crate::error::{Error, Result};
 
 /// What a question about CUDA found.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +17,8 @@ pub struct Probe {
     pub driver: Option<Version>,
     /// The run-time compiler's version; none without it.
     pub nvrtc: Option<Version>,
+    /// Its file.
+    pub nvrtc_file: Option<PathBuf>,
     /// Name and bytes of memory of each device.
     pub devices: Vec<(String, usize)>,
     /// What the driver said where it is there and does not work.
@@ -27,8 +33,10 @@ pub struct Version {
 
 /// Looks for driver, compiler and devices; never fails.
 pub fn probe() -> Probe {
-    let mut probe =
-        Probe { driver: driver_version(), nvrtc: nvrtc_version(), devices: Vec::new(), trouble: None };
+    let driver = driver_version();
+    let nvrtc_file = toolkit::find(driver.map(|d| d.major)).file.clone();
+    let nvrtc = nvrtc_file.as_ref().and_then(|_| nvrtc_version());
+    let mut probe = Probe { driver, nvrtc, nvrtc_file, devices: Vec::new(), trouble: None };
     if probe.driver.is_some() {
         match devices() {
             Ok(devices) => probe.devices = devices,
@@ -54,7 +62,7 @@ fn nvrtc_version() -> Option<Version> {
     found.then_some(Version { major, minor })
 }
 
-fn devices() -> Result<Vec<(String, usize)>, result::DriverError> {
+fn devices() -> std::result::Result<Vec<(String, usize)>, result::DriverError> {
     result::init()?;
     let describe = |ordinal| {
         let device = result::device::get(ordinal)?;
@@ -63,6 +71,45 @@ fn devices() -> Result<Vec<(String, usize)>, result::DriverError> {
         Ok((result::device::get_name(device)?, bytes))
     };
     (0..result::device::get_count()?).map(describe).collect()
+}
+
+impl Probe {
+    /// The compiler for a device that can be opened, or what is missing and what to do.
+    pub(super) fn usable(&self, ordinal: usize) -> Result<Version> {
+        let device = format!("cuda:{ordinal}");
+        let none = |why: String| Err(Error::NoDevice { device: device.clone(), why });
+        let Some(driver) = self.driver else {
+            let why =
+                "no CUDA driver: libcuda.so was not found; install NVIDIA's driver, or use --device cpu";
+            return none(why.to_string());
+        };
+        if let Some(trouble) = &self.trouble {
+            return none(format!("the driver does not work: {trouble}"));
+        }
+        if ordinal >= self.devices.len() {
+            let there = match self.devices.len() {
+                0 => "this machine has none".to_string(),
+                n => format!("this machine has cuda:0 to cuda:{}", n - 1),
+            };
+            return none(format!("there is no {device}: {there}"));
+        }
+        let compiler = self.compiler()?;
+        if compiler.major > driver.major {
+            let why = format!(
+                "NVRTC {compiler} is newer than the driver, which supports CUDA {driver}: update the driver, or install \
+                 NVRTC {} (python3 -m pip install 'nvidia-cuda-nvrtc-cu{0}')",
+                driver.major
+            );
+            return Err(Error::Unsupported { device, why });
+        }
+        Ok(compiler)
+    }
+
+    /// NVRTC's version, or where it was looked for and how to get it.
+    pub(super) fn compiler(&self) -> Result<Version> {
+        let places = || toolkit::find(self.driver.map(|d| d.major)).places.clone();
+        self.nvrtc.ok_or_else(|| Error::NoCompiler { places: places() })
+    }
 }
 
 impl fmt::Display for Version {
@@ -76,7 +123,10 @@ impl fmt::Display for Probe {
         let Some(driver) = self.driver else { return write!(f, "no driver") };
         write!(f, "driver for CUDA {driver}")?;
         match self.nvrtc {
-            Some(version) => write!(f, ", NVRTC {version}")?,
+            Some(version) => {
+                let file = self.nvrtc_file.as_deref().unwrap_or(std::path::Path::new("?"));
+                write!(f, ", NVRTC {version} ({})", file.display())?;
+            }
             None => write!(f, ", no NVRTC")?,
         }
         if let Some(trouble) = &self.trouble {

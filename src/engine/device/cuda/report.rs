@@ -50,13 +50,7 @@ pub struct Compilation {
 
 /// NVRTC's version, or where to get it.
 pub fn compiler() -> Result<Version> {
-    probe().nvrtc.ok_or_else(|| {
-        Error::Device(
-            "no NVRTC: it is CUDA's run-time compiler (libnvrtc.so of CUDA 12 or 13; no GPU and no driver is needed). \
-             Put its folder on LD_LIBRARY_PATH; in this repository `export LD_LIBRARY_PATH=$(tools/nvrtc)` fetches it"
-                .into(),
-        )
-    })
+    probe().compiler()
 }
 
 /// The architecture of the first device; none without a driver or a device.
@@ -78,10 +72,8 @@ pub fn compile(archs: &[Arch], storages: &[DType], filter: &str) -> Result<Compi
         let (Arch::Machine { capability, .. } | Arch::Ptx { capability }) = arch;
         if !known.contains(capability) {
             let known: Vec<String> = known.iter().map(|c| format!("sm_{c}")).collect();
-            return Err(Error::Device(format!(
-                "NVRTC {compiler} does not know {arch}, only {}",
-                known.join(" ")
-            )));
+            let why = format!("NVRTC {compiler} does not know it, only {}", known.join(" "));
+            return Err(Error::Unsupported { device: arch.to_string(), why });
         }
     }
     let wanted = |family: &str, kernel: &str| family.contains(filter) || kernel.contains(filter);
@@ -111,7 +103,11 @@ pub fn compile(archs: &[Arch], storages: &[DType], filter: &str) -> Result<Compi
 fn read(job: &Job, built: &Built) -> Result<Vec<Report>> {
     let (family, arch, dtype) = job;
     let Arch::Machine { capability, .. } = *arch else { return Ok(Vec::new()) };
-    let strange = |what: &str| Error::Kernel(format!("{family}.cu for {arch}: {what}"));
+    let strange = |what: &str| Error::Compile {
+        file: format!("{family}.cu"),
+        arch: arch.to_string(),
+        log: what.to_string(),
+    };
     let logged = Logged::all(&built.log);
     let declared = KERNELS.iter().filter(|k| k.family == *family).map(|k| k.name.to_string_lossy());
     for name in declared {

@@ -1,5 +1,7 @@
 //! Time as the device counts it.
 
+use std::sync::OnceLock;
+
 use cudarc::driver::{result, sys};
 
 use super::Gpu;
@@ -30,6 +32,30 @@ impl Drop for Event<'_> {
     }
 }
 
+type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
+
+/// Milliseconds between two events. `cuEventElapsedTime_v2`, which cudarc calls, came with CUDA 12.8; older drivers have
+/// the first form, which does the same.
+///
+/// # Safety
+/// Both events were recorded and have happened.
+unsafe fn elapsed(start: sys::CUevent, end: sys::CUevent) -> Result<f32, result::DriverError> {
+    static ELAPSED: OnceLock<Elapsed> = OnceLock::new();
+    let function = ELAPSED.get_or_init(|| {
+        // SAFETY: an event exists, so the driver is loaded; both functions have this signature.
+        unsafe {
+            let driver = sys::culib();
+            let found = driver.get::<Elapsed>(b"cuEventElapsedTime_v2\0");
+            let found = found.or_else(|_| driver.get::<Elapsed>(b"cuEventElapsedTime\0"));
+            *found.expect("every driver of CUDA has cuEventElapsedTime")
+        }
+    });
+    let mut milliseconds = 0.0;
+    // SAFETY: as promised by the caller.
+    unsafe { function(&mut milliseconds, start, end) }.result()?;
+    Ok(milliseconds)
+}
+
 impl Gpu {
     /// Seconds the device spends on what `f` asks of it. Waits for the end of it.
     ///
@@ -41,7 +67,7 @@ impl Gpu {
         let end = Event::record(self);
         end.wait();
         // SAFETY: both were recorded in one stream, and the later has passed.
-        let milliseconds = unsafe { result::event::elapsed(start.1, end.1) };
+        let milliseconds = unsafe { elapsed(start.1, end.1) };
         f64::from(self.check("cuEventElapsedTime", milliseconds)) / 1e3
     }
 }

@@ -13,8 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 pub enum Work {
-    /// An operation, and the copy of pageable host memory that it reads.
-    Operation(Operation, Vec<u8>),
+    Operation(Operation),
     Graph(Arc<Graph>),
     /// An event: its time.
     Record(Arc<OnceLock<Instant>>),
@@ -84,7 +83,7 @@ unsafe fn advance(queues: &mut Queues, to: Ticket) -> Status {
         let Some((_, work)) = queue.work.pop_front() else { return first };
         let status = match work {
             _ if sticky().is_error() => sticky(),
-            Work::Operation(operation, _staged) => operation.perform(),
+            Work::Operation(operation) => operation.perform(),
             Work::Graph(graph) => graph.replay(),
             Work::Record(time) => {
                 let _ = time.set(Instant::now());

@@ -1,22 +1,76 @@
-//! The register tile that all convolutions are made of: six rows by one or two vectors of eight.
+//! The register tile that all convolutions are made of: some rows by one or two vectors, 6×16 with AVX2.
 //!
-//! `acc[6][8·V] += Σ_k a_i[k] · b[k][8·V]`, where the six rows are read in place, segment by segment, from wherever
-//! they lie. Rows are broadcast, columns are vectors; with V = 2 the twelve accumulators and their operands just fit
-//! the sixteen registers of AVX2.
+//! `acc[ROWS][LANES·V] += Σ_k a_i[k] · b[k][LANES·V]`, where each row a_i is read in place, segment by segment. Rows are
+//! broadcast, columns are vectors.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod portable;
 
-/// Rows of a tile.
-pub const ROWS: usize = 6;
-/// Lanes of a vector.
-pub const LANES: usize = 8;
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+pub use portable::Portable;
+
+/// The tile for one kind of processor. Values exist only where the processor can run it.
+pub trait Microkernel: Copy + Send + Sync {
+    /// Rows of a tile.
+    const ROWS: usize;
+    /// Lanes of a vector.
+    const LANES: usize;
+    /// Vectors of the widest tile.
+    const VECTORS: usize;
+    /// Columns of the widest tile.
+    const WIDTH: usize = Self::LANES * Self::VECTORS;
+    /// One number a row: `[usize; ROWS]`.
+    type Rows: Copy + Send + Sync + AsRef<[usize]>;
+
+    fn rows(f: impl FnMut(usize) -> usize) -> Self::Rows;
+
+    /// [`tile`](Microkernel::tile) without its checks.
+    ///
+    /// # Safety
+    /// Every segment lies in `a`; `acc` and `b` hold the tile and the segments' total depth.
+    unsafe fn sum(
+        self,
+        vectors: usize,
+        acc: &mut [f32],
+        add: bool,
+        a: Strided,
+        segments: &[Segment<Self::Rows>],
+        b: Strided,
+    );
+
+    /// Sums the products of the segments' rows in `a` with the rows of `b` into the tile `acc` of `vectors` vectors; with
+    /// `add`, `acc` keeps what it holds.
+    #[inline]
+    fn tile(
+        self,
+        vectors: usize,
+        acc: &mut [f32],
+        add: bool,
+        a: Strided,
+        segments: &[Segment<Self::Rows>],
+        b: Strided,
+    ) {
+        let width = vectors * Self::LANES;
+        let mut depth = 0;
+        for s in segments.iter().filter(|s| s.len > 0) {
+            let last = s.at.as_ref().iter().max().unwrap() + (s.len - 1) * a.stride;
+            assert!(last < a.data.len(), "a segment up to {last} leaves its {} elements", a.data.len());
+            depth += s.len;
+        }
+        let fits = depth == 0 || (depth - 1) * b.stride + width <= b.data.len();
+        assert!(acc.len() >= Self::ROWS * width && fits, "a tile of depth {depth} leaves its buffers");
+        assert!((1..=Self::VECTORS).contains(&vectors), "a tile of {vectors} vectors");
+        // SAFETY: the assertions above keep every address inside its slice.
+        unsafe { self.sum(vectors, acc, add, a, segments, b) }
+    }
+}
 
 /// `len` elements of each row, beginning at `at[row]`.
 #[derive(Clone, Copy)]
-pub struct Segment {
-    pub at: [usize; ROWS],
+pub struct Segment<Rows> {
+    pub at: Rows,
     pub len: usize,
 }
 
@@ -27,32 +81,33 @@ pub struct Strided<'a> {
     pub stride: usize,
 }
 
-/// Sums the products of the segments' rows in `a` with the rows of `b` into the tile `acc` of `vectors` (1 or 2)
-/// vectors; with `add`, on top of what is there.
-#[inline]
-pub fn tile(vectors: usize, acc: &mut [f32], add: bool, a: Strided, segments: &[Segment], b: Strided) {
-    let width = vectors * LANES;
-    let mut depth = 0;
-    for s in segments.iter().filter(|s| s.len > 0) {
-        let last = s.at.iter().max().unwrap() + (s.len - 1) * a.stride;
-        assert!(last < a.data.len(), "a segment up to {last} leaves its {} elements", a.data.len());
-        depth += s.len;
-    }
-    let fits = depth == 0 || (depth - 1) * b.stride + width <= b.data.len();
-    assert!(acc.len() >= ROWS * width && fits, "a tile of depth {depth} leaves its buffers");
+/// The fastest microkernel of this processor.
+pub enum Best {
     #[cfg(target_arch = "x86_64")]
-    if avx2::available() {
-        // SAFETY: the features were found, and the assertions above keep every address inside its slice.
-        return unsafe {
-            match vectors {
-                1 => avx2::tile::<1>(acc, add, a, segments, b),
-                2 => avx2::tile::<2>(acc, add, a, segments, b),
-                _ => unreachable!("a tile has one or two vectors"),
-            }
-        };
-    }
-    portable::tile(width, acc, add, a, segments, b);
+    Avx2(Avx2),
+    Portable(Portable),
 }
+
+pub fn best() -> Best {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = Avx2::detect() {
+        return Best::Avx2(avx2);
+    }
+    Best::Portable(Portable)
+}
+
+/// Evaluates an expression that is generic over the microkernel with the fastest one: `with_microkernel!(m => f(m, x))`.
+macro_rules! with_microkernel {
+    ($kernel:ident => $body:expr) => {
+        match $crate::engine::device::cpu::tile::best() {
+            #[cfg(target_arch = "x86_64")]
+            $crate::engine::device::cpu::tile::Best::Avx2($kernel) => $body,
+            $crate::engine::device::cpu::tile::Best::Portable($kernel) => $body,
+        }
+    };
+}
+
+pub(crate) use with_microkernel;
 
 #[cfg(test)]
 mod tests {
@@ -71,10 +126,10 @@ mod tests {
             let (a, b) =
                 (Strided { data: &data, stride: a_stride }, Strided { data: &columns, stride: b_stride });
             for add in [false, true] {
-                let mut fast = vec![0.5; ROWS * LANES * vectors];
+                let mut fast = vec![0.5; Portable::ROWS * Portable::LANES * vectors];
                 let mut slow = fast.clone();
-                tile(vectors, &mut fast, add, a, &segments, b);
-                portable::tile(vectors * LANES, &mut slow, add, a, &segments, b);
+                with_microkernel!(m => m.tile(vectors, &mut fast, add, a, &segments, b));
+                Portable.tile(vectors, &mut slow, add, a, &segments, b);
                 for (f, s) in fast.iter().zip(&slow) {
                     assert!((f - s).abs() < 1e-5, "{f} {s}");
                 }

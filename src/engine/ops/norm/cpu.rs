@@ -1,0 +1,295 @@
+//! Batch normalization on the CPU.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::{Activation, BatchNormSaved};
+use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
+use crate::engine::ops::pointwise::logistic;
+use crate::engine::ops::rows::row;
+
+/// Rows summed in f32 before f64 takes over.
+const BLOCK: usize = 32;
+
+fn chunk_rows(c: usize) -> usize {
+    rows_per_chunk(c).max(BLOCK)
+}
+
+/// Adds up what `add` puts into `width` f32 sums for each of `rows`.
+fn sum_rows(rows: Range<usize>, width: usize, add: impl Fn(usize, &mut [f32])) -> Vec<f64> {
+    let (mut total, mut part) = (vec![0.0; width], vec![0.0; width]);
+    for block in rows.clone().step_by(BLOCK) {
+        part.fill(0.0);
+        (block..rows.end.min(block + BLOCK)).for_each(|row| add(row, &mut part));
+        total.iter_mut().zip(&part).for_each(|(t, &p)| *t += p as f64);
+    }
+    total
+}
+
+/// Mean and biased variance by channel. Each chunk takes two passes, the second in cache, about its own mean; Chan's
+/// formula merges the chunks: no cancellation, however far the mean lies from 0.
+pub(super) fn moments(x: &[f32], mean: &mut [f32], variance: &mut [f32]) {
+    let c = mean.len();
+    let (rows, step) = (x.len() / c, chunk_rows(c));
+    let chunks = map(rows.div_ceil(step), |i| {
+        let rows = i * step..rows.min((i + 1) * step);
+        let count = rows.len() as f64;
+        let mut mean = sum_rows(rows.clone(), c, |i, sum| {
+            sum.iter_mut().zip(row(x, i, c)).for_each(|(s, x)| *s += x);
+        });
+        mean.iter_mut().for_each(|m| *m /= count);
+        let about: Vec<f32> = mean.iter().map(|&m| m as f32).collect();
+        let squares = sum_rows(rows, c, |i, sum| {
+            let rest = row(x, i, c).iter().zip(&about);
+            sum.iter_mut().zip(rest).for_each(|(s, (x, m))| *s += (x - m) * (x - m));
+        });
+        (count, mean, squares)
+    });
+    for j in 0..c {
+        let (mut n, mut m, mut s) = (0.0, 0.0, 0.0);
+        for (count, means, squares) in &chunks {
+            let (delta, sum) = (means[j] - m, n + count);
+            m += delta * count / sum;
+            s += squares[j] + delta * delta * n * count / sum;
+            n = sum;
+        }
+        (mean[j], variance[j]) = (m as f32, (s / n) as f32);
+    }
+}
+
+/// The moments of all tiles of `moments` [tiles,3,C], by Chan's formula.
+pub(super) fn merge_moments(moments: &[f32], mean: &mut [f32], variance: &mut [f32]) {
+    let c = mean.len();
+    for j in 0..c {
+        let (mut n, mut m, mut s) = (0.0f64, 0.0, 0.0);
+        for tile in moments.chunks_exact(3 * c) {
+            let [count, tile_mean, squares] = [tile[j], tile[c + j], tile[2 * c + j]].map(f64::from);
+            if count > 0.0 {
+                let (delta, sum) = (tile_mean - m, n + count);
+                m += delta * count / sum;
+                s += squares + delta * delta * n * count / sum;
+                n = sum;
+            }
+        }
+        (mean[j], variance[j]) = (m as f32, (s / n) as f32);
+    }
+}
+
+/// inv_std = 1 / √(variance + eps), scale = γ · inv_std, shift = β - mean · scale.
+pub(super) fn scale_and_shift(
+    [inv_std, scale, shift]: [&mut [f32]; 3],
+    gamma: &[f32],
+    beta: &[f32],
+    mean: &[f32],
+    variance: &[f32],
+    eps: f32,
+) {
+    for j in 0..mean.len() {
+        inv_std[j] = (1.0 / (variance[j] as f64 + eps as f64).sqrt()) as f32;
+        scale[j] = gamma[j] * inv_std[j];
+        shift[j] = beta[j] - mean[j] * scale[j];
+    }
+}
+
+pub(super) struct ScaleShift<'a> {
+    pub(super) scale: &'a [f32],
+    pub(super) shift: &'a [f32],
+}
+
+impl ScaleShift<'_> {
+    /// z = scale · x + shift + r
+    fn apply(&self, z: &mut [f32], x: &[f32], r: Option<&[f32]>) {
+        let rest = x.iter().zip(self.scale.iter().zip(self.shift));
+        z.iter_mut().zip(rest).for_each(|(z, (x, (scale, shift)))| *z = x * scale + shift);
+        if let Some(r) = r {
+            z.iter_mut().zip(r).for_each(|(z, r)| *z += r);
+        }
+    }
+}
+
+/// y [rows,c_out] = the activation of z.
+pub(super) fn forward(
+    y: &mut [f32],
+    c_out: usize,
+    x: &[f32],
+    residual: Option<&[f32]>,
+    normalize: &ScaleShift<'_>,
+    act: Activation,
+) {
+    let c = normalize.scale.len();
+    let rows = chunk_rows(c);
+    for_chunks(y, rows * c_out, |chunk, y| {
+        let mut z = vec![0.0; c];
+        for (i, y) in (chunk * rows..).zip(y.chunks_exact_mut(c_out)) {
+            let residual = residual.map(|r| row(r, i, c));
+            if act == Activation::Glu {
+                normalize.apply(&mut z, row(x, i, c), residual);
+                gated(y, &z);
+            } else {
+                normalize.apply(y, row(x, i, c), residual);
+                act.rectify(y);
+            }
+        }
+    });
+}
+
+impl Activation {
+    fn rectify(self, z: &mut [f32]) {
+        if let Some(slope) = self.slope() {
+            z.iter_mut().for_each(|z| *z = if *z > 0.0 { *z } else { slope * *z });
+        }
+    }
+}
+
+/// y = a · σ(b) with z = [a | b]
+fn gated(y: &mut [f32], z: &[f32]) {
+    let (a, b) = z.split_at(y.len());
+    y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, &b))| *y = a * logistic(b));
+}
+
+/// What dz, the gradient before the activation, is computed from, row by row.
+struct Backward<'a> {
+    act: Activation,
+    dy: &'a [f32],
+    residual: Option<&'a [f32]>,
+    x: &'a [f32],
+    normalize: ScaleShift<'a>,
+}
+
+impl<'a> Backward<'a> {
+    fn new(
+        dy: &'a [f32],
+        residual: Option<&'a [f32]>,
+        saved: &BatchNormSaved<&'a [f32]>,
+        act: Activation,
+    ) -> Backward<'a> {
+        let normalize = ScaleShift { scale: saved.scale, shift: saved.shift };
+        Backward { act, dy, residual, x: saved.x, normalize }
+    }
+
+    /// dz of row `i`: dy itself where there is no activation, else computed in `z`.
+    fn dz<'b>(&'b self, z: &'b mut [f32], i: usize) -> &'b [f32] {
+        let c = z.len();
+        let c_out = if self.act == Activation::Glu { c / 2 } else { c };
+        let dy = row(self.dy, i, c_out);
+        if self.act == Activation::None {
+            return dy;
+        }
+        self.normalize.apply(z, row(self.x, i, c), self.residual.map(|r| row(r, i, c)));
+        if let Some(slope) = self.act.slope() {
+            z.iter_mut().zip(dy).for_each(|(z, dy)| *z = if *z > 0.0 { *dy } else { slope * dy });
+        } else {
+            let (a, b) = z.split_at_mut(dy.len());
+            for ((a, b), dy) in a.iter_mut().zip(b).zip(dy) {
+                let gate = logistic(*b);
+                *b = dy * *a * gate * (1.0 - gate);
+                *a = dy * gate;
+            }
+        }
+        z
+    }
+}
+
+/// dγ = Σ dz · (x - mean) / std and dβ = Σ dz.
+pub(super) fn sums(
+    [dgamma, dbeta]: [&mut [f32]; 2],
+    dy: &[f32],
+    residual: Option<&[f32]>,
+    saved: &BatchNormSaved<&[f32]>,
+    act: Activation,
+) {
+    let (c, backward) = (dgamma.len(), Backward::new(dy, residual, saved, act));
+    let (rows, step) = (saved.x.len() / c, chunk_rows(c));
+    let chunks = map(rows.div_ceil(step), |chunk| {
+        let z = RefCell::new(vec![0.0; c]);
+        sum_rows(chunk * step..rows.min((chunk + 1) * step), 2 * c, |i, sums| {
+            let mut z = z.borrow_mut();
+            add_products(sums, backward.dz(&mut z, i), row(saved.x, i, c), saved.mean);
+        })
+    });
+    for j in 0..c {
+        dgamma[j] = (chunks.iter().map(|s| s[j]).sum::<f64>() * saved.inv_std[j] as f64) as f32;
+        dbeta[j] = chunks.iter().map(|s| s[c + j]).sum::<f64>() as f32;
+    }
+}
+
+/// sums += [dz · (x - mean) | dz]
+fn add_products(sums: &mut [f32], dz: &[f32], x: &[f32], mean: &[f32]) {
+    let (products, plain) = sums.split_at_mut(dz.len());
+    plain.iter_mut().zip(dz).for_each(|(s, dz)| *s += dz);
+    let rest = dz.iter().zip(x.iter().zip(mean));
+    products.iter_mut().zip(rest).for_each(|(s, (dz, (x, m)))| *s += dz * (x - m));
+}
+
+/// The gradients of x and of the residual; `sums` are dγ and dβ where the moments depend on x.
+pub(super) fn input_gradients(
+    [dx, dr]: [Option<&mut [f32]>; 2],
+    dy: &[f32],
+    residual: Option<&[f32]>,
+    saved: &BatchNormSaved<&[f32]>,
+    sums: Option<[&[f32]; 2]>,
+    act: Activation,
+) {
+    let c = saved.mean.len();
+    let (step, n) = (chunk_rows(c), (saved.x.len() / c) as f32);
+    let backward = Backward::new(dy, residual, saved, act);
+    let [slope, offset]: [Vec<f32>; 2] = match sums {
+        Some([dgamma, dbeta]) => [
+            dgamma.iter().zip(saved.inv_std).map(|(d, i)| d / n * i).collect(),
+            dbeta.iter().map(|d| d / n).collect(),
+        ],
+        None => [vec![0.0; c], vec![0.0; c]],
+    };
+    if let Some(dx) = dx {
+        for_chunks(dx, step * c, |chunk, dx| {
+            let mut z = vec![0.0; c];
+            for (i, dx) in (chunk * step..).zip(dx.chunks_exact_mut(c)) {
+                let dz = backward.dz(&mut z, i);
+                subtract_statistics(dx, dz, row(saved.x, i, c), saved.mean, [saved.scale, &slope, &offset]);
+            }
+        });
+    }
+    if let Some(dr) = dr {
+        for_chunks(dr, step * c, |chunk, dr| {
+            for (i, dr) in (chunk * step..).zip(dr.chunks_exact_mut(c)) {
+                backward.dz(dr, i);
+            }
+        });
+    }
+}
+
+/// dx = scale · (dz - offset - slope · (x - mean))
+fn subtract_statistics(
+    dx: &mut [f32],
+    dz: &[f32],
+    x: &[f32],
+    mean: &[f32],
+    [scale, slope, offset]: [&[f32]; 3],
+) {
+    let rest = dz.iter().zip(x.iter().zip(mean)).zip(scale.iter().zip(slope.iter().zip(offset)));
+    dx.iter_mut().zip(rest).for_each(|(dx, ((dz, (x, m)), (scale, (slope, offset))))| {
+        *dx = scale * (dz - offset - slope * (x - m));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tensor::Rng;
+
+    #[test]
+    fn moments_stay_exact_far_from_zero() {
+        let x = Rng::new(5, 0).normal([40_001, 3]).to_vec();
+        let x: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + [0.0, 100.0, -1000.0][i % 3]).collect();
+        let (mut mean, mut variance) = ([0.0; 3], [0.0; 3]);
+        moments(&x, &mut mean, &mut variance);
+        for j in 0..3 {
+            let channel: Vec<f64> = x.iter().skip(j).step_by(3).map(|&x| x as f64).collect();
+            let n = channel.len() as f64;
+            let m = channel.iter().sum::<f64>() / n;
+            let v = channel.iter().map(|x| (x - m) * (x - m)).sum::<f64>() / n;
+            assert!((mean[j] as f64 - m).abs() <= 1e-6 * m.abs().max(1.0), "mean {} {m}", mean[j]);
+            assert!((variance[j] as f64 / v - 1.0).abs() <= 1e-6, "variance {} {v}", variance[j]);
+        }
+    }
+}
