@@ -74,9 +74,9 @@ fn a_wrong_type_or_range_is_named() {
 #[test]
 fn an_unknown_preset_lists_those_there_are() {
     let message = error("cbu", &[]);
-    assert!(message.contains("'cub'? There are demo, cub,"), "{message}");
-    let unlike = error("resnet", &[]);
-    assert!(unlike.contains("no preset 'resnet'; there are demo, cub,"), "{unlike}");
+    assert!(message.contains("'cbu'; there are demo, cub,"), "{message}");
+    let alike = error("dmeo", &[]);
+    assert!(alike.contains("; did you mean 'demo'? There are demo, cub,"), "{alike}");
     assert!(message.contains("no preset 'cbu'") && message.contains("attngan-cub"), "{message}");
     assert!(error("no/such/file.toml", &[]).contains("no/such/file.toml"));
 }

@@ -1,4 +1,4 @@
-//! The command line: one file a command. It prints everything but notes (`error::note`); anyhow is used only here.
+//! The command line: one file per command. It prints everything but notes (`error::note`); anyhow is used only here.
 
 pub mod bench;
 mod caption;
@@ -40,7 +40,7 @@ enum Command {
     Infer(infer::Args),
     /// Describe images
     Caption(caption::Args),
-    /// Show version, devices and switches
+    /// Show the version and the devices of this machine
     Info(info::Args),
     /// Compile the CUDA kernels ahead of use, and show their registers and memory
     Kernels(kernels::Args),

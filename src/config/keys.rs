@@ -1,14 +1,11 @@
 //! Keys of a configuration: setting one by `section.key=value`, the help of each, and what was meant by a wrong one.
 
-use std::collections::BTreeMap;
-
 use toml::{Table, Value};
 
+use super::near::nearest;
+use super::tree::{Flat, flatten, insert};
 use super::{PRESETS, deserialize, migrate};
 use crate::error::{Error, Result};
-
-/// `section.key` of each value.
-pub type Flat = BTreeMap<String, Value>;
 
 /// A key with its value and its help, for a table.
 pub struct KeyHelp {
@@ -128,46 +125,6 @@ fn kind_name(value: &Value) -> &'static str {
         Value::Array(_) => "a list such as [16, 32]",
         _ => "a value of its kind",
     }
-}
-
-pub(super) fn flatten(table: &Table) -> Flat {
-    let mut flat = Flat::new();
-    for (name, value) in table {
-        match value {
-            Value::Table(inner) => {
-                flat.extend(flatten(inner).into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
-            }
-            value => drop(flat.insert(name.clone(), value.clone())),
-        }
-    }
-    flat
-}
-
-/// Sets `section.key`, making the tables on the way to it.
-pub(super) fn insert(table: &mut Table, key: &str, value: Value) {
-    match key.split_once('.') {
-        None => drop(table.insert(key.to_string(), value)),
-        Some((section, rest)) => {
-            let inner = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = inner {
-                insert(inner, rest, value);
-            }
-        }
-    }
-}
-
-/// Up to three of `known` spelled like `word`, or with the same last part, the nearest first.
-pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    const ALIKE: f64 = 0.75;
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
-    let score = |key: &str| {
-        let whole = strsim::normalized_damerau_levenshtein(word, key);
-        let parts = strsim::jaro_winkler(&last(word), &last(key));
-        whole.max(parts * 0.95)
-    };
-    let mut scored: Vec<_> = known.map(|key| (score(key), key)).filter(|(s, _)| *s >= ALIKE).collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scored.into_iter().take(3).map(|(_, key)| key).collect()
 }
 
 #[cfg(test)]

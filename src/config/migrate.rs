@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use super::keys::{flatten, insert};
+use super::tree::{flatten, insert};
 
 /// Sections that only the old vocabulary has.
 const OLD_SECTIONS: [&str; 3] = ["stem", "stream", "train"];

@@ -3,7 +3,9 @@
 
 mod keys;
 mod migrate;
+mod near;
 mod presets;
+mod tree;
 
 use std::path::Path;
 
@@ -163,9 +165,9 @@ impl Config {
     }
 
     /// `section.key` of each value, as the written file spells it.
-    fn flat(&self) -> keys::Flat {
+    fn flat(&self) -> tree::Flat {
         let table = self.to_toml().parse().unwrap_or_else(|e| unreachable!("it was just written: {e}"));
-        keys::flatten(&table)
+        tree::flatten(&table)
     }
 
     /// The side of the largest image of a caption.

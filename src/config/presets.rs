@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::keys::nearest;
+use super::near::nearest;
 use crate::error::{Error, Result};
 
 /// Name and text of each preset.
