@@ -92,6 +92,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if args.list {
         return chosen.iter().try_for_each(|(s, p)| say(format!("{} {}", s.name, p.name)));
     }
+    if let Device::Cuda(gpu) = &device {
+        gpu.load_kernels(DType::F32)?;
+        gpu.load_kernels(precision.storage())?;
+    }
     let asked = chosen.len();
     chosen.retain(|(s, p)| fits(s, p, plan.limits));
     let too_large = asked - chosen.len();

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use mirrorgan_engine::engine::device::{self, Device};
 
 /// NVRTC's libraries: where NVRTC_DIR says, or where tools/nvrtc puts them.
-fn nvrtc() -> Option<PathBuf> {
+pub fn nvrtc() -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/nvrtc/nvidia/cu13/lib");
     std::env::var_os("NVRTC_DIR").map(PathBuf::from).into_iter().chain([own]).find(|p| p.is_dir())
 }
@@ -43,6 +43,18 @@ impl Emulated {
             }
         }
         Some(Emulated { folder })
+    }
+
+    /// Takes a function, by its name, away from this driver.
+    pub fn without(&self, name: &[u8]) {
+        let mut driver = std::fs::read(cudaemu::library()).unwrap();
+        let found: Vec<usize> =
+            (0..driver.len() - name.len()).filter(|&at| driver[at..].starts_with(name)).collect();
+        assert!(!found.is_empty(), "the driver has no such function");
+        found.into_iter().for_each(|at| driver[at] = b'x');
+        let path = self.folder.path().join("libcuda.so");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(path, driver).unwrap();
     }
 
     /// Lets a program find this driver alone.
