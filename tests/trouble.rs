@@ -64,7 +64,43 @@ fn no_driver() {
 #[test]
 fn a_driver_without_nvrtc() {
     let Some(driver) = Emulated::new(false) else { return };
-    says(&refused(&driver, "cuda:0", &[]), &["not NVRTC", "LD_LIBRARY_PATH"]);
+    let empty = tempfile::tempdir().unwrap();
+    let folder = empty.path().to_str().unwrap();
+    let text = refused(&driver, "cuda:0", &[("ENGINE_NVRTC", folder)]);
+    says(&text, &["no NVRTC", folder, "pip install nvidia-cuda-nvrtc", "--device cpu"]);
+}
+
+/// `engine info` where only `variable` tells where NVRTC is.
+fn info(driver: &Emulated, working: &Path, variable: &str, value: &str) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
+    command.arg("info").current_dir(working).env(variable, value);
+    String::from_utf8_lossy(&driver.run(&mut command).stdout).into_owned()
+}
+
+#[test]
+fn nvrtc_is_found_in_cudas_folders_and_where_one_says() {
+    let Some(driver) = Emulated::new(false) else { return };
+    let Some(nvrtc) = device::nvrtc() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let library = home.path().join("lib64");
+    std::os::unix::fs::symlink(nvrtc, &library).unwrap();
+    for (variable, value) in
+        [("CUDA_HOME", home.path()), ("CUDA_PATH", home.path()), ("ENGINE_NVRTC", &library)]
+    {
+        let text = info(&driver, home.path(), variable, value.to_str().unwrap());
+        says(&text, &["NVRTC 1", library.join("libnvrtc.so").to_str().unwrap()]);
+    }
+}
+
+/// `cuEventElapsedTime_v2` came with CUDA 12.8: here its name is written over in a copy of the driver.
+#[test]
+fn a_driver_before_12_8_tells_time_as_well() {
+    let Some(driver) = Emulated::new(true) else { return };
+    driver.without(b"cuEventElapsedTime_v2\0");
+    let list = ["bench", "pool", "--quick", "--batch", "1", "--device", "cuda:0", "--seconds", "2"];
+    let said = engine(&driver, &list, &[]);
+    assert!(said.success, "{}", said.text);
+    says(&said.text, &["pool"]);
 }
 
 #[test]

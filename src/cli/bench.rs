@@ -62,6 +62,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if chosen.passes.is_empty() {
         anyhow::bail!("all of these are too large for the emulated driver; give --batch 1 or another filter");
     }
+    if let Device::Cuda(gpu) = &device {
+        gpu.load_kernels(DType::F32)?;
+        gpu.load_kernels(args.precision.storage())?;
+    }
     say_device(&device, args.precision)?;
     let copy = match &device {
         Device::Cpu => None,

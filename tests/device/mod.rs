@@ -12,7 +12,7 @@ use mirrorgan_engine::engine::device::{self, Device};
 
 /// The folder of NVRTC's libraries: what NVRTC_DIR names, else what tools/nvrtc prints, which fetches them once. The
 /// error is the reason why there are none.
-fn nvrtc() -> Result<&'static Path, &'static str> {
+pub fn nvrtc() -> Result<&'static Path, &'static str> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let find = || {
         if let Some(folder) = std::env::var_os("NVRTC_DIR").map(PathBuf::from) {
@@ -78,6 +78,18 @@ impl Emulated {
             }
         }
         Some(Emulated { folder })
+    }
+
+    /// Takes a function, by its name, away from this driver.
+    pub fn without(&self, name: &[u8]) {
+        let mut driver = std::fs::read(cudaemu::library()).unwrap();
+        let found: Vec<usize> =
+            (0..driver.len() - name.len()).filter(|&at| driver[at..].starts_with(name)).collect();
+        assert!(!found.is_empty(), "the driver has no such function");
+        found.into_iter().for_each(|at| driver[at] = b'x');
+        let path = self.folder.path().join("libcuda.so");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(path, driver).unwrap();
     }
 
     /// Lets a program find this driver alone.
