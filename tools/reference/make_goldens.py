@@ -6,10 +6,7 @@ All of it is computed in float64 (weights and inputs are the float32 values of t
 a golden is more exact than what it judges. A tensor `x` is stored whole, or, where large, as a digest: `x.norm` (f64), `x.mean` (f64),
 `x.at` (i64 flat C-order indices) and `x.values` (f32 at those indices).
 Every input named 'in.NAME' is also weights.tensor('NAME', ...) or weights.normal('NAME', ...); it is stored for convenience
-where small. Where a golden has a seed, it is stored as `seed` and the names of its images and noise end in '/SEED'.
-
-SEEDS are chosen (by tools/reference/seeds.py) so that no activation that matters lies within float32's rounding of a
-LeakyReLU's kink: there float32 may take the other slope than float64, and the gradients before it differ by percents.
+where small.
 """
 import sys
 from pathlib import Path
@@ -26,7 +23,6 @@ import weights as W
 
 LENGTHS = [18, 11, 7, 5]
 CLASSES = torch.tensor([0, 1, 1, 2])
-SEEDS = {"gan_step_mirror": 2, "discriminator2_cub": None}
 DTYPE = torch.float64
 
 
@@ -57,17 +53,14 @@ def captions(n_words, lengths=LENGTHS, width=18):
     return ids
 
 
-def inp(name, shape, grad=False, normal=False, seed=None):
-    name = name if seed is None else f"{name}/{seed}"
+def inp(name, shape, grad=False, normal=False):
     t = exact((W.normal if normal else W.tensor)(name, shape))
     return t.requires_grad_() if grad else t
 
 
 class Golden(dict):
     def __init__(self, name):
-        self.name, self.seed = name, SEEDS.get(name)
-        if self.seed is not None:
-            self["seed"] = torch.tensor([self.seed])
+        self.name = name
 
     def put(self, name, t, limit=4096):
         t = t.detach().contiguous()
@@ -75,7 +68,7 @@ class Golden(dict):
             self[name] = t.clone()
             return
         if t.numel() <= limit:
-            self[name] = t.float()
+            self[name] = t.float().clone()
             return
         flat = t.flatten()
         at = torch.from_numpy((W.uniform01(name, 512) * t.numel()).astype(np.int64))
@@ -129,11 +122,10 @@ def generator(name, train, gf, nef, batch, **kw):
     return g
 
 
-def discriminator(name, i, df, nef, batch, nudge=lambda image: image):
+def discriminator(name, i, df, nef, batch):
     g, p = Golden(name), params(f"netD{i}", S.discriminator(i, df, nef), True)
     shape = (batch, 3, 64 << i, 64 << i)
-    real, fake = nudge(inp(f"real{i}", shape, seed=g.seed)), nudge(inp(f"fake{i}", shape, seed=g.seed))
-    fake.requires_grad_()
+    real, fake = inp(f"real{i}", shape), inp(f"fake{i}", shape, True)
     sentence = inp("sentence", (batch, nef))
     stats = {}
     loss = L.discriminator_loss(R.Net(p, True, stats), real, fake, sentence)
@@ -231,7 +223,7 @@ def matching(name, nef=256):
     return g
 
 
-def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5, nudge=lambda image: image):
+def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5):
     """GAN iterations on small networks: D0, D1, D2, then G, each with Adam(2e-4, (0.5, 0.999)).
 
     MirrorGAN: + 20 * caption loss (through a 32-wide stand-in for the captioner's trunk: the mean of image2 over an
@@ -243,7 +235,7 @@ def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5
     netG = params("netG", S.generator(gf, nef, sentence_attention=sentence_attention), True)
     netD = [params(f"netD{i}", S.discriminator(i, df, nef), True) for i in range(3)]
     sentence, words = inp("sentence", (batch, nef)), inp("words", (batch, nef, 18))
-    real = [inp(f"real{i}", (batch, 3, 64 << i, 64 << i), seed=g.seed) for i in range(3)]
+    real = [inp(f"real{i}", (batch, 3, 64 << i, 64 << i)) for i in range(3)]
     ids = captions(100)
     adam = lambda p: torch.optim.Adam([v for v in p.values() if v.requires_grad], 2e-4, (0.5, 0.999))
     optG, optD = adam(netG), [adam(p) for p in netD]
@@ -255,9 +247,8 @@ def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5
     for k in range(iterations):
         for v in netG.values():
             v.grad = None
-        z, eps = (inp(f"{kind}{k}", (batch, 100), normal=True, seed=g.seed) for kind in ("z", "eps"))
+        z, eps = (inp(f"{kind}{k}", (batch, 100), normal=True) for kind in ("z", "eps"))
         images, _, mu, logvar = R.generator(R.Net(netG, True), z, sentence, words, ids == 0, eps)
-        images = [nudge(x) for x in images]
         for i in range(3):
             note(f"loss_d{i}", L.discriminator_loss(R.Net(netD[i], True), real[i], images[i].detach(), sentence)).backward()
             optD[i].step()

@@ -1,4 +1,4 @@
-"""PyTorch's side of tools/compare on a GPU: one way of running the step or the generator, warm and waiting for its turns.
+"""PyTorch's side of tools/compare: one way of running the step or the generator, warm and waiting for its turns.
 
     peer.py step|infer VARIANT [--device cuda:0] [--batch N] [--repeats N] [--widths GF,DF] [--outputs FILE]
     peer.py reference|ceilings ..
@@ -161,6 +161,12 @@ def save(file, image):
         save_file({"image": np.ascontiguousarray(image.cpu().numpy())}, file)
 
 
+def peak_of_process():
+    """The most memory that this process ever held, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def turns(args):
     words = args.variant.split()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in words or "bf16" in words
@@ -178,7 +184,7 @@ def turns(args):
     print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         print(json.dumps({"seconds": [timed(w, run, args.repeats)]}), flush=True)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if w.gpu else 0.0
+    peak = torch.cuda.max_memory_allocated() / 2**20 if w.gpu else peak_of_process()
     print(json.dumps({"peak_mb": peak}), flush=True)
 
 
