@@ -189,7 +189,7 @@ fn memory_that_runs_out_in_a_step_of_adam_leaves_the_parameter_usable() {
         let source = Source::Fill(Box::new(|_, shape| vec![1.0; shape.iter().product()]));
         let make = |scope: &Scope| scope.param("w", &[1 << 20], 1, Initializer::Uniform(1.0));
         let (param, store) = Store::build(source, make).unwrap();
-        let config = AdamConfig { learning_rate: 0.1, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
+        let config = AdamConfig { lr: 0.1, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
         let mut adam = Adam::new(store.params(), config);
         for _ in 0..2 {
             let shared = param.tensor();

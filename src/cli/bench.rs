@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Machine, say};
 use crate::bench::benchmarks::{benchmarks, select};
 use crate::bench::{BenchResult, Benchmark, CacheFlush, Ceilings, DeviceCopy, Pass, Plan, is_emulated};
-use crate::engine::device::{self, Device, Precision, cpu, cuda};
+use crate::engine::device::{self, DType, Device, Precision, cpu, cuda};
 use crate::engine::tensor::set_precision;
 use crate::error::{Error, caught};
 use crate::files::atomic;

@@ -184,18 +184,20 @@ impl Tensor {
     }
 
     /// The elements on the GPU, for a kernel that reads them.
+    #[track_caller]
     fn as_in(&self) -> cuda::In {
         match &*self.storage {
             Storage::Cuda(buffer) => buffer.view(),
-            _ => cuda::In::NONE,
+            _ => panic!("the tensor {:?} lives on the CPU: to() moves it", self.shape),
         }
     }
 
     /// The elements on the GPU, for a kernel that writes them; copies them first where another tensor shares them.
+    #[track_caller]
     fn as_out(&mut self) -> cuda::Out {
         match Arc::make_mut(&mut self.storage) {
             Storage::Cuda(buffer) => buffer.out(),
-            _ => cuda::Out::NONE,
+            _ => panic!("the tensor {:?} lives on the CPU: to() moves it", self.shape),
         }
     }
 

@@ -48,42 +48,32 @@ pub fn run<O, I>(
     I: Inputs,
 {
     let kernel = kernel.into();
-    let device = device_of(kernel, &outs, &ins);
+    let device = device_of(kernel, &|look| {
+        outs.each(look);
+        ins.each(look);
+    });
     let start = clock(&device);
     match &device {
         Device::Cpu => cpu(outs.cpu(), ins.cpu()),
         Device::Cuda(gpu) => range(kernel.name, || cuda(gpu, outs.cuda(), ins.cuda())),
     }
     if let Some(start) = start {
-        if let Device::Cuda(gpu) = &device {
-            gpu.synchronize();
-        }
-        trace(kernel, start.elapsed().as_secs_f64(), &list(|f| outs.each(f)), &list(|f| ins.each(f)));
+        trace(kernel, &device, start, &|f| outs.each(f), &|f| ins.each(f));
     }
 }
 
-fn list<'a>(each: impl FnOnce(&mut dyn FnMut(&'a Tensor))) -> Vec<&'a Tensor> {
-    let mut tensors = Vec::new();
-    each(&mut |t| tensors.push(t));
-    tensors
-}
+/// Calls a function for each tensor of a kernel.
+type Each<'a, 'b> = &'b dyn Fn(&mut dyn FnMut(&'a Tensor));
 
 /// The device that all tensors live on; the outputs come first.
 #[track_caller]
-fn device_of<O, I>(kernel: Kernel, outs: &O, ins: &I) -> Device
-where
-    O: for<'a> Outputs<'a>,
-    I: Inputs,
-{
-    let mut device: Option<Device> = None;
-    let mut wrong = None;
-    let mut look = |t: &Tensor| match &device {
+fn device_of<'a>(kernel: Kernel, each: Each<'a, '_>) -> Device {
+    let (mut device, mut wrong) = (None, None);
+    each(&mut |t: &'a Tensor| match &device {
         None => device = Some(t.device()),
         Some(device) if t.len() > 0 && !t.lives_on(device) => wrong = Some((t.device(), t.shape())),
         Some(_) => {}
-    };
-    outs.each(&mut look);
-    ins.each(&mut look);
+    });
     let device = device.unwrap_or(Device::Cpu);
     if let Some((other, shape)) = wrong {
         panic!("{}: {shape:?} lives on {other}, the output on {device}", kernel.name);
@@ -102,16 +92,26 @@ fn clock(device: &Device) -> Option<Instant> {
 }
 
 #[track_caller]
-fn trace(kernel: Kernel, seconds: f64, outs: &[&Tensor], ins: &[&Tensor]) {
+fn trace<'a>(kernel: Kernel, device: &Device, start: Instant, outs: Each<'a, '_>, ins: Each<'a, '_>) {
+    if let Device::Cuda(gpu) = device {
+        gpu.synchronize();
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let list = |each: Each<'a, '_>| {
+        let mut tensors: Vec<&Tensor> = Vec::new();
+        each(&mut |t| tensors.push(t));
+        tensors
+    };
+    let (outs, ins) = (list(outs), list(ins));
     let shapes = |tensors: &[&Tensor]| -> String {
         tensors.iter().map(|t| format!("{:?}", Shape::clone(&t.shape()))).collect::<Vec<_>>().join(" ")
     };
-    let bytes: usize = outs.iter().chain(ins).map(|t| t.len() * t.dtype().bytes()).sum();
+    let bytes: usize = outs.iter().chain(&ins).map(|t| t.len() * t.dtype().bytes()).sum();
     note(format_args!(
         "{:<24} {} <- {}  {:.0} µs  {:.1} GB/s  {:.1} GFLOP/s",
         kernel.name,
-        shapes(outs),
-        shapes(ins),
+        shapes(&outs),
+        shapes(&ins),
         seconds * 1e6,
         bytes as f64 / seconds / 1e9,
         kernel.flops / seconds / 1e9

@@ -250,11 +250,11 @@ fn make_current(context: sys::CUcontext) -> std::result::Result<(), result::Driv
     Ok(())
 }
 
-/// Code and meaning of a driver's error.
+/// Code and text of a driver's error.
 fn described(error: result::DriverError) -> String {
     let text = |c: std::result::Result<&std::ffi::CStr, _>| c.map(|c| c.to_string_lossy().into_owned()).ok();
     match (text(error.error_name()), text(error.error_string())) {
-        (Some(name), Some(meaning)) => format!("{name} ({meaning})"),
+        (Some(name), Some(text)) => format!("{name} ({text})"),
         _ => format!("{:?}", error.0),
     }
 }

@@ -24,9 +24,6 @@ pub struct Out(In);
 pub struct Ints(u64);
 
 impl In {
-    /// Nothing, where a kernel takes a pointer that may be null.
-    pub const NONE: In = In { address: 0, len: 0, dtype: DType::F32 };
-
     pub fn address(&self) -> u64 {
         self.address
     }
@@ -52,8 +49,6 @@ impl In {
 }
 
 impl Out {
-    pub const NONE: Out = Out(In::NONE);
-
     pub fn address(&self) -> u64 {
         self.0.address
     }
@@ -82,8 +77,6 @@ impl Out {
 }
 
 impl Ints {
-    pub const NONE: Ints = Ints(0);
-
     pub fn address(&self) -> u64 {
         self.0
     }
