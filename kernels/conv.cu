@@ -292,6 +292,15 @@ INSTANCES(conv_fprop,
            OPTIONAL const float* bias, ConvDims d),
           (y, workspace, moments, x, w, bias, d), 128x128, 128x64, 64x64, 128x32)
 
+// dx from dy: conv_fprop of a transposed problem, under a name of its own for profilers.
+template <class T>
+__device__ __forceinline__ void conv_dgrad(real* dx, float* workspace, const real* dy, const real* w, const ConvDims& d) {
+    conv_fprop<T>(dx, workspace, nullptr, dy, w, nullptr, d);
+}
+INSTANCES(conv_dgrad,
+          (OPTIONAL real* dx, OPTIONAL float* workspace, const real* dy, const real* w, ConvDims d),
+          (dx, workspace, dy, w, d), 128x128, 128x64, 64x64, 128x32)
+
 // dw[n, k] = Σ_pixel dy[output pixel, n] window[pixel, k], of one split of the pixels: dw[phases · splits, Cout, K].
 template <class T>
 __device__ __forceinline__ void conv_wgrad(float* dw, const real* dy, const real* x, const ConvDims& d) {

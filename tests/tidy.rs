@@ -407,20 +407,22 @@ fn inline_ptx_stands_in_one_file() {
 #[test]
 fn every_public_operator_occurs_in_a_case() {
     let covered: Vec<&str> = mirrorgan_engine::engine::ops::cases().iter().map(|c| c.op).collect();
-    let mut found = Vec::new();
+    let (mut found, mut looked_at) = (Vec::new(), 0);
     for (path, text) in files("src/engine/ops", &[".rs"]) {
-        if path.ends_with("mod.rs") || path.ends_with("case.rs") {
+        if path == "src/engine/ops/mod.rs" || path.ends_with("/case.rs") {
             continue;
         }
         for function in code(&text).split("\npub fn ").skip(1) {
-            let (name, rest) = function.split_once('(').unwrap();
-            let returns = rest.split('{').next().unwrap();
-            let an_operator = rest.contains("&Tensor") && returns.contains("->");
+            let name = function.split(['(', '<']).next().unwrap();
+            let body = function.split("\n}").next().unwrap();
+            let an_operator = body.contains("Tensor") || body.contains("run(");
+            looked_at += usize::from(an_operator);
             if an_operator && name != "cases" && !covered.contains(&name) {
                 found.push(format!("{path}: {name}"));
             }
         }
     }
+    assert!(looked_at > 40, "only {looked_at} operators were found");
     none("operators without a case", found);
 }
 

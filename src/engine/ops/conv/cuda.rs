@@ -3,10 +3,35 @@
 use super::algorithm::CudaAlgorithm;
 use super::problem::ConvProblem;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
+use crate::engine::ops::gemm::{self, GemmProblem};
 use crate::engine::tensor::{DType, Device, Tensor};
 
 /// y = bias + the windows of x by the filters.
 pub(super) fn fprop(problem: &ConvProblem, g: &Gpu, y: Out, moments: Option<Out>, x: In, w: In, bias: Option<In>) {
+    convolve(problem, g, y, [x, w], bias, |(algorithm, gemm), y, workspace, [x, w], bias, dims| {
+        let launch = algorithm.launcher(g, gemm, k::CONV_FPROP);
+        launch(g, algorithm.grid(gemm), y, workspace, moments, x, w, bias, dims);
+    });
+}
+
+/// dx, the windows of dy by the transposed filters: as [`fprop`], under names that a profiler tells apart.
+pub(super) fn dgrad(problem: &ConvProblem, g: &Gpu, dx: Out, dy: In, w: In) {
+    convolve(problem, g, dx, [dy, w], None, |(algorithm, gemm), dx, workspace, [dy, w], _, dims| {
+        let launch = algorithm.launcher(g, gemm, k::CONV_DGRAD);
+        launch(g, algorithm.grid(gemm), dx, workspace, dy, w, dims);
+    });
+}
+
+/// Packs the filters, launches the product into y or, where the sum over K is split, into a workspace that is then
+/// reduced.
+fn convolve(
+    problem: &ConvProblem,
+    g: &Gpu,
+    y: Out,
+    [x, w]: [In; 2],
+    bias: Option<In>,
+    launch: impl FnOnce((gemm::Algorithm, GemmProblem), Option<Out>, Option<Out>, [In; 2], Option<In>, k::ConvDims),
+) {
     let (dtype, n) = (x.dtype(), y.len());
     assert_countable(n.max(x.len()));
     if n == 0 {
@@ -25,13 +50,11 @@ pub(super) fn fprop(problem: &ConvProblem, g: &Gpu, y: Out, moments: Option<Out>
     let CudaAlgorithm::ImplicitGemm(algorithm) = CudaAlgorithm::select(problem, g, dtype);
     let splits = algorithm.splits;
     let dims = dims(problem, row, splits);
-    let launch = algorithm.launcher(g, gemm, k::CONV_FPROP);
-    let grid = algorithm.grid(gemm);
     if splits == 1 {
-        return launch(g, grid, Some(y), None, moments, x, w, bias, dims);
+        return launch((algorithm, gemm), Some(y), None, [x, w], bias, dims);
     }
     let mut workspace = g.scratch(splits * n);
-    launch(g, grid, None, Some(workspace.out()), moments, x, w, bias, dims);
+    launch((algorithm, gemm), None, Some(workspace.out()), [x, w], bias, dims);
     let (n, cout, splits) = (n as i32, problem.cout as i32, splits as i32);
     k::conv_reduce_splits_fprop(g, Grid::elements(y.len()), y, workspace.view(), bias, n, cout, splits);
 }

@@ -79,8 +79,7 @@ fn convolve(
     let (y, moments) = fprop("conv2d_fwd", &problem, x, w, bias, with_moments);
     let (sx, sw) = (x.detach(), w.detach());
     let y = record1(y, [Some(x), Some(w), bias], move |dy, [wx, ww, wb]| {
-        let dgrad = ConvProblem::dgrad(&problem, conv);
-        let dx = wx.then(|| fprop("conv2d_bwd", &dgrad, &dy, &sw, None, false).0);
+        let dx = wx.then(|| dgrad("conv2d_bwd", &ConvProblem::dgrad(&problem, conv), &dy, &sw));
         let dw = ww.then(|| wgrad("conv2d_bwd_w", &problem, &dy, &sx, &sw));
         [dx, dw, wb.then(|| column_sums(&dy))]
     });
@@ -114,15 +113,15 @@ fn upsample2x(x: &Tensor, w: &Tensor, with_moments: bool) -> (Tensor, Option<Ten
     let (y, moments) = fprop("upsample2x_conv3x3_fwd", &problem, x, w, None, with_moments);
     let (sx, sw) = (x.detach(), w.detach());
     let y = record1(y, [x, w], move |dy, [wx, ww]| {
-        let dgrad = ConvProblem::upsample2x_dgrad(&problem);
-        let dx = wx.then(|| fprop("upsample2x_conv3x3_bwd", &dgrad, &dy, &sw, None, false).0);
+        let transposed = ConvProblem::upsample2x_dgrad(&problem);
+        let dx = wx.then(|| dgrad("upsample2x_conv3x3_bwd", &transposed, &dy, &sw));
         let dw = ww.then(|| wgrad("upsample2x_conv3x3_bwd_w", &problem, &dy, &sx, &sw));
         [dx, dw]
     });
     (y, moments)
 }
 
-/// Runs a pass over x, which is dy in dgrad: y, and its moments where they are wanted and at hand.
+/// Runs the forward pass: y, and its moments where they are wanted and at hand.
 #[track_caller]
 fn fprop(
     name: &'static str,
@@ -148,6 +147,21 @@ fn fprop(
         |g, (y, moments), (x, w, bias)| cuda::fprop(problem, g, y, moments, x, w, bias),
     );
     (y, moments)
+}
+
+/// Runs the pass that gives dx: on both devices the windows of dy by the transposed filters.
+#[track_caller]
+fn dgrad(name: &'static str, problem: &ConvProblem, dy: &Tensor, w: &Tensor) -> Tensor {
+    let ConvProblem { batch, output: [h, width], cout, .. } = *problem;
+    let mut dx = dy.new_empty([batch, h, width, cout]);
+    run(
+        Kernel::new(name, problem.flops()),
+        &mut dx,
+        (dy, w),
+        |dx, (dy, w)| cpu::fprop(problem, dx, dy, w),
+        |g, dx, (dy, w)| cuda::dgrad(problem, g, dx, dy, w),
+    );
+    dx
 }
 
 /// Runs the pass that gives dw, of w's shape.
