@@ -14,7 +14,8 @@
 //!                                                                  └────► DAMSM: does I_2 match the words?
 //! ```
 //!
-//! Modules in the order of their floors; a module uses only those above it in this list.
+//! Modules in the order of their floors: a module uses only those above it, and not its neighbors in a group
+//! (`tests/tidy.rs` has the list).
 
 pub mod error;
 
