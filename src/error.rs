@@ -35,7 +35,7 @@ pub enum Error {
     #[error("cuda:{ordinal} ({device}): {call} failed: {code}\n  {hint}")]
     Driver { ordinal: usize, device: String, call: String, code: String, hint: String },
     /// A kernel file that is not accepted, by NVRTC or by the driver.
-    #[error("NVRTC does not compile kernels/{file} for {arch}: {log}")]
+    #[error("kernels/{file} for {arch}: {log}")]
     Compile { file: String, arch: String, log: String },
     #[error("{}", memory_message(device, [*asked, *live, *total], by, advice.as_deref()))]
     OutOfMemory {

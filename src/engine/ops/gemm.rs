@@ -1,6 +1,9 @@
 //! The tiled product of kernels/gemm.cuh as its users launch it: operands, and the choice of tile and splits.
 //!
 //! Matrix products, convolutions (as implicit GEMMs) and all operators that contain products go through here on CUDA.
+//!
+//! TF32 operands are rounded in registers (cvt.rna). wgmma reads shared memory itself and truncates, so a tile of wgmma
+//! needs operands that were rounded in memory.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! Floor 2: one file an operator family: checks, CPU body, CUDA launch, backward, cases; a large family is a folder of
+//! Operators: one file an operator family: checks, CPU body, CUDA launch, backward, cases; a large family is a folder of
 //! {mod, cpu, cuda, cases}.
 //!
 //! To add an operator: write `kernels/x.cu`, `ops/x.rs` and one word in [`for_each_family`]. See ARCHITECTURE.md for the recipe.

@@ -1,4 +1,4 @@
-//! Floor 1: contiguous tensors, where a kernel meets a device, the tape, random numbers.
+//! Contiguous tensors, where a kernel meets a device, the tape, random numbers.
 //!
 //! Images are NHWC, sequences [B,T,D], convolution weights [Cout,R,S,Cin].
 
@@ -16,6 +16,8 @@ use half::bf16;
 use super::device;
 use super::device::cpu::Buffer;
 use super::device::cuda::{self, Grid, k};
+/// What networks and training may know of a device: its name, how it computes, how much it holds, and a range for
+/// profilers. Its memory and kernels stay below.
 pub use super::device::range::range;
 pub use super::device::{DType, Device, Precision, live_bytes, set_precision};
 pub use int_tensor::IntTensor;

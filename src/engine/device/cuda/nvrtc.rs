@@ -141,6 +141,7 @@ impl Program {
     }
 
     fn failed(&self, log: String) -> Error {
+        let log = format!("NVRTC does not compile it: {log}");
         Error::Compile { file: self.name.clone(), arch: self.arch.to_string(), log }
     }
 

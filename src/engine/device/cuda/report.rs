@@ -72,7 +72,7 @@ pub fn compile(archs: &[Arch], storages: &[DType], filter: &str) -> Result<Compi
         let (Arch::Machine { capability, .. } | Arch::Ptx { capability }) = arch;
         if !known.contains(capability) {
             let known: Vec<String> = known.iter().map(|c| format!("sm_{c}")).collect();
-            let why = format!("NVRTC {compiler} does not know it, only {}", known.join(" "));
+            let why = format!("is not known to NVRTC {compiler}, only {}", known.join(" "));
             return Err(Error::Unsupported { device: arch.to_string(), why });
         }
     }
