@@ -6,7 +6,7 @@ All of it is computed in float64 (weights and inputs are the float32 values of t
 a golden is more exact than what it judges. A tensor `x` is stored whole, or, where large, as a digest: `x.norm` (f64), `x.mean` (f64),
 `x.at` (i64 flat C-order indices) and `x.values` (f32 at those indices).
 Every input named 'in.NAME' is also weights.tensor('NAME', ...) or weights.normal('NAME', ...); it is stored for convenience
-where small.
+where small. Where a golden has a seed, it is stored as `seed` and the names of its images and noise end in '/SEED'.
 """
 import sys
 from pathlib import Path
@@ -23,6 +23,10 @@ import weights as W
 
 LENGTHS = [18, 11, 7, 5]
 CLASSES = torch.tensor([0, 1, 1, 2])
+# Where the input of a LeakyReLU lies within rounding of 0, float32 may take the other slope than float64, and gradients then
+# differ by percents. Of 39 seeds tried (2 and 5 to 42), 17 is the one whose discriminators are the least likely to do so in
+# the first iteration, by the distances from 0 and by the share of the gradient behind each input near 0.
+SEEDS = {"gan_step_mirror": 17}
 DTYPE = torch.float64
 
 
@@ -53,14 +57,17 @@ def captions(n_words, lengths=LENGTHS, width=18):
     return ids
 
 
-def inp(name, shape, grad=False, normal=False):
+def inp(name, shape, grad=False, normal=False, seed=None):
+    name = name if seed is None else f"{name}/{seed}"
     t = exact((W.normal if normal else W.tensor)(name, shape))
     return t.requires_grad_() if grad else t
 
 
 class Golden(dict):
     def __init__(self, name):
-        self.name = name
+        self.name, self.seed = name, SEEDS.get(name)
+        if self.seed is not None:
+            self["seed"] = torch.tensor([self.seed])
 
     def put(self, name, t, limit=4096):
         t = t.detach().contiguous()
@@ -125,7 +132,7 @@ def generator(name, train, gf, nef, batch, **kw):
 def discriminator(name, i, df, nef, batch):
     g, p = Golden(name), params(f"netD{i}", S.discriminator(i, df, nef), True)
     shape = (batch, 3, 64 << i, 64 << i)
-    real, fake = inp(f"real{i}", shape), inp(f"fake{i}", shape, True)
+    real, fake = inp(f"real{i}", shape, seed=g.seed), inp(f"fake{i}", shape, True, seed=g.seed)
     sentence = inp("sentence", (batch, nef))
     stats = {}
     loss = L.discriminator_loss(R.Net(p, True, stats), real, fake, sentence)
@@ -235,7 +242,7 @@ def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5
     netG = params("netG", S.generator(gf, nef, sentence_attention=sentence_attention), True)
     netD = [params(f"netD{i}", S.discriminator(i, df, nef), True) for i in range(3)]
     sentence, words = inp("sentence", (batch, nef)), inp("words", (batch, nef, 18))
-    real = [inp(f"real{i}", (batch, 3, 64 << i, 64 << i)) for i in range(3)]
+    real = [inp(f"real{i}", (batch, 3, 64 << i, 64 << i), seed=g.seed) for i in range(3)]
     ids = captions(100)
     adam = lambda p: torch.optim.Adam([v for v in p.values() if v.requires_grad], 2e-4, (0.5, 0.999))
     optG, optD = adam(netG), [adam(p) for p in netD]
@@ -247,7 +254,7 @@ def gan_step(name, sentence_attention, gf=8, df=8, nef=32, batch=4, iterations=5
     for k in range(iterations):
         for v in netG.values():
             v.grad = None
-        z, eps = (inp(f"{kind}{k}", (batch, 100), normal=True) for kind in ("z", "eps"))
+        z, eps = (inp(f"{kind}{k}", (batch, 100), normal=True, seed=g.seed) for kind in ("z", "eps"))
         images, _, mu, logvar = R.generator(R.Net(netG, True), z, sentence, words, ids == 0, eps)
         for i in range(3):
             note(f"loss_d{i}", L.discriminator_loss(R.Net(netD[i], True), real[i], images[i].detach(), sentence)).backward()
