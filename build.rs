@@ -74,7 +74,7 @@ pub fn launchers(folder: &Path) -> String {
     let names: Vec<String> = kernels.iter().map(|k| k.constant()).collect();
     let _ = writeln!(
         rust,
-        "pub const KERNELS: &[&Kernel] = &[{}];",
+        "pub static KERNELS: &[&Kernel] = &[{}];",
         names.iter().map(|n| format!("&{n}, ")).collect::<String>()
     );
     rust
@@ -83,7 +83,7 @@ pub fn launchers(folder: &Path) -> String {
 fn write_sources(rust: &mut String, sources: &[(String, PathBuf, String)]) {
     let _ = writeln!(
         rust,
-        "/// Name and text of every kernel file and header.\npub const SOURCES: &[(&str, &str)] = &["
+        "/// Name and text of every kernel file and header.\npub static SOURCES: &[(&str, &str)] = &["
     );
     for (name, path, _) in sources {
         let path = fs::canonicalize(path).expect("a file that was just read");

@@ -6,7 +6,7 @@ use super::near::nearest;
 use crate::error::{Error, Result};
 
 /// Name and text of each preset.
-pub const PRESETS: [(&str, &str); 6] = [
+pub static PRESETS: [(&str, &str); 6] = [
     ("demo", include_str!("../../presets/demo.toml")),
     ("cub", include_str!("../../presets/cub.toml")),
     ("coco", include_str!("../../presets/coco.toml")),
