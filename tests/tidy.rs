@@ -79,14 +79,23 @@ fn the_machine_knows_no_paper() {
 
 #[test]
 fn the_papers_know_no_machine() {
-    let found = ["src/data", "src/mirrorgan", "src/config", "src/render", "src/run", "src/infer", "src/eval", "src/train"]
-        .iter()
-        .flat_map(|folder| files(folder, &[".rs"]))
-        .filter(|(_, text)| {
-            let code = code(text);
-            code.contains("engine::device") || code.contains("Buffer") || code.contains("Kernel")
-        })
-        .map(|(path, _)| path);
+    let found = [
+        "src/data",
+        "src/mirrorgan",
+        "src/config",
+        "src/render",
+        "src/run",
+        "src/infer",
+        "src/eval",
+        "src/train",
+    ]
+    .iter()
+    .flat_map(|folder| files(folder, &[".rs"]))
+    .filter(|(_, text)| {
+        let code = code(text);
+        code.contains("engine::device") || code.contains("Buffer") || code.contains("Kernel")
+    })
+    .map(|(path, _)| path);
     none("a device, buffer or kernel above the engine", found.collect());
 }
 

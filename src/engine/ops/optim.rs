@@ -114,6 +114,10 @@ impl AdamConstants {
     }
 }
 
+/// [p, m, v] and the average of one parameter.
+type OnCpu<'a> = ([&'a mut [f32]; 3], Option<&'a mut [f32]>);
+type OnCuda = ([Out; 3], Option<Out>);
+
 /// One step of Adam for all slots, as PyTorch computes it, and of their averages; with g times the factor:
 /// m += (1 - β₁)(g - m),  v = β₂ v + (1 - β₂) g²,  p -= lr / (1 - β₁ᵗ) · m / (√v / √(1 - β₂ᵗ) + eps),
 /// average = decay · average + (1 - decay) · p. Without a gradient only the average changes.
@@ -128,7 +132,7 @@ pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
         outs.push(([p, m, v], average));
         gradients.push(g);
     }
-    let cpu = |outs: Vec<([&mut [f32]; 3], Option<&mut [f32]>)>, gradients: Vec<Option<&[f32]>>| {
+    let cpu = |outs: Vec<OnCpu>, gradients: Vec<Option<&[f32]>>| {
         for (([p, m, v], average), g) in outs.into_iter().zip(gradients) {
             if let Some(g) = g {
                 constants.step([&mut *p, m, v], g);
@@ -138,7 +142,7 @@ pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
             }
         }
     };
-    let cuda = |g: &Gpu, outs: Vec<([Out; 3], Option<Out>)>, gradients: Vec<Option<In>>| {
+    let cuda = |g: &Gpu, outs: Vec<OnCuda>, gradients: Vec<Option<In>>| {
         let (mut rows, mut first) = (Vec::with_capacity(outs.len()), 0);
         for (([p, m, v], average), g) in outs.into_iter().zip(gradients) {
             let row = k::AdamSlot {

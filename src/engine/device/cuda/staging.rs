@@ -129,8 +129,12 @@ mod tests {
             size = (size * 48_271 + 11) % PIECE;
             let bytes = if n % 3 == 0 { size / 4096 + 1 } else { size + 1 };
             let done = std::cell::RefCell::new(Vec::new());
-            let part =
-                ring.take(bytes, |guard| -> Result<(), ()> { Ok(done.borrow_mut().push(guard)) }).unwrap();
+            let part = ring
+                .take(bytes, |guard| {
+                    done.borrow_mut().push(guard);
+                    Ok::<(), ()>(())
+                })
+                .unwrap();
             under_way.retain(|(_, guard)| !done.borrow().contains(guard));
             assert!(part.len() == bytes && part.end <= RING && part.start.is_multiple_of(ALIGN));
             assert!(under_way.iter().all(|(used, _)| used.end <= part.start || part.end <= used.start));
