@@ -24,9 +24,10 @@ import weights as W
 LENGTHS = [18, 11, 7, 5]
 CLASSES = torch.tensor([0, 1, 1, 2])
 # Where the input of a LeakyReLU lies within rounding of 0, float32 may take the other slope than float64, and gradients then
-# differ by percents. Of 39 seeds tried (2 and 5 to 42), 17 is the one whose discriminators are the least likely to do so in
-# the first iteration, by the distances from 0 and by the share of the gradient behind each input near 0.
-SEEDS = {"gan_step_mirror": 17}
+# differ by percents. The seeds are those whose discriminators are the least likely to do so (in the first iteration of a GAN
+# step), by the distances from 0 and by the share of the gradient behind each input near 0: 17 out of 39 tried (2 and 5 to 42),
+# 28 out of 32 (1 to 32).
+SEEDS = {"gan_step_mirror": 17, "discriminator2_cub": 28}
 DTYPE = torch.float64
 
 
