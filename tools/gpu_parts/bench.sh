@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every layer and operator. Rows are printed and saved as they come.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 settings=()
 if $quick; then settings=(--quick --batch 1 pool); fi

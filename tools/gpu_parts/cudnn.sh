@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # cuDNN on the largest convolutions; record.py sets its rows beside those of bench.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 needs_torch
 needs_hardware cuDNN

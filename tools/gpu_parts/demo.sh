@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demo as README has it: training, one caption, and how well images match their captions.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 settings=()
 if $quick; then settings=("${small[@]}" --steps 2); fi

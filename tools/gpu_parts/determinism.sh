@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Two trainings of a few steps must write the same bytes.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 steps=4
 if $quick; then steps=1; fi

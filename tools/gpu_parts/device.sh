@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the machine is.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 "$bin/engine" info
 echo

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The time of each kernel in a step: by Nsight Systems, else by the engine's own trace, which waits for each operator.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 told=""
 tell() { figure "${told:-nothing was finished}"; }

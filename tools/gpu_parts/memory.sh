@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The device's memory at its peak during a step, one program at a time.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 needs_hardware "the device's memory"
 told="" failed=0

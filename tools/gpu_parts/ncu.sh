@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Nsight Compute over the first convolutions of a step; OUT/conv.ncu-rep is for its window.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 have ncu || skipped "there is no ncu"
 needs_hardware ncu

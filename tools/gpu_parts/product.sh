@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # PyTorch's product of square matrices beside the engine's: the ceiling of everything that multiplies.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 needs_torch
 needs_hardware "a ceiling"

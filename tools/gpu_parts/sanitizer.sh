@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # compute-sanitizer over a small training.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 have compute-sanitizer || skipped "there is no compute-sanitizer"
 needs_hardware compute-sanitizer

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # 30 steps of the real training, of the demo and of AttnGAN at its published size, and of the bench step.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 told=""
 tell() { figure "${told:-nothing was finished}"; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One of the test programs, by the part's name, on the device.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 [ -x "$bin/$part" ] || skipped "$part was not packed"
 case $part:$quick in

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The kernels on which the emulator is tested, against numbers of the host.
-# shellcheck source=tools/gpu_parts/common.sh
-. "$(dirname "$0")/common.sh"
+# shellcheck source=tools/gpu_parts/environment.sh
+. "$(dirname "$0")/environment.sh"
 
 [ -x "$bin/trial" ] || skipped "trial was not packed"
 only=()
