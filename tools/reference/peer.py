@@ -184,8 +184,11 @@ def turns(args):
     print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         print(json.dumps({"seconds": [timed(w, run, args.repeats)]}), flush=True)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if w.gpu else peak_of_process()
-    print(json.dumps({"peak_mb": peak}), flush=True)
+    if w.gpu:
+        peaks = {"peak_mb": torch.cuda.max_memory_allocated() / 2**20, "reserved_mb": torch.cuda.max_memory_reserved() / 2**20}
+    else:
+        peaks = {"peak_mb": peak_of_process()}
+    print(json.dumps(peaks), flush=True)
 
 
 def reference(args):
