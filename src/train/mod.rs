@@ -6,7 +6,7 @@
 //!                  └──► gan        caption → images, with both of the above and the discriminators
 //! ```
 //!
-//! The loop is the same for all; a [`phase::PhaseTrainer`] takes the steps, saves and restores.
+//! The loop is the same for all; a `PhaseTrainer` takes the steps, saves and restores.
 
 mod captioner;
 mod damsm;
