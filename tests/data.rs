@@ -374,17 +374,17 @@ fn demo_captions_are_ten_different_ones_that_agree() {
     for item in set.train.iter().chain(&set.test) {
         assert_eq!(item.captions.iter().collect::<BTreeSet<_>>().len(), demo::CAPTIONS);
         assert!(item.captions.iter().all(|caption| caption.len() <= 18));
-        let mut told: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        let mut stated: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         for caption in &item.captions {
             for (part, color) in colors_of(&set.vocabulary.sentence(caption)) {
-                told.entry(part).or_default().insert(color);
+                stated.entry(part).or_default().insert(color);
             }
         }
-        assert!(told.values().all(|colors| colors.len() == 1), "{}: {told:?}", item.id);
+        assert!(stated.values().all(|colors| colors.len() == 1), "{}: {stated:?}", item.id);
         // The species, in the folder's name, is what was drawn: captions must tell the same.
         let species = item.id.to_lowercase();
         for (part, name) in [("body", "_winged_{}_bird"), ("wings", ".{}_winged")] {
-            let color = told[part].first().unwrap();
+            let color = stated[part].first().unwrap();
             assert!(species.contains(&name.replace("{}", color)), "{species}: {part} {color}");
         }
     }
@@ -442,11 +442,11 @@ fn the_demo_holds_species_out_but_no_color() {
     let classes = |items: &[Item]| items.iter().map(|item| item.class).collect::<BTreeSet<_>>();
     assert!(classes(&set.train).is_disjoint(&classes(&set.test)));
     assert_eq!((classes(&set.train).len(), classes(&set.test).len()), (69, 12));
-    let mut told = BTreeSet::new();
+    let mut stated = BTreeSet::new();
     for caption in set.train.iter().flat_map(|item| &item.captions) {
-        told.extend(colors_of(&set.vocabulary.sentence(caption)));
+        stated.extend(colors_of(&set.vocabulary.sentence(caption)));
     }
-    assert_eq!(told.len(), 4 * COLORS.len(), "nine colors of body, wings, belly and crown are trained");
+    assert_eq!(stated.len(), 4 * COLORS.len(), "nine colors of body, wings, belly and crown are trained");
     assert!(set.vocabulary.words().iter().all(|word| word.is_ascii()));
     assert!(encode("a small red bird with black wings", &set.vocabulary).unknown.is_empty());
 }

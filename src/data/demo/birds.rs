@@ -83,18 +83,18 @@ pub struct Bird {
 
 /// Draws `bird` in a random pose; returns the image and the bird's bounding box `[x, y, width, height]`.
 pub fn draw(bird: &Bird, rng: &mut impl Rng) -> (Picture, [f32; 4]) {
-    let figure = Figure::of(bird, rng);
-    let place = figure.place(rng);
+    let drawing = BirdDrawing::of(bird, rng);
+    let place = drawing.place(rng);
     let mut canvas = Pixmap::new(SIDE, SIDE).expect("the side is not zero");
-    paint_scene(&mut canvas, bird.scene, figure.feet(place), rng);
-    figure.paint(&mut canvas, place);
+    paint_scene(&mut canvas, bird.scene, drawing.feet(place), rng);
+    drawing.paint(&mut canvas, place);
     if bird.scene == Scene::Water {
-        paint_ripples(&mut canvas, figure.feet(place));
+        paint_ripples(&mut canvas, drawing.feet(place));
     }
-    (picture_of(&canvas), figure.bounds(place))
+    (picture_of(&canvas), drawing.bounds(place))
 }
 
-/// One shape of a figure, painted in order.
+/// One shape of a drawing, painted in order.
 struct Layer {
     path: Path,
     ink: Ink,
@@ -110,7 +110,7 @@ enum Ink {
 }
 
 /// A bird's shapes in its own space.
-struct Figure {
+struct BirdDrawing {
     layers: Vec<Layer>,
     body: Path,
     feet: Point,
@@ -150,31 +150,31 @@ const LARGE: Build = Build {
     bill: 0.95,
 };
 
-impl Figure {
-    fn of(bird: &Bird, rng: &mut impl Rng) -> Figure {
+impl BirdDrawing {
+    fn of(bird: &Bird, rng: &mut impl Rng) -> BirdDrawing {
         let build = if bird.large { &LARGE } else { &SMALL };
         let body = silhouette(build);
-        let mut figure =
-            Figure { layers: Vec::new(), body, feet: Point::from_xy(0.08, build.body.1 + build.legs) };
+        let mut drawing =
+            BirdDrawing { layers: Vec::new(), body, feet: Point::from_xy(0.08, build.body.1 + build.legs) };
         let flying = bird.scene == Scene::Sky;
         let wings = bird.wings.tint();
         if flying {
             let angle = rng.random_range(90.0..96.0);
-            figure.wing(build, wings.darker(0.18), angle);
+            drawing.wing(build, wings.darker(0.18), angle);
         } else {
-            figure.legs(build);
+            drawing.legs(build);
         }
-        figure.tail(build, wings, rng.random_range(-4.0..4.0));
-        figure.bill(build, bird.long_bill, rng);
-        figure.torso(bird, build);
-        figure.crown(build, bird.crown.tint());
-        figure.eye(build);
-        figure.wing(
+        drawing.tail(build, wings, rng.random_range(-4.0..4.0));
+        drawing.bill(build, bird.long_bill, rng);
+        drawing.torso(bird, build);
+        drawing.crown(build, bird.crown.tint());
+        drawing.eye(build);
+        drawing.wing(
             build,
             wings,
             if flying { rng.random_range(62.0..68.0) } else { rng.random_range(-3.0..3.0) },
         );
-        figure
+        drawing
     }
 
     fn fill(&mut self, path: Path, tint: Tint, within_body: bool) {
@@ -305,7 +305,7 @@ impl Figure {
         }
     }
 
-    /// Tilts and scales the figure so that it fills most of the image, near the middle. Poses vary little: what
+    /// Tilts and scales the drawing so that it fills most of the image, near the middle. Poses vary little: what
     /// captions do not tell is what a small generator spends its time on.
     fn place(&self, rng: &mut impl Rng) -> Transform {
         let tilted = Transform::from_rotate(rng.random_range(-3.0..3.0));
@@ -325,7 +325,7 @@ impl Figure {
             let path = layer.path.clone().transform(place).expect("placing keeps a path finite");
             path.compute_tight_bounds().expect("a path that is drawn has bounds")
         });
-        let all = boxes.reduce(|a, b| join(&a, &b)).expect("a figure has shapes");
+        let all = boxes.reduce(|a, b| join(&a, &b)).expect("a drawing has shapes");
         [all.left(), all.top(), all.width(), all.height()]
     }
 
