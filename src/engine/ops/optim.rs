@@ -35,26 +35,12 @@ pub struct Slot<'a> {
     pub average: Option<&'a mut Tensor>,
 }
 
-/// What [`AdamStep`] puts into the formula, named as in PyTorch's Adam.
-#[derive(Clone, Copy)]
-struct AdamConstants {
-    factor: f32,
-    one_minus_beta1: f32,
-    beta2: f32,
-    one_minus_beta2: f32,
-    /// lr / (1 - β₁ᵗ)
-    step_size: f32,
-    /// √(1 - β₂ᵗ)
-    bias_correction2_sqrt: f32,
-    eps: f32,
-    decay: f32,
-    one_minus_decay: f32,
-}
-
-impl AdamConstants {
-    fn new(at: &AdamStep) -> AdamConstants {
+impl k::AdamDims {
+    /// What [`AdamStep`] puts into the formula of both devices, named as in PyTorch's Adam.
+    fn new(at: &AdamStep) -> k::AdamDims {
         let bias_correction = |beta: f64| 1.0 - beta.powf(at.step as f64);
-        AdamConstants {
+        k::AdamDims {
+            slots: 0,
             factor: at.factor,
             one_minus_beta1: (1.0 - at.beta1) as f32,
             beta2: at.beta2 as f32,
@@ -86,32 +72,6 @@ impl AdamConstants {
             pairs.for_each(|(average, p)| *average = self.decay * *average + self.one_minus_decay * p);
         });
     }
-
-    fn dims(&self, slots: usize) -> k::AdamDims {
-        let AdamConstants {
-            factor,
-            one_minus_beta1,
-            beta2,
-            one_minus_beta2,
-            step_size,
-            bias_correction2_sqrt,
-            eps,
-            decay,
-            one_minus_decay,
-        } = *self;
-        k::AdamDims {
-            slots: slots as i32,
-            factor,
-            one_minus_beta1,
-            beta2,
-            one_minus_beta2,
-            step_size,
-            bias_correction2_sqrt,
-            eps,
-            decay,
-            one_minus_decay,
-        }
-    }
 }
 
 /// [p, m, v] and the average of one parameter.
@@ -123,7 +83,7 @@ type OnCuda = ([Out; 3], Option<Out>);
 /// average = decay · average + (1 - decay) · p. Without a gradient only the average changes.
 #[track_caller]
 pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
-    let constants = AdamConstants::new(at);
+    let constants = k::AdamDims::new(at);
     let (mut outs, mut gradients) = (Vec::with_capacity(slots.len()), Vec::with_capacity(slots.len()));
     for Slot { p, g, m, v, average } in slots {
         for other in g.into_iter().chain([&*m, &*v]).chain(average.as_deref()) {
@@ -157,7 +117,7 @@ pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
             first += p.len().div_ceil(BLOCK) as i32;
             rows.extend((!p.is_empty()).then_some(row));
         }
-        k::adam(g, Grid::new([first as usize, 1, 1], 256), &g.upload(&rows), constants.dims(rows.len()));
+        k::adam(g, Grid::new([first as usize, 1, 1], 256), &g.upload(&rows), k::AdamDims { slots: rows.len() as i32, ..constants });
     };
     run("adam", outs, gradients.as_slice(), cpu, cuda);
 }
