@@ -1,6 +1,7 @@
 //! The world's errors. A programmer's errors (shape, device) panic at the caller's line instead.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -68,7 +69,8 @@ pub fn chain(error: &dyn std::error::Error, between: &str) -> String {
 
 /// Tells the user something that is no result and no error; the command line prints all else.
 pub fn note(line: impl std::fmt::Display) {
-    eprintln!("{line}");
+    // A reader that has gone away must not end a training.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 impl Error {

@@ -65,6 +65,16 @@ fn unsafe_and_the_cuda_driver_stay_on_the_ground_floor() {
     none("`unsafe` or `cudarc` outside src/engine/device", found.collect());
 }
 
+/// Standard error may go away; `println!` and `eprintln!` panic then.
+#[test]
+fn all_talk_goes_through_a_writer_that_survives() {
+    let speaks =
+        |text: &str| ["println!", "eprintln!", "print!", "eprint!", "dbg!"].iter().any(|m| text.contains(m));
+    let found =
+        files("src", &[".rs"]).into_iter().filter(|(_, text)| speaks(&code(text))).map(|(path, _)| path);
+    none("`println!` or its kin: write `error::note`, or `say` of the command line", found.collect());
+}
+
 #[test]
 fn the_machine_knows_no_paper() {
     let papers =

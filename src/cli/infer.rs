@@ -10,7 +10,7 @@ use crate::engine::Tensor;
 use crate::engine::nn::{Archive, Array, Values};
 use crate::engine::ops::shape::transpose;
 use crate::engine::tensor::{Precision, set_precision};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, note};
 use crate::infer::{Prompt, Sample, Sampler};
 use crate::render::grid;
 use crate::run::RunFolder;
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut dump = Dump::default();
     for (number, prompt) in prompts.iter().enumerate() {
         for line in sampler.suggestions(&prompt.unknown) {
-            eprintln!("note: caption {}: {line}; left out", number + 1);
+            note(format!("note: caption {}: {line}; left out", number + 1));
         }
         for index in 0..args.samples {
             let sample = sampler.sample(&prompt.ids, args.seed, (number as u64) << 32 | u64::from(index));

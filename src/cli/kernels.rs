@@ -14,6 +14,7 @@ use crate::engine::device::cuda::{Arch, Version, probe};
 use crate::engine::device::{self, DType, Device};
 use crate::engine::ops::{Case, families};
 use crate::engine::tensor::{Tensor, backward_from};
+use crate::error::note;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -180,7 +181,7 @@ fn run_cases(filter: &str, storages: &[DType]) -> anyhow::Result<()> {
     for (family, cases) in families() {
         for case in cases.iter().filter(|c| family.contains(filter) || c.op.contains(filter)) {
             for &dtype in storages.iter().filter(|d| **d == DType::F32 || !case.bf16.is_empty()) {
-                eprintln!("{family}: {} ({}) {dtype:?}", case.op, case.name);
+                note(format!("{family}: {} ({}) {dtype:?}", case.op, case.name));
                 run_case(case, &device, dtype);
                 count += 1;
             }

@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand};
 
 use crate::engine::device;
 use crate::engine::tensor::Precision;
-use crate::error::{caught, chain};
+use crate::error::{caught, chain, note};
 
 #[derive(Parser)]
 #[command(
@@ -99,7 +99,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output_is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", message(&error));
+            note(format!("error: {}", message(&error)));
             ExitCode::FAILURE
         }
     }
@@ -132,7 +132,7 @@ impl Machine {
         self.threads.set()?;
         let (device, why) = device::open(&self.device)?;
         if let Some(why) = why {
-            eprintln!("note: computing on the CPU: {}", why.lines().next().unwrap_or_default());
+            note(format!("note: computing on the CPU: {}", why.lines().next().unwrap_or_default()));
         }
         device::set(&device);
         Ok(())

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::error::note;
 use crate::run::Phase;
 use crate::train::Progress;
 
@@ -59,7 +60,7 @@ impl Progress for Display {
     fn note(&mut self, line: &str) {
         match &self.shown {
             Some(Shown { bar: Some(bar), .. }) => bar.println(line),
-            _ => eprintln!("{line}"),
+            _ => note(line),
         }
     }
 }
@@ -80,7 +81,7 @@ impl Shown {
         self.last_line = Some(Instant::now());
         let left = Duration::from_secs_f64(seconds * (self.to - step) as f64);
         let (name, to) = (self.phase.name(), self.to);
-        eprintln!("{name} {step}/{to}  {text}  {} left", indicatif::HumanDuration(left));
+        note(format!("{name} {step}/{to}  {text}  {} left", indicatif::HumanDuration(left)));
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Machine, say};
 use crate::config::{Config, KeyHelp};
 use crate::data::{self, Dataset, Format, demo};
 use crate::engine::device;
-use crate::error::Result;
+use crate::error::{Result, note};
 use crate::run::Phase;
 use crate::train::{self, Outcome, StopReason, TrainJob};
 
@@ -127,18 +127,18 @@ impl Args {
             }
         };
         if name == Name::Demo && !folder.exists() {
-            eprintln!("rendering {} birds into {}", config.data.images, folder.display());
+            note(format!("rendering {} birds into {}", config.data.images, folder.display()));
             demo::write(&folder, config.data.images, config.run.seed)?;
         }
         let dataset = data::open(Format::Cub, &folder)?;
         for notice in &dataset.notices {
-            eprintln!("note: {notice}");
+            note(format!("note: {notice}"));
         }
         if !dataset.skipped.is_empty() {
             let (count, folder) = (dataset.skipped.len(), folder.display());
-            eprintln!(
+            note(format!(
                 "note: {count} files are skipped; `engine data check {folder} --dataset cub` names them"
-            );
+            ));
         }
         Ok(dataset)
     }
@@ -174,7 +174,7 @@ fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(INTERRUPTED);
         }
-        eprintln!("stopping after this step; once more to stop at once");
+        note("stopping after this step; once more to stop at once");
     })?;
     Ok(stop)
 }
