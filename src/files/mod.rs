@@ -1,3 +1,4 @@
 //! Files of the operating system, without tensors.
 
 pub mod atomic;
+pub mod kind;
