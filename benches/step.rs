@@ -219,9 +219,14 @@ fn step(options: &Options) -> Report {
     let seconds = options.time(&mut run);
     Report {
         seconds,
-        losses: losses.iter().map(|terms| terms.values().into_iter().collect()).collect(),
+        losses: losses.iter().map(weighted).collect(),
         image: first_image.expect("there was at least one step"),
     }
+}
+
+/// The terms times their weights, by name.
+fn weighted(terms: &Terms) -> HashMap<String, f32> {
+    terms.values().into_iter().map(|loss| (loss.name, loss.weight * loss.value)).collect()
 }
 
 fn infer(options: &Options) -> Report {

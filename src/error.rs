@@ -18,11 +18,9 @@ pub enum Error {
     Weights { file: PathBuf, missing: Vec<String>, unexpected: Vec<String>, misshaped: Vec<String> },
     #[error("{}: cannot be read or written", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error(
-        "step {step}: the loss term '{term}' is {value}: training stopped; the last good checkpoint is {kept}. \
-         Lower the learning rate (--set) or go on from that checkpoint with --resume"
-    )]
-    NotFinite { step: u64, term: String, value: f32, kept: String },
+    /// A loss or a weight is no number any more. `advice` says what to go on with.
+    #[error("step {step}: '{term}' is {value}: the training has diverged and is stopped. {advice}")]
+    NotFinite { step: u64, term: String, value: f32, advice: String },
     /// There is no such device, or it cannot be opened.
     #[error("{device} cannot be used: {why}")]
     NoDevice { device: String, why: String },

@@ -3,10 +3,12 @@
 pub mod bench;
 mod caption;
 mod data;
+mod exit;
 mod infer;
 mod info;
 mod kernels;
 mod progress;
+mod signals;
 mod train;
 
 use std::fmt::Display;
@@ -86,21 +88,24 @@ struct Run {
 
 pub fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let result = caught(|| match command {
-        Command::Train(args) => train::run(args),
-        Command::Infer(args) => infer::run(args),
-        Command::Caption(args) => caption::run(args),
-        Command::Info(args) => info::run(args),
-        Command::Kernels(args) => kernels::run(args),
-        Command::Bench(args) => bench::run(args),
-        Command::Data(command) => data::run(command),
+    let result = caught(|| {
+        match command {
+            Command::Train(args) => return train::run(args),
+            Command::Infer(args) => infer::run(args),
+            Command::Caption(args) => caption::run(args),
+            Command::Info(args) => info::run(args),
+            Command::Kernels(args) => kernels::run(args),
+            Command::Bench(args) => bench::run(args),
+            Command::Data(command) => data::run(command),
+        }
+        .map(|()| ExitCode::from(exit::FINISHED))
     });
     match result.unwrap_or_else(|error| Err(error.into())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if output_is_closed(&error) => ExitCode::SUCCESS,
+        Ok(code) => code,
+        Err(error) if output_is_closed(&error) => ExitCode::from(exit::FINISHED),
         Err(error) => {
             note(format!("error: {}", message(&error)));
-            ExitCode::FAILURE
+            ExitCode::from(exit::ERROR)
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::note;
+use crate::mirrorgan::losses::Loss;
 use crate::run::Phase;
 use crate::train::Progress;
 
@@ -31,16 +32,17 @@ struct Shown {
 }
 
 impl Progress for Display {
-    fn begin(&mut self, phase: Phase, from: u64, to: u64) {
+    fn begin(&mut self, phase: Phase, from: u64, to: u64, _beyond: f64) {
         let bar = stderr().is_terminal().then(|| bar(phase, from, to));
         self.shown =
             Some(Shown { phase, to, bar, last_step: Instant::now(), seconds: None, last_line: None });
     }
 
-    fn step(&mut self, step: u64, epoch: u64, images: usize, terms: &[(String, f32)]) {
+    fn step(&mut self, step: u64, epoch: u64, images: usize, losses: &[Loss]) {
         let Some(shown) = &mut self.shown else { return };
         let seconds = shown.measure();
-        let terms: Vec<String> = terms.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+        let terms: Vec<String> =
+            losses.iter().map(|Loss { name, value, .. }| format!("{name} {value:.3}")).collect();
         let text = format!("epoch {epoch}  {}  {:.1} images/s", terms.join(" "), images as f64 / seconds);
         match &shown.bar {
             Some(bar) => {
@@ -50,6 +52,10 @@ impl Progress for Display {
             None => shown.line(step, seconds, &text),
         }
     }
+
+    fn begin_evaluation(&mut self, _total: usize) {}
+
+    fn evaluated(&mut self, _done: usize) {}
 
     fn end(&mut self) {
         if let Some(Shown { bar: Some(bar), .. }) = self.shown.take() {

@@ -1,33 +1,33 @@
 //! `engine train`
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use clap::ValueEnum;
 
 use super::progress::Display;
-use super::{Machine, say};
+use super::{Machine, exit, say, signals};
 use crate::config::{Config, KeyHelp};
-use crate::data::{self, Dataset, Format, demo};
+use crate::data::{self, Dataset, Fingerprint, Format, demo};
 use crate::engine::device;
-use crate::error::{Result, note};
-use crate::run::Phase;
-use crate::train::{self, Outcome, StopReason, TrainJob};
+use crate::error::{Error, Result, note};
+use crate::run::{Call, Phase, Record, RunFolder};
+use crate::train::{self, Limit, Outcome, StopReason, TrainJob};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to train on; `demo` renders its own images
-    #[arg(long, required_unless_present = "set")]
+    /// What to train on; `demo` renders its own images [default: the run's]
+    #[arg(long)]
     dataset: Option<Name>,
-    /// The data set's folder [default for demo: OUT/data]
+    /// The data set's folder [default: the run's; for a new demo OUT/data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// A preset, or a TOML file like one [default: the run's own configuration, or the data set's preset]
     #[arg(long, value_name = "NAME|FILE")]
     preset: Option<String>,
-    /// Change a value of the preset; `--set help` lists the keys, their values and what they mean
+    /// Change a value of the preset, or of the run; `--set help` lists the keys, their values and what they mean
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// The run folder [default: runs/DATASET]
@@ -39,21 +39,21 @@ pub struct Args {
     /// The old name of --phase
     #[arg(long, hide = true, value_parser = renamed_to_phase)]
     stage: Option<String>,
-    /// End each phase after this many steps
-    #[arg(long, value_name = "N", conflicts_with = "epochs")]
+    /// In this call, stop each phase at this step if it does not end before
+    #[arg(long, value_name = "N", conflicts_with = "epochs", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
-    /// End each phase after this many epochs
-    #[arg(long, value_name = "N")]
+    /// In this call, stop each phase after this epoch if it does not end before
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
-    /// Save and stop after this time, such as 90s, 15m or 2h
+    /// Save and stop after this time, such as 90s, 15m, 2h or 1h30m
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     time_limit: Option<Duration>,
     /// The seed of every random number [default: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
-    /// Go on with what an earlier call left unfinished
-    #[arg(long)]
-    resume: bool,
+    /// Go on with what earlier calls left unfinished; `--resume RUN` needs nothing else
+    #[arg(long, value_name = "RUN", num_args = 0..=1)]
+    resume: Option<Option<PathBuf>>,
     #[command(flatten)]
     machine: Machine,
 }
@@ -72,73 +72,143 @@ enum PhaseName {
     Gan,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let begin = Instant::now();
     if args.set.iter().any(|setting| setting == "help") {
         return list_keys(&args);
     }
-    let Some(name) = args.dataset else { anyhow::bail!("--dataset is missing: demo or cub") };
-    args.machine.set()?;
-    let out = args.out(name);
-    let config = args.config(name, &out)?;
-    let dataset = args.dataset(name, &out, &config)?;
+    let target = args.target()?;
     let phases = match args.phase {
-        PhaseName::All => train::required_phases(&config),
+        PhaseName::All => train::required_phases(&target.config),
         PhaseName::Damsm => vec![Phase::Damsm],
         PhaseName::Captioner => vec![Phase::Captioner],
         PhaseName::Gan => vec![Phase::Gan],
     };
-    let (resume, time_limit, stop) = (args.resume, args.time_limit, stop_on_ctrl_c()?);
-    let job =
-        TrainJob { config, dataset, out: out.clone(), phases, resume, time_limit, header: header(), stop };
-    report(train::train(job, &mut Display::default())?, &out, begin)
+    args.machine.set()?;
+    let stop = signals::stop_flag()?;
+    // What is wrong with data that are there is said before anything is written.
+    let renders = target.name == Name::Demo && !target.data.exists();
+    let there = (!renders).then(|| target.open()).transpose()?;
+    let run = RunFolder::lock(&target.out)?;
+    let dataset = match there {
+        Some(dataset) => dataset,
+        None => target.render()?,
+    };
+    let Target { config, out, name, data, preset } = target;
+    let record = Record::new(&out, &preset, name.name(), &data, Fingerprint::of(&dataset));
+    let limit = args.steps.map(Limit::Steps).or(args.epochs.map(Limit::Epochs));
+    let deadline = args.time_limit.and_then(|limit| begin.checked_add(limit));
+    let (call, resume) = (call(), args.resume.is_some());
+    let header = header(&call);
+    let job = TrainJob { config, dataset, record, run, phases, resume, limit, deadline, header, call, stop };
+    let outcome = train::train(job, &mut Display::default())?;
+    report(&outcome, &out, begin)
+}
+
+/// Where a call trains, with what, and on what.
+struct Target {
+    out: PathBuf,
+    name: Name,
+    data: PathBuf,
+    config: Config,
+    preset: String,
 }
 
 impl Args {
-    fn out(&self, dataset: Name) -> PathBuf {
-        self.out.clone().unwrap_or_else(|| Path::new("runs").join(dataset.name()))
+    fn target(&self) -> anyhow::Result<Target> {
+        let (out, run) = self.run_folder()?;
+        let record = run.as_ref().map(RunFolder::record).transpose()?.flatten();
+        let recorded = record.as_ref().and_then(|record| Name::from_str(&record.dataset, false).ok());
+        let name = match (self.dataset, recorded) {
+            (Some(name), Some(begun)) if name != begun => {
+                let (name, begun, out) = (name.name(), begun.name(), out.display());
+                bail!("{out}: the run was begun with --dataset {begun}, not {name}; take another --out");
+            }
+            (name, recorded) => match name.or(recorded) {
+                Some(name) => name,
+                None => bail!("--dataset is missing: demo or cub"),
+            },
+        };
+        let preset = self.preset.clone().or_else(|| record.as_ref().map(|record| record.preset.clone()));
+        let config = self.config(run.as_ref(), name)?;
+        let data = self.data.clone().or_else(|| record.and_then(|record| record.folder(&out)));
+        let data = match (data, name) {
+            (Some(data), _) => data,
+            (None, Name::Demo) => out.join("data"),
+            (None, Name::Cub) => {
+                bail!("--data is missing: name the folder that holds CUB_200_2011 and text");
+            }
+        };
+        let preset = preset.unwrap_or_else(|| name.name().to_string());
+        Ok(Target { out, name, data, config, preset })
+    }
+
+    /// The run's folder, and the run where one is begun there.
+    fn run_folder(&self) -> anyhow::Result<(PathBuf, Option<RunFolder>)> {
+        let named = self.resume.clone().flatten();
+        if let (Some(run), Some(out)) = (&named, &self.out)
+            && run != out
+        {
+            bail!("--resume {} and --out {} name two runs; give one", run.display(), out.display());
+        }
+        let default = || self.dataset.map(|name| Path::new("runs").join(name.name()));
+        let Some(out) = named.or_else(|| self.out.clone()).or_else(default) else {
+            bail!("--dataset is missing: demo or cub; or name a run: --resume RUN");
+        };
+        if self.resume.is_some() {
+            let run = RunFolder::open(&out)?;
+            return Ok((out, Some(run)));
+        }
+        let begun = RunFolder::open(&out).ok();
+        if begun.is_none() && out.is_file() {
+            bail!("{}: a file; --out names a folder, which may be new", out.display());
+        }
+        Ok((out, begun))
     }
 
     /// The preset that was named, or the run's own configuration, or the data set's preset; then the settings.
-    fn config(&self, dataset: Name, out: &Path) -> Result<Config> {
-        let own = out.join("config.toml");
-        let preset = match &self.preset {
-            Some(preset) => preset.clone(),
-            None if own.is_file() => own.display().to_string(),
-            None => dataset.name().to_string(),
-        };
+    fn config(&self, run: Option<&RunFolder>, dataset: Name) -> Result<Config> {
         let mut settings: Vec<String> = self.set.iter().filter(|s| *s != "help").cloned().collect();
-        for schedule in Phase::ALL.map(|phase| format!("{}.schedule", phase.name())) {
-            settings.extend(self.steps.map(|steps| format!("{schedule}.steps={steps}")));
-            if let Some(epochs) = self.epochs {
-                settings.extend([format!("{schedule}.epochs={epochs}"), format!("{schedule}.steps=0")]);
-            }
-        }
         settings.extend(self.seed.map(|seed| format!("run.seed={seed}")));
-        Config::load(&preset, &settings)
+        match (&self.preset, run) {
+            (Some(preset), _) => Config::load(preset, &settings),
+            (None, Some(run)) => run.config_with(&settings),
+            (None, None) => Config::load(dataset.name(), &settings),
+        }
+    }
+}
+
+impl Target {
+    /// Renders the demo.
+    fn render(&self) -> Result<Dataset> {
+        let images = self.config.data.images;
+        if images == 0 {
+            let why = "0 birds cannot be trained on; add --set data.images=1500";
+            return Err(Error::config("data.images", why));
+        }
+        note(format!("rendering {images} birds into {}", self.data.display()));
+        demo::write(&self.data, images, self.config.run.seed)?;
+        self.open()
     }
 
-    fn dataset(&self, name: Name, out: &Path, config: &Config) -> anyhow::Result<Dataset> {
-        let folder = match (&self.data, name) {
-            (Some(folder), _) => folder.clone(),
-            (None, Name::Demo) => out.join("data"),
-            (None, Name::Cub) => {
-                anyhow::bail!("--data is missing: name the folder that holds CUB_200_2011 and text");
-            }
-        };
-        if name == Name::Demo && !folder.exists() {
-            note(format!("rendering {} birds into {}", config.data.images, folder.display()));
-            demo::write(&folder, config.data.images, config.run.seed)?;
-        }
-        let dataset = data::open(Format::Cub, &folder)?;
+    fn open(&self) -> Result<Dataset> {
+        let dataset = data::open(Format::Cub, &self.data)?;
         for notice in &dataset.notices {
             note(format!("note: {notice}"));
         }
         if !dataset.skipped.is_empty() {
-            let (count, folder) = (dataset.skipped.len(), folder.display());
+            let (count, folder) = (dataset.skipped.len(), self.data.display());
             note(format!(
                 "note: {count} files are skipped; `engine data check {folder} --dataset cub` names them"
             ));
+        }
+        let (count, images) = (dataset.train.len() + dataset.test.len(), self.config.data.images);
+        if self.name == Name::Demo && dataset.skipped.is_empty() && count != images {
+            let folder = self.data.display();
+            let why = format!(
+                "{folder} holds {count} birds, not {images}: --set data.images={count}, or remove it"
+            );
+            return Err(Error::config("data.images", why));
         }
         Ok(dataset)
     }
@@ -153,59 +223,87 @@ impl Name {
     }
 }
 
-/// Version, device and command line of the run, on top of its configuration.
-fn header() -> String {
-    let command: Vec<String> = std::env::args().collect();
-    format!(
-        "# engine {} (revision {})\n# on {}\n# {}\n",
-        env!("CARGO_PKG_VERSION"),
-        env!("ENGINE_REVISION"),
-        device::current(),
-        command.join(" ")
-    )
-}
-
-/// The first Ctrl-C sets the flag; the second ends the process at once.
-fn stop_on_ctrl_c() -> anyhow::Result<Arc<AtomicBool>> {
-    const INTERRUPTED: i32 = 130;
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED);
-        }
-        note("stopping after this step; once more to stop at once");
-    })?;
-    Ok(stop)
-}
-
-fn report(outcome: Outcome, out: &Path, begin: Instant) -> anyhow::Result<()> {
-    let (seconds, out) = (begin.elapsed().as_secs(), out.display());
-    let took = format!("{} min {:02} s", seconds / 60, seconds % 60);
-    match outcome {
-        Outcome::Finished => {
-            say(format!("{out} is ready after {took}; try: engine infer --run {out} \"...\""))
-        }
-        Outcome::Stopped { phase, step, reason } => {
-            let reason = match reason {
-                StopReason::Interrupted => "interrupted",
-                StopReason::TimeIsUp => "the time is up",
-            };
-            say(format!("{reason}: {} saved at step {step} in {out}; go on with --resume", phase.name()))
-        }
+/// This call, for the run's log.
+fn call() -> Call {
+    Call {
+        command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        revision: env!("ENGINE_REVISION").to_string(),
+        device: device::current().to_string(),
+        changes: Vec::new(),
     }
 }
 
+/// Version, device and command line, as comments on top of the written configuration.
+fn header(call: &Call) -> String {
+    let Call { version, revision, device, command, .. } = call;
+    let command = command.join(" ").replace(char::is_control, " ");
+    format!("# engine {version} (revision {revision})\n# on {device}\n# {command}\n")
+}
+
+fn report(outcome: &Outcome, out: &Path, begin: Instant) -> anyhow::Result<ExitCode> {
+    let (seconds, folder) = (begin.elapsed().as_secs(), out.display());
+    let took = format!("{} min {:02} s", seconds / 60, seconds % 60);
+    let (engine, run) = (program(), quoted(&out.to_string_lossy()));
+    let infer = format!("{engine} infer --run {run} \"a small red bird with black wings\"");
+    let resume = format!("{engine} train --resume {run}");
+    let (line, code) = match outcome {
+        Outcome::Finished if train::is_ready(out)? => {
+            (format!("{folder} is ready after {took}; try: {infer}"), exit::FINISHED)
+        }
+        Outcome::Finished => {
+            (format!("finished after {took}; for the phases that are left: {resume}"), exit::FINISHED)
+        }
+        Outcome::AtLimit(phases) => {
+            let phase = |(phase, step, last): &(Phase, u64, u64)| {
+                format!("{} at step {step} of {last}", phase.name())
+            };
+            let phases = phases.iter().map(phase).collect::<Vec<_>>().join(", ");
+            (
+                format!("stopped at the limit of this call after {took}: {phases}; go on with: {resume}"),
+                exit::FINISHED,
+            )
+        }
+        Outcome::Stopped { phase, step, reason } => {
+            let (reason, code) = match reason {
+                StopReason::Interrupted => ("interrupted", exit::INTERRUPTED),
+                StopReason::TimeIsUp => ("the time is up", exit::TIME_IS_UP),
+            };
+            let phase = phase.name();
+            (format!("{reason}: {phase} is saved at step {step} in {folder}; go on with: {resume}"), code)
+        }
+    };
+    // The code counts more than the line, which nobody may read.
+    let _ = say(line);
+    Ok(ExitCode::from(code))
+}
+
+/// How the reader called this program.
+fn program() -> String {
+    let name = std::env::args_os().next().unwrap_or_else(|| "engine".into());
+    quoted(&name.to_string_lossy())
+}
+
+/// A word of a command line, in quotes where a shell needs them.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_string();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Every key of the configuration that this call would train with, its value, and its help.
-fn list_keys(args: &Args) -> anyhow::Result<()> {
-    let dataset = args.dataset.unwrap_or(Name::Demo);
-    let keys = args.config(dataset, &args.out(dataset))?.keys();
+fn list_keys(args: &Args) -> anyhow::Result<ExitCode> {
+    let named = args.resume.is_some() || args.out.is_some() || args.dataset.is_some();
+    let run = if named { args.run_folder()?.1 } else { None };
+    let keys = args.config(run.as_ref(), args.dataset.unwrap_or(Name::Demo))?.keys();
     let width = |of: fn(&KeyHelp) -> usize| keys.iter().map(of).max().unwrap_or(0);
     let (key_width, value_width) = (width(|k| k.key.len()), width(|k| k.value.len()));
     for KeyHelp { key, value, help } in &keys {
         say(format!("{key:key_width$}  {value:value_width$}  {help}"))?;
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn renamed_to_phase(phase: &str) -> std::result::Result<String, String> {
@@ -214,22 +312,8 @@ fn renamed_to_phase(phase: &str) -> std::result::Result<String, String> {
 
 /// Hours, minutes, seconds: 2h, 1h30m, 90s.
 fn parse_time(text: &str) -> std::result::Result<Duration, String> {
-    let wrong = || format!("'{text}' is not a time; write 90s, 15m, 2h or 1h30m");
-    let mut seconds = 0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let unit = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let number: u64 = rest[..unit].parse().map_err(|_| wrong())?;
-        seconds += number
-            * match &rest[unit..].chars().next() {
-                Some('h') => 3600,
-                Some('m') => 60,
-                Some('s') => 1,
-                _ => return Err(wrong()),
-            };
-        rest = &rest[unit + 1..];
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(Duration::from_secs(seconds)) }
+    humantime::parse_duration(text)
+        .map_err(|why| format!("'{text}' is not a time ({why}); write 90s, 15m, 2h or 1h30m"))
 }
 
 #[cfg(test)]
@@ -240,8 +324,15 @@ mod tests {
     fn a_time_reads_as_people_write_it() {
         assert_eq!(parse_time("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(parse_time("90s"), Ok(Duration::from_secs(90)));
-        for wrong in ["", "90", "two hours", "3d", "5é"] {
+        for wrong in ["", "90", "two hours", "3x", "5é", "99999999999999999999s"] {
             assert!(parse_time(wrong).unwrap_err().contains("is not a time"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_word_is_quoted_as_a_shell_reads_it() {
+        assert_eq!(quoted("target/release/engine"), "target/release/engine");
+        assert_eq!(quoted("my run"), "'my run'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

@@ -128,6 +128,11 @@ impl Config {
         Config::from_table(&label, table)
     }
 
+    /// stub
+    pub fn read_with(path: &Path, settings: &[String]) -> Result<Config> {
+        Config::load(&path.display().to_string(), settings)
+    }
+
     /// A file written by [`Config::to_toml`], of this version or an earlier one.
     pub fn read(path: &Path) -> Result<Config> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
@@ -257,4 +262,13 @@ fn deserialize(table: Table) -> std::result::Result<Config, String> {
 /// A TOML error without its excerpt of the file, which has no room in a one-line message.
 fn plain(error: &toml::de::Error) -> String {
     error.message().trim().replace('\n', ", ")
+}
+
+/// stub
+pub fn may_change(key: &str) -> bool {
+    let last = key.rsplit('.').next().unwrap_or_default();
+    ["steps", "epochs", "workers", "lr", "batch"].contains(&last)
+        || last.ends_with("_every")
+        || key.starts_with("eval.")
+        || key.starts_with("loss.")
 }

@@ -41,3 +41,17 @@ pub struct Dataset {
 pub fn classes(items: &[Item]) -> BTreeSet<i32> {
     items.iter().map(|item| item.class).collect()
 }
+
+impl Dataset {
+    /// stub
+    pub fn require_trainable(&self, key: &str, batch: usize) -> crate::error::Result<()> {
+        let items = self.train.len();
+        if batch > items {
+            let why = format!(
+                "a batch of {batch} is larger than the data set of {items} training images; set it to {items} or less"
+            );
+            return Err(crate::error::Error::config(key, why));
+        }
+        Ok(())
+    }
+}

@@ -22,6 +22,7 @@ mod crop;
 mod cub;
 mod dataset;
 pub mod demo;
+mod fingerprint;
 pub mod loader;
 mod pickle;
 mod picture;
@@ -37,6 +38,7 @@ pub use self::check::{Report, check};
 pub use self::codec::{Decoded, decode, decode_bytes, save_png};
 pub use self::crop::{Cut, bbox_crop, margin_side, prepare};
 pub use self::dataset::{Dataset, Item, Skip};
+pub use self::fingerprint::Fingerprint;
 pub use self::loader::{Batch, EvalBatches, Loader, LoaderConfig};
 pub use self::picture::{Picture, Region};
 

@@ -60,10 +60,23 @@ impl Terms {
         self.0.iter().map(|term| (term.name.as_str(), &term.value))
     }
 
-    /// The terms as numbers, times their weights. Waits for the device.
-    pub fn values(&self) -> Vec<(String, f32)> {
-        self.0.iter().map(|term| (term.name.clone(), term.weight * term.value.item())).collect()
+    /// The terms as numbers. Waits for the device.
+    pub fn values(&self) -> Vec<Loss> {
+        let loss = |Term { name, weight, value }: &Term| Loss {
+            name: name.clone(),
+            value: value.item(),
+            weight: *weight,
+        };
+        self.0.iter().map(loss).collect()
     }
+}
+
+/// A term of a loss as a number: its own value, and its weight in the sum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loss {
+    pub name: String,
+    pub value: f32,
+    pub weight: f32,
 }
 
 impl<const N: usize> From<[(&str, Tensor); N]> for Terms {

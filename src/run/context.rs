@@ -9,10 +9,13 @@ use crate::data::{Dataset, EvalBatches, Item, LoaderConfig};
 use crate::error::{Error, Result};
 
 /// What every phase reads: configuration, data set, run folder.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     pub config: &'a Config,
     pub dataset: &'a Dataset,
     pub run: &'a Path,
+    /// Phases may build on ones that are not finished, as in a call with `--steps`.
+    pub on_unfinished: bool,
 }
 
 impl Context<'_> {
@@ -21,18 +24,18 @@ impl Context<'_> {
         self.dataset.vocabulary.len()
     }
 
-    /// The newest checkpoint of a phase that must be finished by now.
-    pub fn finished(&self, phase: Phase) -> Result<Checkpoint> {
-        match Checkpoints::of(self.run, phase).latest()? {
-            Some(checkpoint) if checkpoint.state.finished => Ok(checkpoint),
-            _ => {
-                let (name, run) = (phase.name(), self.run.display());
-                let why = format!(
-                    "the {name} phase is not finished in {run}; train it with --phase {name}, or all with --phase all"
-                );
-                Err(Error::config("phase", why))
-            }
-        }
+    /// The newest checkpoint of a phase that another one needs.
+    pub fn trained(&self, phase: Phase) -> Result<Checkpoint> {
+        let (name, run) = (phase.name(), self.run.display());
+        let state = match Checkpoints::of(self.run, phase).latest()? {
+            Some(checkpoint) if checkpoint.state.finished || self.on_unfinished => return Ok(checkpoint),
+            Some(checkpoint) => format!("is not finished (it is at step {})", checkpoint.state.step),
+            None => "is not trained yet".to_string(),
+        };
+        let why = format!(
+            "the {name} phase {state} in {run}; train it with --resume --phase {name}, or all with --resume --phase all"
+        );
+        Err(Error::config("--phase", why))
     }
 
     /// The sides of the images that a phase trains on, smallest first.
@@ -60,8 +63,7 @@ impl Context<'_> {
     /// Test images of the largest size with a caption each, at most `count`, spread evenly over the classes.
     /// Where the data set keeps none for testing, training images.
     pub fn held_out(&self, count: usize, batch: usize) -> Result<EvalBatches> {
-        let items = if self.dataset.test.is_empty() { &self.dataset.train } else { &self.dataset.test };
-        let count = count.min(items.len());
+        let (items, count) = (self.held_out_items(), self.held_out_count(count));
         let chosen: Vec<Item> = (0..count).map(|i| items[i * items.len() / count].clone()).collect();
         let loader = LoaderConfig {
             batch,
@@ -71,5 +73,14 @@ impl Context<'_> {
             ..self.loader(Phase::Gan)
         };
         EvalBatches::new(Arc::new(chosen), loader, 0)
+    }
+
+    /// How many images [`Context::held_out`] takes.
+    pub fn held_out_count(&self, count: usize) -> usize {
+        count.min(self.held_out_items().len())
+    }
+
+    fn held_out_items(&self) -> &[Item] {
+        if self.dataset.test.is_empty() { &self.dataset.train } else { &self.dataset.test }
     }
 }

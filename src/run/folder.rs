@@ -1,52 +1,71 @@
 //! A run's folder:
 //!
 //! ```text
-//! RUN/config.toml        what the run was made with, complete; on top revision, device, seed, command line
+//! RUN/config.toml        what the weights were trained with, complete; on top revision, device, command line
+//! RUN/run.json           the data set: where it lies, and what identifies it
+//! RUN/runs.jsonl         every call that trained: time, command line, revision, what it changed, what was trained
 //! RUN/vocabulary.txt     one word a line; the line, from 0, is the word's id
 //! RUN/<phase>/           of damsm, captioner, gan: checkpoints, and metrics.json when it is finished
 //! RUN/logs/<phase>/      TensorBoard's event files
 //! RUN/samples/           images of fixed captions (captions.txt, from the top) with fixed noise, by step
+//! RUN/.lock              held by the process that trains
 //! ```
+//!
+//! The configuration changes together with the weights that it describes: at the first checkpoint of a call.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::checkpoint::{Checkpoints, remove};
 use super::phase::Phase;
-use crate::config::Config;
+use super::record::{Change, Record};
+use crate::config::{Config, may_change};
 use crate::data::Vocabulary;
 use crate::error::{Error, Result};
-use crate::files::atomic;
+use crate::files::lock::{self, Lock};
+use crate::files::{atomic, kind};
 
 pub struct RunFolder {
     root: PathBuf,
+    lock: Option<Lock>,
 }
 
 impl RunFolder {
     /// A folder that `train` wrote.
     pub fn open(root: &Path) -> Result<RunFolder> {
-        let run = RunFolder { root: root.to_path_buf() };
-        if !run.config_path().is_file() {
-            let why =
-                "not a run: there is no config.toml in it; name the folder that `engine train --out` wrote";
-            return Err(Error::data(root, why));
+        let run = RunFolder { root: root.to_path_buf(), lock: None };
+        if run.is_begun() {
+            return Ok(run);
         }
-        Ok(run)
+        let name = "name the folder that `engine train --out` wrote";
+        let why = match kind::of(root) {
+            Some(kind) => format!("{kind}, not a run; {name}"),
+            None if root.is_file() => format!("a file, not a run; {name}"),
+            None if root.is_dir() => format!("not a run: there is no config.toml in it; {name}"),
+            None => format!("not a run: there is no such folder{}; {name}", run.near_names()),
+        };
+        Err(Error::data(root, why))
     }
 
-    /// A folder for training: a new one, or one that was begun with this configuration and these words. Folders and
-    /// files of version 0.1.0 get their present names.
-    pub fn prepare(root: &Path, config: &Config, vocabulary: &Vocabulary, header: &str) -> Result<RunFolder> {
+    /// A folder to train in, made where there is none. This process alone may write it until the value is dropped;
+    /// what interrupted calls left is removed, and damaged checkpoints are set aside.
+    ///
+    /// # Errors
+    /// `Data` where another process trains in it, `Io` where it cannot be written.
+    pub fn lock(root: &Path) -> Result<RunFolder> {
         fs::create_dir_all(root).map_err(|e| Error::io(root, e))?;
-        let run = RunFolder { root: root.to_path_buf() };
-        if run.config_path().is_file() {
-            run.require_same_config(config)?;
-            run.require_same_words(vocabulary)?;
-            run.take_present_names()?;
-        } else {
-            vocabulary.save(run.vocabulary_path())?;
+        let run = RunFolder { lock: Some(Lock::acquire(root)?), root: root.to_path_buf() };
+        if run.is_begun() {
+            Phase::ALL.iter().try_for_each(|&phase| Checkpoints::of(root, phase).clean())?;
         }
-        let text = format!("{header}\n{}", config.to_toml());
-        atomic::write(run.config_path(), text.as_bytes())?;
+        for folder in [root.to_path_buf(), root.join("samples")] {
+            let Ok(entries) = fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten() {
+                if atomic::is_temporary(&entry.file_name().to_string_lossy()) {
+                    remove(&entry.path())?;
+                }
+            }
+        }
         Ok(run)
     }
 
@@ -54,12 +73,79 @@ impl RunFolder {
         &self.root
     }
 
+    /// Whether something was trained here, or is about to be.
+    pub fn is_begun(&self) -> bool {
+        self.config_path().is_file()
+    }
+
     pub fn config(&self) -> Result<Config> {
         Config::read(&self.config_path())
     }
 
+    /// The run's configuration with settings on top.
+    pub fn config_with(&self, settings: &[String]) -> Result<Config> {
+        Config::read_with(&self.config_path(), settings)
+    }
+
     pub fn vocabulary(&self) -> Result<Vocabulary> {
         Vocabulary::load(self.vocabulary_path())
+    }
+
+    /// The data set of the run; none for runs of versions before 0.3.0.
+    pub fn record(&self) -> Result<Option<Record>> {
+        Record::read(&self.root)
+    }
+
+    /// Compares what is to be trained with what the run was begun with: the keys that change.
+    ///
+    /// # Errors
+    /// `Data` where the networks or the data would be others.
+    pub fn changes(&self, config: &Config, vocabulary: &Vocabulary, record: &Record) -> Result<Vec<Change>> {
+        let change = |(key, to, from)| Change { key, from, to };
+        let changes: Vec<Change> = config.differences(&self.config()?).into_iter().map(change).collect();
+        let fixed = changes.iter().filter(|change| !may_change(&change.key));
+        let fixed: Vec<String> =
+            fixed.map(|Change { key, from, to }| format!("{key} is {from} there and {to} here")).collect();
+        if !fixed.is_empty() {
+            let why = format!(
+                "the run was begun with another configuration: {}; take another --out",
+                fixed.join(", ")
+            );
+            return Err(Error::data(&self.root, why));
+        }
+        self.require_same_data(vocabulary, record)?;
+        Ok(changes)
+    }
+
+    /// Writes all that a new run has before its first step, and gives folders and files of version 0.1.0 their present
+    /// names.
+    pub fn begin(
+        &self,
+        config: &Config,
+        vocabulary: &Vocabulary,
+        record: &Record,
+        header: &str,
+    ) -> Result<()> {
+        self.take_present_names()?;
+        if self.is_begun() {
+            return Ok(());
+        }
+        vocabulary.save(self.vocabulary_path())?;
+        record.write(&self.root)?;
+        self.write_config(config, header)
+    }
+
+    /// Writes what the newest weights were trained with.
+    pub fn describe(&self, config: &Config, record: &Record, header: &str) -> Result<()> {
+        if self.record()?.as_ref() != Some(record) {
+            record.write(&self.root)?;
+        }
+        self.write_config(config, header)
+    }
+
+    fn write_config(&self, config: &Config, header: &str) -> Result<()> {
+        let text = format!("{header}\n{}", config.to_toml());
+        atomic::write(self.config_path(), text.as_bytes())
     }
 
     fn config_path(&self) -> PathBuf {
@@ -70,21 +156,20 @@ impl RunFolder {
         self.root.join("vocabulary.txt")
     }
 
-    fn require_same_config(&self, config: &Config) -> Result<()> {
-        let differences = config.differences(&self.config()?);
-        let changed: Vec<String> = differences
-            .into_iter()
-            .filter(|(key, ..)| !may_change(key))
-            .map(|(key, ours, theirs)| format!("{key} is {theirs} there and {ours} here"))
-            .collect();
-        if changed.is_empty() {
+    fn require_same_data(&self, vocabulary: &Vocabulary, record: &Record) -> Result<()> {
+        let begun = self.record()?;
+        let difference = begun.as_ref().and_then(|begun| begun.fingerprint.difference(&record.fingerprint));
+        if let Some(difference) = difference {
+            let why = format!(
+                "the run was begun with another data set: {difference}; name that one with --data, or take another --out"
+            );
+            return Err(Error::data(&self.root, why));
+        }
+        if self.vocabulary()? == *vocabulary {
             return Ok(());
         }
-        let why = format!(
-            "the run was begun with another configuration: {}; take another --out",
-            changed.join(", ")
-        );
-        Err(Error::data(&self.root, why))
+        let why = "the run was begun with another vocabulary than this data set's; take another --out";
+        Err(Error::data(self.vocabulary_path(), why))
     }
 
     fn take_present_names(&self) -> Result<()> {
@@ -102,17 +187,33 @@ impl RunFolder {
         Ok(())
     }
 
-    fn require_same_words(&self, vocabulary: &Vocabulary) -> Result<()> {
-        if self.vocabulary()? == *vocabulary {
-            return Ok(());
-        }
-        let why = "the run was begun with another vocabulary than this data set's; take another --out";
-        Err(Error::data(self.vocabulary_path(), why))
+    /// Runs beside this folder whose names are like its name, as the end of a sentence.
+    fn near_names(&self) -> String {
+        const ALIKE: f64 = 0.7;
+        let parent = self.root.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let name = self.root.file_name().unwrap_or_default().to_string_lossy();
+        let runs = fs::read_dir(parent.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
+        let runs = runs.map(|entry| entry.path()).filter(|path| path.join("config.toml").is_file());
+        let alike = |path: &PathBuf| {
+            strsim::jaro_winkler(&name, &path.file_name().unwrap_or_default().to_string_lossy()) >= ALIKE
+        };
+        let mut near: Vec<String> = runs.filter(alike).map(|path| path.display().to_string()).collect();
+        near.sort();
+        near.truncate(3);
+        if near.is_empty() { String::new() } else { format!(" (near it: {})", near.join(", ")) }
     }
 }
 
-/// A resumed run may change how long it is and how it is watched, but not what it learns.
-fn may_change(key: &str) -> bool {
-    let last = key.rsplit('.').next().unwrap_or_default();
-    ["steps", "epochs", "workers"].contains(&last) || last.ends_with("_every") || key.starts_with("eval.")
+/// A folder that was made for nothing goes again.
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if self.lock.take().is_none() {
+            return;
+        }
+        let names = fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        if names.into_iter().all(|name| name == lock::NAME) {
+            let _ = fs::remove_file(self.root.join(lock::NAME));
+            let _ = fs::remove_dir(&self.root);
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod context;
 mod folder;
 mod inputs;
 mod phase;
+mod record;
 pub mod seed;
 
 pub use checkpoint::{Checkpoint, Checkpoints, State};
@@ -12,3 +13,4 @@ pub use context::Context;
 pub use folder::RunFolder;
 pub use inputs::Inputs;
 pub use phase::Phase;
+pub use record::{Call, Change, Record};

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::phase::{OPTIMIZER, PhaseTrainer, Position};
+use super::phase::{Evaluation, OPTIMIZER, PhaseTrainer, Position, WeightFiles};
 use crate::data::Batch;
 use crate::engine::nn::{Adam, Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
 use crate::eval::Metric;
-use crate::infer::features::for_held_out;
+use crate::infer::features::{Watch, for_held_out};
 use crate::infer::frozen::{
     CAPTION_CNN, CAPTION_RNN, CaptionerStores, IMAGE_ENCODER, build_captioner, weight_file,
 };
@@ -19,37 +19,41 @@ use crate::run::seed::{RngStream, rng_for};
 use crate::run::{Context, Inputs, Phase};
 
 pub(super) struct CaptionerPhase<'a> {
-    context: &'a Context<'a>,
+    context: Context<'a>,
     captioner: Captioner,
     stores: CaptionerStores,
     cnn: Adam,
     rnn: Adam,
+    /// The step of the DAMSM phase that the backbone began with.
+    damsm: Option<u64>,
 }
 
 impl<'a> CaptionerPhase<'a> {
-    pub fn new(context: &'a Context<'a>) -> Result<CaptionerPhase<'a>> {
+    pub fn new(context: Context<'a>) -> Result<CaptionerPhase<'a>> {
         let config = context.config;
         let init = |network| Source::Init(rng_for(config.run.seed, network, RngStream::Weights));
         let (captioner, stores) = build_captioner([init(2), init(3)], context.words(), config)?;
-        init_from_damsm(context, &stores.cnn)?;
+        let damsm = init_from_damsm(&context, &stores.cnn)?;
         let adam = config.captioner.adam;
         let (cnn, rnn) = (Adam::new(stores.cnn.params(), adam), Adam::new(stores.rnn.params(), adam));
-        Ok(CaptionerPhase { context, captioner, stores, cnn, rnn })
+        Ok(CaptionerPhase { context, captioner, stores, cnn, rnn, damsm })
     }
 }
 
 /// Initializes the backbone with DAMSM's, where that is trained and has the same configuration, as the published
-/// backbone is initialized from ImageNet: a few hundred steps of captions are too few to learn to see.
-fn init_from_damsm(context: &Context, cnn: &Store) -> Result<()> {
+/// backbone is initialized from ImageNet: a few hundred steps of captions are too few to learn to see. Returns the step
+/// of the weights.
+fn init_from_damsm(context: &Context, cnn: &Store) -> Result<Option<u64>> {
     let config = context.config;
     let same = config.damsm.backbone == config.captioner.network.backbone;
-    let Some(damsm) = context.finished(Phase::Damsm).ok().filter(|_| same) else { return Ok(()) };
+    let Some(damsm) = context.trained(Phase::Damsm).ok().filter(|_| same) else { return Ok(None) };
     let trained = Archive::read(weight_file(&damsm.folder, IMAGE_ENCODER))?;
     let mut archive = cnn.archive();
     for name in trained.names().filter(|name| name.starts_with(TRUNK)) {
         archive.insert(name, trained.get(name).expect("it was named").clone());
     }
-    cnn.load(archive)
+    cnn.load(archive)?;
+    Ok(Some(damsm.state.step))
 }
 
 impl PhaseTrainer for CaptionerPhase<'_> {
@@ -67,13 +71,13 @@ impl PhaseTrainer for CaptionerPhase<'_> {
         Terms::from([("caption", loss.detach())])
     }
 
-    fn save(&mut self, folder: &Path) -> Result<()> {
-        self.stores.cnn.save(weight_file(folder, CAPTION_CNN))?;
-        self.stores.rnn.save(weight_file(folder, CAPTION_RNN))?;
+    fn save(&mut self, files: &WeightFiles) -> Result<()> {
+        files.write(CAPTION_CNN, self.stores.cnn.archive())?;
+        files.write(CAPTION_RNN, self.stores.rnn.archive())?;
         let mut optimizer = Archive::default();
         optimizer.add_section(CAPTION_CNN, self.cnn.archive());
         optimizer.add_section(CAPTION_RNN, self.rnn.archive());
-        optimizer.write(weight_file(folder, OPTIMIZER))
+        files.write(OPTIMIZER, optimizer)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<()> {
@@ -84,17 +88,30 @@ impl PhaseTrainer for CaptionerPhase<'_> {
         self.rnn.load(optimizer.take_section(CAPTION_RNN))
     }
 
+    fn builds_on(&self) -> Vec<(Phase, u64)> {
+        self.damsm.map(|step| (Phase::Damsm, step)).into_iter().collect()
+    }
+
+    fn learning_rates(&self) -> Vec<(&'static str, f64)> {
+        vec![(CAPTION_CNN, self.cnn.lr()), (CAPTION_RNN, self.rnn.lr())]
+    }
+
     /// The caption loss on held-out images. An untrained captioner is at the logarithm of the vocabulary's size.
-    fn evaluate(&mut self) -> Result<Option<Metric>> {
+    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation> {
         let (mut sum, mut count) = (0.0, 0);
-        for_held_out(self.context, self.context.config.captioner.schedule.batch, |batch| {
-            let loss = || self.captioner.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Eval);
-            sum += no_grad(loss).item() * batch.count() as f32;
-            count += batch.count();
-        })?;
+        let whole =
+            for_held_out(&self.context, self.context.config.captioner.schedule.batch, watch, |batch| {
+                let loss =
+                    || self.captioner.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Eval);
+                sum += no_grad(loss).item() * batch.count() as f32;
+                count += batch.count();
+            })?;
+        if !whole {
+            return Ok(Evaluation::Interrupted);
+        }
         let (value, chance) = (sum / count.max(1) as f32, (self.context.words() as f32).ln());
         let message =
             format!("caption loss {value:.3} a word on {count} held-out images (chance {chance:.3})");
-        Ok(Some(Metric { name: "held_out".to_string(), value, message }))
+        Ok(Evaluation::Metric(Metric { name: "held_out".to_string(), value, message }))
     }
 }

@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use super::phase::{OPTIMIZER, PhaseTrainer, Position, Trainable, r_precision_metric};
+use super::phase::{
+    Evaluation, OPTIMIZER, PhaseTrainer, Position, Trainable, WeightFiles, r_precision_metric,
+};
 use crate::config::require_available;
 use crate::data::Batch;
 use crate::engine::nn::{Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
-use crate::eval::Metric;
-use crate::infer::features;
+use crate::infer::features::{self, Watch};
 use crate::infer::frozen::{IMAGE_ENCODER, TEXT_ENCODER, weight_file};
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use crate::mirrorgan::losses::Terms;
@@ -18,13 +19,13 @@ use crate::run::seed::{RngStream, rng_for};
 use crate::run::{Context, Inputs, Phase};
 
 pub(super) struct DamsmPhase<'a> {
-    context: &'a Context<'a>,
+    context: Context<'a>,
     text: Trainable<TextEncoder>,
     image: Trainable<ImageEncoder>,
 }
 
 impl<'a> DamsmPhase<'a> {
-    pub fn new(context: &'a Context<'a>) -> Result<DamsmPhase<'a>> {
+    pub fn new(context: Context<'a>) -> Result<DamsmPhase<'a>> {
         let config = context.config;
         let (damsm, encoder) = (&config.damsm, &config.text_encoder);
         require_available("damsm", &damsm.backbone)?;
@@ -70,11 +71,11 @@ impl PhaseTrainer for DamsmPhase<'_> {
         terms.detach()
     }
 
-    fn save(&mut self, folder: &Path) -> Result<()> {
+    fn save(&mut self, files: &WeightFiles) -> Result<()> {
         let mut optimizer = Archive::default();
-        self.text.save(folder, TEXT_ENCODER, &mut optimizer)?;
-        self.image.save(folder, IMAGE_ENCODER, &mut optimizer)?;
-        optimizer.write(weight_file(folder, OPTIMIZER))
+        self.text.save(files, TEXT_ENCODER, &mut optimizer)?;
+        self.image.save(files, IMAGE_ENCODER, &mut optimizer)?;
+        files.write(OPTIMIZER, optimizer)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<()> {
@@ -83,14 +84,18 @@ impl PhaseTrainer for DamsmPhase<'_> {
         self.image.restore(folder, IMAGE_ENCODER, &mut optimizer)
     }
 
+    fn learning_rates(&self) -> Vec<(&'static str, f64)> {
+        vec![(TEXT_ENCODER, self.text.adam.lr()), (IMAGE_ENCODER, self.image.adam.lr())]
+    }
+
     /// How often a real image finds its caption.
-    fn evaluate(&mut self) -> Result<Option<Metric>> {
+    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation> {
         let codes = no_grad(|| {
-            features::codes(self.context, |batch| {
+            features::codes(&self.context, watch, |batch| {
                 let text = self.text.network.forward(&batch.captions, &batch.lengths, None);
                 (self.image.network.forward(batch.largest(), Mode::Eval).global, text.sentence)
             })
         })?;
-        Ok(r_precision_metric(self.context, "real images", &codes))
+        Ok(r_precision_metric(&self.context, "real images", codes))
     }
 }

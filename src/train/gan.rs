@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use super::phase::{OPTIMIZER, PhaseTrainer, Position, Trainable, r_precision_metric};
+use super::phase::{
+    Evaluation, OPTIMIZER, PhaseTrainer, Position, Trainable, WeightFiles, r_precision_metric,
+};
 use crate::data::{Batch, Picture};
 use crate::engine::nn::{Adam, Archive, Mode, Scope, Source, Store};
 use crate::engine::tensor::{Rng, no_grad, range};
 use crate::engine::{IntTensor, Tensor};
 use crate::error::{Error, Result};
-use crate::eval::Metric;
-use crate::infer::features;
+use crate::infer::features::{self, Watch};
 use crate::infer::frozen::{self, GENERATOR, weight_file};
 use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
@@ -19,13 +20,13 @@ use crate::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
 use crate::mirrorgan::stem::{TextEmbedding, TextEncoder};
 use crate::render::grid;
 use crate::run::seed::{RngStream, rng_for};
-use crate::run::{Context, Inputs, Phase};
+use crate::run::{Checkpoint, Context, Inputs, Phase};
 
 /// The generator's weights as trained; `frozen::GENERATOR` has their average.
 const RAW_GENERATOR: &str = "netG_raw";
 
 pub(super) struct GanPhase<'a> {
-    context: &'a Context<'a>,
+    context: Context<'a>,
     text: TextEncoder,
     frozen: FrozenNetworks,
     generator: Trainable<Generator>,
@@ -33,6 +34,7 @@ pub(super) struct GanPhase<'a> {
     discriminator_stores: Vec<Store>,
     discriminator_adams: Vec<Adam>,
     samples: SampleInputs,
+    builds_on: Vec<(Phase, u64)>,
 }
 
 /// The networks of the semantic losses; one whose weight in the loss is 0 is absent.
@@ -61,17 +63,23 @@ fn draw_noise(rng: &mut Rng, batch: usize, config: &GeneratorConfig) -> (Tensor,
 }
 
 impl<'a> GanPhase<'a> {
-    pub fn new(context: &'a Context<'a>) -> Result<GanPhase<'a>> {
+    pub fn new(context: Context<'a>) -> Result<GanPhase<'a>> {
         let (config, words) = (context.config, context.words());
-        let damsm = context.finished(Phase::Damsm)?.folder;
-        let text = frozen::text_encoder(&damsm, words, config)?;
-        let frozen = FrozenNetworks::new(context, &damsm)?;
+        let damsm = context.trained(Phase::Damsm)?;
+        let captioner = match config.loss.lambda_captioner > 0.0 {
+            true => Some(context.trained(Phase::Captioner)?),
+            false => None,
+        };
+        let builds_on = [Some(&damsm), captioner.as_ref()].into_iter().flatten();
+        let builds_on = builds_on.map(|checkpoint| (checkpoint.state.phase, checkpoint.state.step)).collect();
+        let text = frozen::text_encoder(&damsm.folder, words, config)?;
+        let frozen = FrozenNetworks::new(&context, &damsm, captioner.as_ref())?;
         let init = |network| Source::Init(rng_for(config.run.seed, network, RngStream::Weights));
         let features = config.text_encoder.features;
         let build = |scope: &Scope| Generator::new(scope, features, &config.generator);
         let mut generator = Trainable::new(Store::build(init(4), build)?, config.gan.generator_adam);
         generator.adam = generator.adam.averaging(config.gan.average_decay);
-        let samples = SampleInputs::new(context, &text)?;
+        let samples = SampleInputs::new(&context, &text)?;
         let (mut discriminators, mut discriminator_stores, mut discriminator_adams) =
             (vec![], vec![], vec![]);
         for (&side, network) in config.generator.image_sides().iter().zip(5..) {
@@ -90,6 +98,7 @@ impl<'a> GanPhase<'a> {
             discriminator_stores,
             discriminator_adams,
             samples,
+            builds_on,
         })
     }
 
@@ -154,18 +163,18 @@ impl PhaseTrainer for GanPhase<'_> {
         terms
     }
 
-    fn save(&mut self, folder: &Path) -> Result<()> {
+    fn save(&mut self, files: &WeightFiles) -> Result<()> {
         let Trainable { store, adam, .. } = &mut self.generator;
-        store.save(weight_file(folder, RAW_GENERATOR))?;
-        averaged(adam, || store.archive()).write(weight_file(folder, GENERATOR))?;
+        files.write(RAW_GENERATOR, store.archive())?;
+        files.write(GENERATOR, averaged(adam, || store.archive()))?;
         let mut optimizer = Archive::default();
         optimizer.add_section(GENERATOR, adam.archive());
         let discriminators = self.discriminator_stores.iter().zip(&self.discriminator_adams);
         for (i, (store, adam)) in discriminators.enumerate() {
-            store.save(weight_file(folder, &discriminator_name(i)))?;
+            files.write(&discriminator_name(i), store.archive())?;
             optimizer.add_section(&discriminator_name(i), adam.archive());
         }
-        optimizer.write(weight_file(folder, OPTIMIZER))
+        files.write(OPTIMIZER, optimizer)
     }
 
     fn restore(&mut self, folder: &Path) -> Result<()> {
@@ -178,6 +187,15 @@ impl PhaseTrainer for GanPhase<'_> {
             adam.load(optimizer.take_section(&discriminator_name(i)))?;
         }
         Ok(())
+    }
+
+    fn builds_on(&self) -> Vec<(Phase, u64)> {
+        self.builds_on.clone()
+    }
+
+    fn learning_rates(&self) -> Vec<(&'static str, f64)> {
+        let discriminators = self.discriminator_adams.first().map(|adam| ("netD", adam.lr()));
+        [(GENERATOR, self.generator.adam.lr())].into_iter().chain(discriminators).collect()
     }
 
     fn sample(&mut self) -> Option<Picture> {
@@ -193,9 +211,9 @@ impl PhaseTrainer for GanPhase<'_> {
     }
 
     /// How often an image finds the caption it was generated from.
-    fn evaluate(&mut self) -> Result<Option<Metric>> {
-        let (context, config) = (self.context, self.context.config);
-        let damsm = context.finished(Phase::Damsm)?.folder;
+    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation> {
+        let (context, config) = (&self.context, self.context.config);
+        let damsm = context.trained(Phase::Damsm)?.folder;
         let encoder = frozen::image_encoder(&damsm, config)?;
         let mut rng = rng_for(config.run.seed, 0, RngStream::Evaluation);
         let Trainable { network, adam, .. } = &mut self.generator;
@@ -206,8 +224,8 @@ impl PhaseTrainer for GanPhase<'_> {
             let largest = &generated.images[generated.images.len() - 1];
             (encoder.forward(largest, Mode::Eval).global, text.sentence)
         };
-        let codes = averaged(adam, || features::codes(context, encode))?;
-        Ok(r_precision_metric(context, "generated images", &codes))
+        let codes = averaged(adam, || features::codes(context, watch, encode))?;
+        Ok(r_precision_metric(context, "generated images", codes))
     }
 }
 
@@ -220,16 +238,13 @@ fn averaged<R>(adam: &mut Adam, f: impl FnOnce() -> R) -> R {
 }
 
 impl FrozenNetworks {
-    /// `damsm` is a checkpoint of that phase.
-    fn new(context: &Context, damsm: &Path) -> Result<FrozenNetworks> {
-        let (config, loss) = (context.config, &context.config.loss);
-        let captioner = || -> Result<Captioner> {
-            frozen::captioner(&context.finished(Phase::Captioner)?.folder, context.words(), config)
-        };
-        let encoder = || frozen::image_encoder(damsm, config);
+    fn new(context: &Context, damsm: &Checkpoint, captioner: Option<&Checkpoint>) -> Result<FrozenNetworks> {
+        let config = context.config;
+        let load = |checkpoint: &Checkpoint| frozen::captioner(&checkpoint.folder, context.words(), config);
+        let encoder = || frozen::image_encoder(&damsm.folder, config);
         Ok(FrozenNetworks {
-            captioner: (loss.lambda_captioner > 0.0).then(captioner).transpose()?,
-            damsm: (loss.lambda_damsm > 0.0).then(encoder).transpose()?,
+            captioner: captioner.map(load).transpose()?,
+            damsm: (config.loss.lambda_damsm > 0.0).then(encoder).transpose()?,
         })
     }
 }

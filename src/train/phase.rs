@@ -4,12 +4,12 @@ use std::path::Path;
 
 use crate::data::{Batch, Picture};
 use crate::engine::nn::{Adam, AdamConfig, Archive, Store};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::{Metric, r_precision};
-use crate::infer::features::Codes;
+use crate::infer::features::{Codes, Watch};
 use crate::infer::frozen::weight_file;
 use crate::mirrorgan::losses::Terms;
-use crate::run::{Context, Inputs};
+use crate::run::{Context, Inputs, Phase};
 
 /// The moments and averages of a phase's optimizers, in its checkpoints.
 pub(super) const OPTIMIZER: &str = "optimizer";
@@ -31,9 +31,17 @@ pub(super) trait PhaseTrainer {
     fn compute(&mut self, at: Position, batch: &Inputs) -> Terms;
 
     /// Writes all that [`PhaseTrainer::restore`] needs to go on as if there had been no break.
-    fn save(&mut self, folder: &Path) -> Result<()>;
+    fn save(&mut self, files: &WeightFiles) -> Result<()>;
 
     fn restore(&mut self, folder: &Path) -> Result<()>;
+
+    /// The other phases whose checkpoints these networks began with or use.
+    fn builds_on(&self) -> Vec<(Phase, u64)> {
+        Vec::new()
+    }
+
+    /// The learning rate of each optimizer, by the network that it trains.
+    fn learning_rates(&self) -> Vec<(&'static str, f64)>;
 
     /// Images of fixed captions with fixed noise; none where the phase generates no images.
     fn sample(&mut self) -> Option<Picture> {
@@ -45,8 +53,39 @@ pub(super) trait PhaseTrainer {
         &[]
     }
 
-    /// The metric of the finished phase; none where the data are too few.
-    fn evaluate(&mut self) -> Result<Option<Metric>>;
+    /// The metric of the finished phase.
+    fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation>;
+}
+
+/// How an evaluation ended.
+pub(super) enum Evaluation {
+    Metric(Metric),
+    /// Why these data give no metric.
+    None(String),
+    Interrupted,
+}
+
+/// The weight files of a checkpoint under construction.
+pub(super) struct WeightFiles<'a> {
+    pub folder: &'a Path,
+    pub step: u64,
+    pub preset: &'a str,
+}
+
+impl WeightFiles<'_> {
+    /// Writes the file of a network, or of the optimizers.
+    ///
+    /// # Errors
+    /// `NotFinite` where a number is not, so that every checkpoint is one to go on from.
+    pub fn write(&self, name: &str, mut archive: Archive) -> Result<()> {
+        if let Some((tensor, _, value)) = archive.not_finite() {
+            let term = format!("{name}: {tensor}");
+            return Err(Error::NotFinite { step: self.step, term, value, advice: String::new() });
+        }
+        archive.set_metadata("step", self.step.to_string());
+        archive.set_metadata("preset", self.preset);
+        archive.write(weight_file(self.folder, name))
+    }
 }
 
 /// A network in training, its parameters, and their optimizer.
@@ -62,9 +101,9 @@ impl<N> Trainable<N> {
     }
 
     /// Writes the weights, and puts the optimizer's state into a section of `optimizer`.
-    pub fn save(&self, folder: &Path, name: &str, optimizer: &mut Archive) -> Result<()> {
+    pub fn save(&self, files: &WeightFiles, name: &str, optimizer: &mut Archive) -> Result<()> {
         optimizer.add_section(name, self.adam.archive());
-        self.store.save(weight_file(folder, name))
+        files.write(name, self.store.archive())
     }
 
     pub fn restore(&mut self, folder: &Path, name: &str, optimizer: &mut Archive) -> Result<()> {
@@ -74,11 +113,20 @@ impl<N> Trainable<N> {
 }
 
 /// The R-precision of `of`, such as real images.
-pub(super) fn r_precision_metric(context: &Context, of: &str, codes: &Codes) -> Option<Metric> {
+pub(super) fn r_precision_metric(context: &Context, of: &str, codes: Option<Codes>) -> Evaluation {
+    let Some(codes) = codes else { return Evaluation::Interrupted };
     let (candidates, seed) = (context.config.eval.candidates, context.config.run.seed);
-    let value = r_precision(&codes.images, &codes.captions, &codes.classes, candidates, seed)?;
-    let (count, chance) = (codes.classes.len(), 1.0 / candidates as f32);
+    let count = codes.classes.len();
+    let Some(value) = r_precision(&codes.images, &codes.captions, &codes.classes, candidates, seed) else {
+        let why = format!(
+            "no R-precision: among {count} held-out images some have fewer than {} captions of other classes \
+             (eval.candidates = {candidates})",
+            candidates - 1
+        );
+        return Evaluation::None(why);
+    };
+    let chance = 1.0 / candidates as f32;
     let message =
         format!("R-precision of {count} {of} among {candidates} captions: {value:.3} (chance {chance:.3})");
-    Some(Metric { name: "r_precision".to_string(), value, message })
+    Evaluation::Metric(Metric { name: "r_precision".to_string(), value, message })
 }

@@ -1,0 +1,455 @@
+//! One call of [`super::train`]: the loop over phases and steps.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::log::{EventLog, loss_tag};
+use super::phase::{Evaluation, PhaseTrainer, Position, WeightFiles};
+use super::plan::{METRICS, Plan, Span, plan};
+use super::{Outcome, Progress, StopReason, TrainJob, captioner, damsm, gan, work};
+use crate::data::{Batch, Loader, Skip, save_png};
+use crate::engine::tensor::{live_bytes, range};
+use crate::error::{Error, Result, caught};
+use crate::eval::Metric;
+use crate::files::atomic;
+use crate::infer::features::Watch;
+use crate::mirrorgan::losses::{Loss, Terms};
+use crate::run::{Checkpoint, Checkpoints, Context, Phase, State};
+
+pub(super) struct Session<'a> {
+    job: &'a TrainJob,
+    /// Something was written: the run's folder is begun and the call is in its log.
+    begun: bool,
+    /// The written configuration is that of this call.
+    described: bool,
+    /// The first and the last step of each phase that was trained.
+    trained: BTreeMap<Phase, [u64; 2]>,
+    /// Image files that cannot be used; each is named once.
+    broken: RefCell<BTreeSet<PathBuf>>,
+}
+
+/// How a phase ended.
+enum End {
+    Finished,
+    AtLimit { step: u64, last: u64 },
+    Stopped { step: u64, reason: StopReason },
+}
+
+impl<'a> Session<'a> {
+    pub fn new(job: &'a TrainJob) -> Session<'a> {
+        Session { job, begun: false, described: false, trained: BTreeMap::new(), broken: RefCell::default() }
+    }
+
+    pub fn run(&mut self, progress: &mut dyn Progress) -> Result<Outcome> {
+        let mut at_limit = Vec::new();
+        for &phase in &self.job.phases {
+            match self.train(phase, progress)? {
+                End::Finished => {}
+                End::AtLimit { step, last } => at_limit.push((phase, step, last)),
+                End::Stopped { step, reason } => return Ok(Outcome::Stopped { phase, step, reason }),
+            }
+        }
+        Ok(if at_limit.is_empty() { Outcome::Finished } else { Outcome::AtLimit(at_limit) })
+    }
+
+    /// Ends the call in the run's log, if it did something.
+    pub fn end(&self, outcome: &Result<Outcome>, progress: &mut dyn Progress) -> Result<()> {
+        if !self.begun {
+            return Ok(());
+        }
+        let broken = self.broken.borrow().len();
+        if broken > 0 {
+            let images = if broken == 1 { "image" } else { "images" };
+            progress.note(&format!(
+                "note: {broken} {images} of this data set could not be used; others took their places"
+            ));
+        }
+        let outcome = match outcome {
+            Ok(Outcome::Finished) => "finished".to_string(),
+            Ok(Outcome::AtLimit(_)) => "at the limit of the call".to_string(),
+            Ok(Outcome::Stopped { reason: StopReason::Interrupted, .. }) => "interrupted".to_string(),
+            Ok(Outcome::Stopped { reason: StopReason::TimeIsUp, .. }) => "the time is up".to_string(),
+            Err(error) => format!("error: {error}"),
+        };
+        self.job.call.end(self.job.run.root(), &self.trained, &outcome)
+    }
+
+    /// Before the first change of the folder.
+    fn begin(&mut self, progress: &mut dyn Progress) -> Result<()> {
+        if self.begun {
+            return Ok(());
+        }
+        let TrainJob { run, config, dataset, record, header, call, .. } = self.job;
+        self.described = !run.is_begun();
+        run.begin(config, &dataset.vocabulary, record, header)?;
+        call.begin(run.root())?;
+        for change in &call.changes {
+            progress.note(&format!("note: {} is {} now; it was {}", change.key, change.to, change.from));
+        }
+        self.begun = true;
+        Ok(())
+    }
+
+    fn context(&self) -> Context<'a> {
+        let TrainJob { config, dataset, run, limit, .. } = self.job;
+        Context { config, dataset, run: run.root(), on_unfinished: limit.is_some() }
+    }
+
+    /// Trains one phase, if it is not finished.
+    fn train(&mut self, phase: Phase, progress: &mut dyn Progress) -> Result<End> {
+        let (span, steps) = match plan(self.job, phase)? {
+            Plan::Kept(why) => {
+                progress.note(&why);
+                return Ok(End::Finished);
+            }
+            Plan::AtLimit { step, last } => return Ok(End::AtLimit { step, last }),
+            Plan::Evaluate(span) => (span, false),
+            Plan::Steps(span) => (span, true),
+        };
+        let context = self.context();
+        let mut trainer: Box<dyn PhaseTrainer + 'a> = self.trainer(phase, context)?;
+        if let Some(checkpoint) = &span.resumed {
+            trainer.restore(&checkpoint.folder)?;
+        }
+        self.begin(progress)?;
+        match (&span.begins_again, &span.resumed) {
+            (Some(why), _) => {
+                progress.note(why);
+                self.set_all_aside(phase)?;
+            }
+            (None, Some(_)) if steps => {
+                progress.note(&format!("{}: goes on from step {}", phase.name(), span.from))
+            }
+            _ => {}
+        }
+        if steps {
+            progress.begin(phase, span.from, span.to, self.work_beyond(phase));
+            let stopped = self.steps(&span, trainer.as_mut(), progress);
+            progress.end();
+            if let Some((step, reason)) = stopped? {
+                return Ok(End::Stopped { step, reason });
+            }
+        }
+        if !span.finishes() {
+            return Ok(End::AtLimit { step: span.to, last: span.last });
+        }
+        Ok(match self.evaluate(&span, trainer.as_mut(), progress)? {
+            Some(reason) => End::Stopped { step: span.to, reason },
+            None => End::Finished,
+        })
+    }
+
+    fn trainer(&self, phase: Phase, context: Context<'a>) -> Result<Box<dyn PhaseTrainer + 'a>> {
+        Ok(match phase {
+            Phase::Damsm => Box::new(damsm::DamsmPhase::new(context)?),
+            Phase::Captioner => Box::new(captioner::CaptionerPhase::new(context)?),
+            Phase::Gan => Box::new(gan::GanPhase::new(context)?),
+        })
+    }
+
+    /// Old checkpoints of a phase that begins again.
+    fn set_all_aside(&self, phase: Phase) -> Result<()> {
+        let checkpoints = Checkpoints::of(self.job.run.root(), phase);
+        while let Some(checkpoint) = checkpoints.latest()? {
+            checkpoints.set_aside(checkpoint.state.step, "outdated")?;
+        }
+        Ok(())
+    }
+
+    /// The work of the phases after this one, in steps of this one.
+    fn work_beyond(&self, phase: Phase) -> f64 {
+        let config = &self.job.config;
+        let later = self.job.phases.iter().filter(|&&later| later > phase);
+        let work = |&later: &Phase| match plan(self.job, later) {
+            Ok(Plan::Steps(span)) => (span.to - span.from) as f64 * work::of_step(later, config),
+            _ => 0.0,
+        };
+        later.map(work).sum::<f64>() / work::of_step(phase, config)
+    }
+
+    fn steps(
+        &mut self,
+        span: &Span,
+        trainer: &mut dyn PhaseTrainer,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<(u64, StopReason)>> {
+        let run = &self.job.config.run;
+        let items = Arc::new(self.job.dataset.train.clone());
+        let mut loader = Loader::new(items, self.context().loader(span.phase), span.from)?;
+        let mut log = self.log(span, trainer)?;
+        if span.from == span.to {
+            // No more steps are asked for than were taken: the checkpoint is the result.
+            let epoch = span.resumed.as_ref().map_or(0, |c| c.state.epoch);
+            self.save(span, Position { step: span.to, epoch }, trainer)?;
+        }
+        let (mut losses, mut saved) = (Vec::new(), span.from);
+        for step in span.from..span.to {
+            let batch = loader.next_batch()?;
+            batch.skipped.iter().for_each(|skip| self.name_broken(skip, progress));
+            let (at, images) = (Position { step, epoch: batch.epoch }, batch.len());
+            let (done, last) = (step + 1, step + 1 == span.to);
+            let terms = self.compute(span, at, trainer, batch)?;
+            let due = |every: u64| last || done.is_multiple_of(every);
+            // Reading waits for the device. The step after a checkpoint shows whether that one is good, and no checkpoint
+            // may be written of losses that were not read.
+            let read = step == saved || due(run.log_every) || due(run.checkpoint_every);
+            if read {
+                losses = self.read_losses(span, done, &terms)?;
+            }
+            progress.step(done, at.epoch, images, &losses);
+
+            if due(run.log_every) {
+                self.log_losses(&mut log, done, &losses, span.phase, trainer)?;
+            }
+            if due(run.sample_every) {
+                self.sample(done, trainer, &mut log)?;
+            }
+            let stop = if last { None } else { self.stop_reason() };
+            if stop.is_some() && !read {
+                losses = self.read_losses(span, done, &terms)?;
+            }
+            if due(run.checkpoint_every) || stop.is_some() {
+                self.save(span, Position { step: done, epoch: at.epoch }, trainer)?;
+                saved = done;
+            }
+            if let Some(reason) = stop {
+                return Ok(Some((done, reason)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn name_broken(&self, skip: &Skip, progress: &mut dyn Progress) {
+        if self.broken.borrow_mut().insert(skip.file.clone()) {
+            progress.note(&format!("note: skipped {}: {}", skip.file.display(), skip.why));
+        }
+    }
+
+    /// TensorBoard's log of these steps, with the configuration and the captions of the sample grids as texts.
+    fn log(&self, span: &Span, trainer: &dyn PhaseTrainer) -> Result<EventLog> {
+        let mut log = EventLog::create(&self.log_folder(span.phase), span.from)?;
+        let indented = |text: String| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+        log.text(span.from, "run/configuration", &indented(self.job.config.to_toml()))?;
+        log.text(span.from, "run/command", &indented(self.job.call.command.join(" ")))?;
+        let captions: String = trainer.captions().iter().map(|caption| format!("1. {caption}\n")).collect();
+        if !captions.is_empty() {
+            log.text(span.from, "samples/captions", &captions)?;
+        }
+        Ok(log)
+    }
+
+    fn log_folder(&self, phase: Phase) -> PathBuf {
+        self.job.run.root().join("logs").join(phase.name())
+    }
+
+    /// Every term by itself, and the weight of those that have one.
+    fn log_losses(
+        &self,
+        log: &mut EventLog,
+        step: u64,
+        losses: &[Loss],
+        phase: Phase,
+        trainer: &dyn PhaseTrainer,
+    ) -> Result<()> {
+        let sides = self.job.config.generator.image_sides();
+        let mut values = Vec::new();
+        for Loss { name, value, weight } in losses {
+            let tag = loss_tag(phase, name, &sides);
+            if *weight != 1.0 {
+                values.push((format!("weight/{tag}"), f64::from(*weight)));
+            }
+            values.push((tag, f64::from(*value)));
+        }
+        let rates = trainer.learning_rates().into_iter();
+        values.extend(rates.map(|(network, rate)| (format!("learning_rate/{network}"), rate)));
+        log.scalars(step, &values)
+    }
+
+    /// Takes a step. Its losses stay on the device.
+    fn compute(
+        &self,
+        span: &Span,
+        at: Position,
+        trainer: &mut dyn PhaseTrainer,
+        batch: Batch,
+    ) -> Result<Terms> {
+        let images = batch.len();
+        let inputs = trainer.load(batch);
+        let held = live_bytes();
+        let terms = range(span.label(at.step + 1), || caught(|| trainer.compute(at, &inputs)));
+        terms.map_err(|error| what_might_fit(error, held, span.phase, images))
+    }
+
+    fn stop_reason(&self) -> Option<StopReason> {
+        if self.job.stop.load(Ordering::Relaxed) {
+            return Some(StopReason::Interrupted);
+        }
+        self.job.deadline.is_some_and(|deadline| Instant::now() >= deadline).then_some(StopReason::TimeIsUp)
+    }
+
+    /// The losses as numbers, all finite.
+    fn read_losses(&self, span: &Span, step: u64, terms: &Terms) -> Result<Vec<Loss>> {
+        let losses = range(span.label(step), || caught(|| terms.values()))?;
+        let Some(Loss { name, value, .. }) = losses.iter().find(|loss| !loss.value.is_finite()) else {
+            return Ok(losses);
+        };
+        // The weights that this step began with may be in a checkpoint: it is none to go on from.
+        let checkpoints = Checkpoints::of(self.job.run.root(), span.phase);
+        let aside = checkpoints.set_aside(step - 1, "diverged")?;
+        let mut advice = self.advice_on_divergence(span.phase)?;
+        if let Some(aside) = aside {
+            advice += &format!("\n  The checkpoint of step {} is set aside as {}", step - 1, aside.display());
+        }
+        Err(Error::NotFinite { step, term: name.clone(), value: *value, advice })
+    }
+
+    /// What to go on with: the last good checkpoint, at lower learning rates.
+    fn advice_on_divergence(&self, phase: Phase) -> Result<String> {
+        let (run, config) = (self.job.run.root(), &self.job.config);
+        let rates = match phase {
+            Phase::Damsm => vec![("damsm.adam.lr", config.damsm.adam.lr)],
+            Phase::Captioner => vec![("captioner.adam.lr", config.captioner.adam.lr)],
+            Phase::Gan => vec![
+                ("gan.generator_adam.lr", config.gan.generator_adam.lr),
+                ("gan.discriminator_adam.lr", config.gan.discriminator_adam.lr),
+            ],
+        };
+        let lower = |(key, rate): &(&str, f64)| format!(" --set {key}={}", rate / 10.0);
+        let settings: String = rates.iter().map(lower).collect();
+        let command = format!("engine train --resume {}{settings}", run.display());
+        Ok(match Checkpoints::of(run, phase).latest()? {
+            Some(good) => format!(
+                "The last good checkpoint is {}. The same rates lead to the same again, so go on with lower ones: {command}\n  \
+                 Where that diverges as well, remove {} to begin this phase again",
+                good.name(),
+                phase.folder(run).display()
+            ),
+            None => format!(
+                "There is no good checkpoint of this phase; begin it again with lower rates: {command}"
+            ),
+        })
+    }
+
+    /// Writes a checkpoint; with the first one of a call, what it was trained with.
+    fn save(&mut self, span: &Span, at: Position, trainer: &mut dyn PhaseTrainer) -> Result<()> {
+        let TrainJob { run, config, record, header, .. } = self.job;
+        let begun_with =
+            span.resumed.as_ref().map(|c| c.state.after.clone()).filter(|after| !after.is_empty());
+        let state = State {
+            phase: span.phase,
+            step: at.step,
+            epoch: at.epoch,
+            seed: config.run.seed,
+            finished: at.step == span.last,
+            after: begun_with.unwrap_or_else(|| trainer.builds_on().into_iter().collect()),
+            files: Vec::new(),
+        };
+        let checkpoints = Checkpoints::of(run.root(), span.phase);
+        let fill = |folder: &std::path::Path| {
+            trainer.save(&WeightFiles { folder, step: at.step, preset: &record.preset })
+        };
+        let saved = checkpoints.save(&state, fill);
+        let _: Checkpoint = match saved {
+            Err(Error::NotFinite { step, term, value, .. }) => {
+                let advice = self.advice_on_divergence(span.phase)?;
+                return Err(Error::NotFinite { step, term, value, advice });
+            }
+            saved => saved?,
+        };
+        if !self.described {
+            run.describe(config, record, header)?;
+            self.described = true;
+        }
+        self.trained.insert(span.phase, [span.from, at.step]);
+        Ok(())
+    }
+
+    /// A sample grid into the run's folder and to TensorBoard.
+    fn sample(&self, step: u64, trainer: &mut dyn PhaseTrainer, log: &mut EventLog) -> Result<()> {
+        let Some(table) = trainer.sample() else { return Ok(()) };
+        let folder = self.job.run.root().join("samples");
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        let path = folder.join(format!("step-{step:06}.png"));
+        let legend = trainer.captions().join("\n") + "\n";
+        atomic::write(folder.join("captions.txt"), legend.as_bytes())?;
+        save_png(&path, table.width, table.height, &table.pixels)?;
+        let png = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        log.image(step, "samples/images", [table.width, table.height], &png)
+    }
+
+    /// The metric of a finished phase: shown, logged, and written beside its checkpoints. Why it was stopped before.
+    fn evaluate(
+        &self,
+        span: &Span,
+        trainer: &mut dyn PhaseTrainer,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<StopReason>> {
+        let name = span.phase.name();
+        let mut watch = Watcher { session: self, progress, begun: false };
+        let evaluation = trainer.evaluate(&mut watch);
+        progress.end();
+        let (metric, value) = match evaluation? {
+            Evaluation::Interrupted => {
+                return Ok(Some(self.stop_reason().unwrap_or(StopReason::Interrupted)));
+            }
+            Evaluation::None(why) => {
+                progress.note(&format!("note: {name}: {why}"));
+                ("why".to_string(), serde_json::json!(why))
+            }
+            Evaluation::Metric(Metric { name: metric, value, message }) => {
+                progress.note(&format!("{name}: {message}"));
+                // The phase is over: nothing is trained again that readers had to drop.
+                let mut log = EventLog::create(&self.log_folder(span.phase), span.to)?;
+                log.scalars(span.to, &[(format!("metric/{metric}"), f64::from(value))])?;
+                (metric, serde_json::json!(value))
+            }
+        };
+        let path = span.phase.folder(self.job.run.root()).join(METRICS);
+        let json = serde_json::json!({ "step": span.to, metric: value }).to_string();
+        atomic::write(path, json.as_bytes())?;
+        Ok(None)
+    }
+}
+
+/// Shows an evaluation, and ends it where the call is to stop.
+struct Watcher<'s> {
+    session: &'s Session<'s>,
+    progress: &'s mut dyn Progress,
+    begun: bool,
+}
+
+impl Watch for Watcher<'_> {
+    fn seen(&mut self, done: usize, total: usize) -> bool {
+        if !self.begun {
+            self.progress.begin_evaluation(total);
+            self.begun = true;
+        }
+        self.progress.evaluated(done);
+        self.session.stop_reason().is_none()
+    }
+
+    fn skipped(&mut self, skip: &Skip) {
+        self.session.name_broken(skip, self.progress);
+    }
+}
+
+/// Adds to an error of memory the batch that might fit: from the bytes that the tensors of this step held, beyond the
+/// `held` bytes of weights, moments and inputs, when memory ran out.
+fn what_might_fit(mut error: Error, held: usize, phase: Phase, batch: usize) -> Error {
+    if let Error::OutOfMemory { asked, live, total, advice, .. } = &mut error {
+        let each = (*live + *asked).saturating_sub(held) / batch;
+        let fits = total.saturating_sub(held) / each.max(1);
+        let key = phase.batch_key();
+        *advice = Some(match fits.min(batch - 1) {
+            0 | 1 => "even the smallest batch does not fit: take narrower networks, or the CPU".to_string(),
+            fits => {
+                format!("a batch of {batch} does not fit, at most {fits} might: --resume --set {key}={fits}")
+            }
+        });
+    }
+    error
+}
