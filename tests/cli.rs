@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use mirrorgan_engine::engine::nn::Archive;
 
-const TINY: [&str; 17] = [
+const TINY: [&str; 20] = [
     "data.images=40",
     "text_encoder.embedding=8",
     "text_encoder.features=8",
@@ -22,6 +22,9 @@ const TINY: [&str; 17] = [
     "generator.width=2",
     "discriminator.width=4",
     "gan.schedule.batch=4",
+    "damsm.schedule.steps=2",
+    "captioner.schedule.steps=2",
+    "gan.schedule.steps=2",
     "run.sample_rows=2",
     "eval.candidates=3",
 ];
@@ -79,7 +82,7 @@ fn training<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run");
     let _ = std::fs::remove_dir_all(&out);
-    let output = engine(&training(out.to_str().unwrap(), &["--steps", "2"]));
+    let output = engine(&training(out.to_str().unwrap(), &[]));
     assert_eq!(output.code, 0, "{}", output.err);
     assert_says(&output.err, &["rendering 40 birds", "damsm 2/2", "captioner 2/2", "gan 2/2", "R-precision"]);
     assert_says(&output.out, &["is ready"]);
@@ -269,7 +272,7 @@ fn a_run_folder_that_cannot_be_written_is_named() {
 fn a_full_disk_leaves_the_earlier_checkpoint() {
     let (_folder, run_folder) = copied_run();
     let limited = "trap '' XFSZ; ulimit -f 20; exec \"$0\" \"$@\"";
-    let more = training(&run_folder, &["--steps", "4", "--resume", "--phase", "gan"]);
+    let more = training(&run_folder, &["--set", "gan.schedule.steps=4", "--resume", "--phase", "gan"]);
     let mut command = Command::new("sh");
     command.args(["-c", limited, env!("CARGO_BIN_EXE_engine")]).args(&more);
     let output = run(command);
@@ -323,6 +326,6 @@ fn a_generator_needs_what_comes_before_it() {
     let folder = tempfile::tempdir().unwrap();
     let (out, data) = (folder.path().to_str().unwrap(), RUN.join("data"));
     let message = refused(&training(out, &["--data", data.to_str().unwrap(), "--phase", "gan"]));
-    assert_says(&message, &["damsm phase is not finished", "--phase damsm"]);
-    assert_says(&refused(&["infer", "--run", out, "a red bird"]), &["no checkpoint of the damsm phase"]);
+    assert_says(&message, &["the damsm phase is not trained yet", "--phase damsm"]);
+    assert_says(&refused(&["infer", "--run", out, "a red bird"]), &["not a run: there is no config.toml"]);
 }

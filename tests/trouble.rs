@@ -148,7 +148,7 @@ fn a_kernel_that_does_not_compile_is_shown_with_file_and_line() {
 }
 
 /// A demo so small that the emulated device trains it in seconds.
-const SMALL: [&str; 36] = [
+const SMALL: [&str; 39] = [
     "train",
     "--dataset",
     "demo",
@@ -182,8 +182,10 @@ const SMALL: [&str; 36] = [
     "generator.condition=4",
     "--set",
     "damsm.schedule.steps=2",
-    "--steps",
-    "2",
+    "--set",
+    "captioner.schedule.steps=2",
+    "--set",
+    "gan.schedule.steps=2",
     "--threads",
 ];
 

@@ -28,12 +28,14 @@ use crate::files::{atomic, kind};
 pub struct RunFolder {
     root: PathBuf,
     lock: Option<Lock>,
+    /// The folder was not there before.
+    is_new: bool,
 }
 
 impl RunFolder {
     /// A folder that `train` wrote.
     pub fn open(root: &Path) -> Result<RunFolder> {
-        let run = RunFolder { root: root.to_path_buf(), lock: None };
+        let run = RunFolder { root: root.to_path_buf(), lock: None, is_new: false };
         if run.is_begun() {
             return Ok(run);
         }
@@ -53,8 +55,9 @@ impl RunFolder {
     /// # Errors
     /// `Data` where another process trains in it, `Io` where it cannot be written.
     pub fn lock(root: &Path) -> Result<RunFolder> {
+        let is_new = !root.exists();
         fs::create_dir_all(root).map_err(|e| Error::io(root, e))?;
-        let run = RunFolder { lock: Some(Lock::acquire(root)?), root: root.to_path_buf() };
+        let run = RunFolder { lock: Some(Lock::acquire(root)?), root: root.to_path_buf(), is_new };
         if run.is_begun() {
             Phase::ALL.iter().try_for_each(|&phase| Checkpoints::of(root, phase).clean())?;
         }
@@ -207,7 +210,7 @@ impl RunFolder {
 /// A folder that was made for nothing goes again.
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        if self.lock.take().is_none() {
+        if self.lock.take().is_none() || !self.is_new {
             return;
         }
         let names = fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.file_name());
