@@ -203,7 +203,8 @@ impl Target {
             ));
         }
         let (count, images) = (dataset.train.len() + dataset.test.len(), self.config.data.images);
-        if self.name == Name::Demo && dataset.skipped.is_empty() && count != images {
+        let own = self.name == Name::Demo && self.data == self.out.join("data");
+        if own && dataset.skipped.is_empty() && count != images {
             let folder = self.data.display();
             let why = format!(
                 "{folder} holds {count} birds, not {images}: --set data.images={count}, or remove it"

@@ -4,7 +4,10 @@
 . "$(dirname "$0")/environment.sh"
 
 settings=()
-if $quick; then settings=("${small[@]}" --steps 2); fi
+if $quick; then
+  settings=("${small[@]}")
+  for phase in damsm captioner gan; do settings+=(--set "$phase.schedule.steps=2"); done
+fi
 from=$SECONDS
 train_demo "$work/demo" "${settings[@]}"
 seconds=$((SECONDS - from))

@@ -60,8 +60,8 @@ def main():
     for folder in sorted({file.parent for file in logs.rglob("events.out.tfevents.*")}):
         times = {}
         for file in sorted(folder.glob("events.out.tfevents.*")):
-            for time, step, _ in map(event, records(file.read_bytes())):
-                if step is not None:
+            for time, step, summary in map(event, records(file.read_bytes())):
+                if step is not None and summary:
                     times.setdefault(step, time)
         if begin in times and end in times:
             row(f"{name} {folder.relative_to(logs)}", precision, (times[end] - times[begin]) / (end - begin), end - begin)
