@@ -1,115 +1,17 @@
 //! The binary as users meet it: what it writes, and its errors.
 
-use std::path::{Path, PathBuf};
+mod binary;
+
+use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
 
+use binary::{RUN, TINY, assert_says, copied_run, engine, refused, run, shared_run};
 use mirrorgan_engine::engine::nn::Archive;
-
-const TINY: [&str; 20] = [
-    "data.images=40",
-    "text_encoder.embedding=8",
-    "text_encoder.features=8",
-    "damsm.backbone.widths=[4, 8, 8]",
-    "damsm.backbone.map_after=2",
-    "damsm.schedule.batch=4",
-    "captioner.backbone.widths=[4, 8]",
-    "captioner.backbone.map_after=2",
-    "captioner.embedding=8",
-    "captioner.hidden=8",
-    "captioner.schedule.batch=4",
-    "generator.first_ups=1",
-    "generator.width=2",
-    "discriminator.width=4",
-    "gan.schedule.batch=4",
-    "damsm.schedule.steps=2",
-    "captioner.schedule.steps=2",
-    "gan.schedule.steps=2",
-    "run.sample_rows=2",
-    "eval.candidates=3",
-];
-
-struct Output {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn run(mut command: Command) -> Output {
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let output = Output {
-        code: output.status.code().unwrap_or(-1),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    };
-    assert!(!output.err.contains("panicked"), "{}", output.err);
-    output
-}
-
-fn engine(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
-    command.args(arguments);
-    run(command)
-}
-
-/// Runs what must fail, and returns the error.
-#[track_caller]
-fn refused(arguments: &[&str]) -> String {
-    let output = engine(arguments);
-    assert_eq!(output.code, 1, "{}", output.err);
-    let error = output.err.split("error: ").nth(1).unwrap_or_else(|| panic!("no error: {}", output.err));
-    error.to_string()
-}
-
-#[track_caller]
-fn assert_says(message: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(message.contains(part), "'{part}' is not in: {message}");
-    }
-}
 
 fn training<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let settings = TINY.iter().flat_map(|s| ["--set", s]);
-    ["train", "--dataset", "demo", "--out", out]
-        .into_iter()
-        .chain(settings)
-        .chain(more.iter().copied())
-        .collect()
-}
-
-/// A run of all phases, of two steps each.
-static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("run");
-    let _ = std::fs::remove_dir_all(&out);
-    let output = engine(&training(out.to_str().unwrap(), &[]));
-    assert_eq!(output.code, 0, "{}", output.err);
-    assert_says(&output.err, &["rendering 40 birds", "damsm 2/2", "captioner 2/2", "gan 2/2", "R-precision"]);
-    assert_says(&output.out, &["is ready"]);
-    out
-});
-
-fn shared_run() -> &'static str {
-    RUN.to_str().unwrap()
-}
-
-/// A copy that a test may damage.
-fn copied_run() -> (tempfile::TempDir, String) {
-    let folder = tempfile::tempdir().unwrap();
-    copy(&RUN, folder.path());
-    let path = folder.path().to_str().unwrap().to_string();
-    (folder, path)
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
+    let fixed = ["train", "--dataset", "demo", "--out", out];
+    fixed.into_iter().chain(settings).chain(more.iter().copied()).collect()
 }
 
 #[test]
@@ -275,7 +177,7 @@ fn a_full_disk_leaves_the_earlier_checkpoint() {
     let more = training(&run_folder, &["--set", "gan.schedule.steps=4", "--resume", "--phase", "gan"]);
     let mut command = Command::new("sh");
     command.args(["-c", limited, env!("CARGO_BIN_EXE_engine")]).args(&more);
-    let output = run(command);
+    let output = run(&mut command);
     assert_eq!(output.code, 1, "{}", output.err);
     assert_says(&output.err, &["error: ", "safetensors", "gan/"]);
     let names = std::fs::read_dir(Path::new(&run_folder).join("gan")).unwrap().flatten();

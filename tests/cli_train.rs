@@ -1,129 +1,15 @@
 //! `engine train` as users meet it: what a run folder says, what ends a call and with which code, and what is refused.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod binary;
+
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-const TINY: [&str; 21] = [
-    "data.images=40",
-    "text_encoder.embedding=8",
-    "text_encoder.features=8",
-    "damsm.backbone.widths=[4, 8, 8]",
-    "damsm.backbone.map_after=2",
-    "damsm.schedule.batch=4",
-    "damsm.schedule.steps=3",
-    "captioner.backbone.widths=[4, 8]",
-    "captioner.backbone.map_after=2",
-    "captioner.embedding=8",
-    "captioner.hidden=8",
-    "captioner.schedule.batch=4",
-    "captioner.schedule.steps=3",
-    "generator.first_ups=1",
-    "generator.width=2",
-    "discriminator.width=4",
-    "gan.schedule.batch=4",
-    "gan.schedule.steps=3",
-    "run.sample_rows=2",
-    "run.checkpoint_every=1",
-    "eval.candidates=3",
-];
-
-struct Output {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn run(command: &mut Command) -> Output {
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let output = Output {
-        code: output.status.code().unwrap_or(-1),
-        out: text(output.stdout),
-        err: text(output.stderr),
-    };
-    assert!(!output.err.contains("panicked"), "{}", output.err);
-    output
-}
-
-fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
-    command.env("ENGINE_CACHE", env!("CARGO_TARGET_TMPDIR"));
-    command
-}
-
-fn engine(arguments: &[&str]) -> Output {
-    run(command().args(arguments))
-}
-
-#[track_caller]
-fn refused(arguments: &[&str]) -> String {
-    let output = engine(arguments);
-    assert_eq!(output.code, 1, "{}", output.err);
-    output.err.split("error: ").nth(1).unwrap_or_else(|| panic!("no error: {}", output.err)).to_string()
-}
-
-#[track_caller]
-fn assert_says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "'{part}' is not in: {text}");
-    }
-}
-
-fn training(out: &Path) -> Command {
-    let mut command = command();
-    command.args(["train", "--dataset", "demo", "--out"]).arg(out);
-    for setting in TINY {
-        command.args(["--set", setting]);
-    }
-    command
-}
-
-/// A finished run; tests copy it before they change it.
-static RUN: LazyLock<PathBuf> = LazyLock::new(|| {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("finished");
-    let _ = std::fs::remove_dir_all(&out);
-    let output = run(&mut training(&out));
-    assert_eq!(output.code, 0, "{}", output.err);
-    assert_says(&output.out, &["is ready after", "try: ", env!("CARGO_BIN_EXE_engine"), "infer --run"]);
-    out
-});
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
-        }
-    }
-}
-
-fn copied(from: &Path) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    copy(from, folder.path());
-    folder
-}
-
-/// Every file but the lock.
-fn files(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(run).unwrap().flatten() {
-        match entry.file_type().unwrap().is_dir() {
-            true => found.extend(files(&entry.path())),
-            false if entry.file_name() == ".lock" => {}
-            false => drop(found.insert(entry.path(), std::fs::read(entry.path()).unwrap())),
-        }
-    }
-    found
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    std::fs::read_to_string(path).unwrap()
-}
+use binary::{
+    Output, RUN, assert_says, command, copied_run, copy, engine, files, read, refused, run, succeeds,
+    training,
+};
 
 /// A run stopped by `--steps 1` in every phase.
 fn limited() -> tempfile::TempDir {
@@ -131,28 +17,28 @@ fn limited() -> tempfile::TempDir {
     let output = run(training(&folder.path().join("run")).args(["--steps", "1"]));
     assert_eq!(output.code, 0, "{}", output.err);
     let parts =
-        ["stopped at the limit of this call", "damsm at step 1 of 3", "gan at step 1 of 3", "train --resume"];
+        ["stopped at the limit of this call", "damsm at step 1 of 2", "gan at step 1 of 2", "train --resume"];
     assert_says(&output.out, &parts);
     folder
 }
 
 #[test]
 fn a_finished_run_stays_as_it_is() {
-    let run_folder = copied(&RUN);
+    let (run_folder, _) = copied_run();
     let before = files(run_folder.path());
     let out = run_folder.path().to_str().unwrap();
     for more in [&["--dataset", "demo", "--steps", "20"][..], &["--dataset", "demo"], &[]] {
         let output = engine(&[&["train", "--out", out][..], more].concat());
         assert_eq!(output.code, 0, "{}", output.err);
-        assert_says(&output.err, &["gan: finished at step 3, kept"]);
+        assert_says(&output.err, &["gan: finished at step 2, kept"]);
         assert!(files(run_folder.path()) == before, "{more:?}");
     }
     let config = read(run_folder.path().join("config.toml"));
-    assert_says(&config, &["# engine ", "train --dataset demo", "steps = 3"]);
+    assert_says(&config, &["# engine ", "train --dataset demo", "steps = 2"]);
     let calls = read(run_folder.path().join("runs.jsonl"));
     assert_says(
         &calls,
-        &["\"event\":\"begin\"", "\"event\":\"end\"", "\"outcome\":\"finished\"", "\"gan\":[0,3]"],
+        &["\"event\":\"begin\"", "\"event\":\"end\"", "\"outcome\":\"finished\"", "\"gan\":[0,2]"],
     );
 }
 
@@ -164,15 +50,15 @@ fn steps_are_a_limit_of_one_call() {
     assert!(!read(Path::new(out).join("config.toml")).contains("steps = 1\n"));
     assert_says(
         &refused(&["train", "--dataset", "demo", "--out", out]),
-        &["the damsm phase stopped at step 1 of 3", "--resume"],
+        &["the damsm phase stopped at step 1 of 2", "--resume"],
     );
     // The run knows its configuration and its data.
     let output = engine(&["train", "--resume", out]);
     assert_eq!(output.code, 0, "{}", output.err);
     assert_says(&output.out, &["is ready"]);
     assert!(!output.err.contains("rendering"), "{}", output.err);
-    let state = read(Path::new(out).join("gan/step-000003/state.json"));
-    assert_says(&state, &["\"finished\": true", "\"damsm\": 3"]);
+    let state = read(Path::new(out).join("gan/step-000002/state.json"));
+    assert_says(&state, &["\"finished\": true", "\"damsm\": 2"]);
     let zero = engine(&["train", "--dataset", "demo", "--out", out, "--steps", "0"]);
     assert_eq!(zero.code, 2, "{}", zero.err);
 }
@@ -252,7 +138,7 @@ fn signaled(signal: &str, out: &Path, more: &[&str], ignoring: &str) -> Output {
 #[cfg(unix)]
 fn signals_save_and_end_with_130() {
     let folder = tempfile::tempdir().unwrap();
-    let long = ["--set", "damsm.schedule.steps=100000"];
+    let long = ["--set", "damsm.schedule.steps=100000", "--set", "run.checkpoint_every=1"];
     for signal in ["INT", "TERM", "HUP"] {
         let out = folder.path().join(signal);
         let output = signaled(signal, &out, &long, "");
@@ -282,7 +168,7 @@ fn a_standard_error_that_goes_away_costs_nothing() {
         shell.args(["-c", &format!("\"$@\" {redirected}"), "sh"]).args(words);
         let output = shell.output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{name}");
-        assert!(out.join("gan/step-000003").is_dir(), "{name}");
+        assert!(out.join("gan/step-000002").is_dir(), "{name}");
     }
 }
 
@@ -315,7 +201,8 @@ fn a_command_line_cannot_break_the_configuration() {
 fn two_trainings_of_one_folder() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
-    let long = ["--set", "damsm.schedule.steps=100000", "--time-limit", "5s"];
+    let long =
+        ["--set", "damsm.schedule.steps=100000", "--set", "run.checkpoint_every=1", "--time-limit", "5s"];
     let mut first = training(&out).args(long).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let begin = Instant::now();
     while !out.join("damsm").exists() && begin.elapsed() < Duration::from_secs(60) {
@@ -328,23 +215,23 @@ fn two_trainings_of_one_folder() {
 
 #[test]
 fn the_newest_checkpoint_may_be_damaged() {
-    let run_folder = copied(&RUN);
-    let gan = run_folder.path().join("gan");
-    std::fs::write(gan.join("step-000003/netG.safetensors"), b"").unwrap();
-    let path = run_folder.path().to_str().unwrap();
-    let infer = engine(&["infer", "--run", path, "a red bird"]);
-    assert_eq!(infer.code, 0, "{}", infer.err);
-    assert_says(&infer.err, &["step-000003", "netG.safetensors", "passed over"]);
-    let output = engine(&["train", "--resume", path]);
-    assert_eq!(output.code, 0, "{}", output.err);
-    assert_says(&output.err, &["set aside", "netG.safetensors", "gan: goes on from step 2"]);
-    assert!(gan.join("step-000003.damaged").is_dir() && gan.join("step-000003/netG.safetensors").is_file());
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    succeeds(training(&out).args(["--set", "run.checkpoint_every=1"]));
+    let gan = out.join("gan");
+    std::fs::write(gan.join("step-000002/netG.safetensors"), b"").unwrap();
+    let path = out.to_str().unwrap();
+    let infer = succeeds(command().args(["infer", "--run", path, "a red bird"]));
+    assert_says(&infer.err, &["step-000002", "netG.safetensors", "passed over"]);
+    let output = succeeds(command().args(["train", "--resume", path]));
+    assert_says(&output.err, &["set aside", "netG.safetensors", "gan: goes on from step 1"]);
+    assert!(gan.join("step-000002.damaged").is_dir() && gan.join("step-000002/netG.safetensors").is_file());
 }
 
 #[test]
 fn what_killed_calls_left_is_cleaned() {
-    let run_folder = copied(&limited().path().join("run"));
-    let run_folder = run_folder.path();
+    let folder = limited();
+    let run_folder = &folder.path().join("run");
     for left in [".data.123.0.tmp/CUB_200_2011", "gan/.step-000002.123.tmp", "damsm/step-000001.old"] {
         std::fs::create_dir_all(run_folder.join(left)).unwrap();
     }
@@ -364,7 +251,7 @@ fn the_advice_after_a_divergence_can_be_followed() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let wild = ["--set", "gan.generator_adam.lr=1000", "--set", "gan.discriminator_adam.lr=1000"];
-    let output = run(training(&out).args(wild).args(["--set", "gan.schedule.steps=60"]));
+    let output = run(training(&out).args(wild).args(["--set", "gan.schedule.steps=60", "--set", "run.checkpoint_every=1"]));
     if output.code == 0 {
         // Rates as wild as these are survived by some seeds; then there is no advice to follow.
         panic!("the training did not diverge: {}", output.err);
@@ -378,7 +265,7 @@ fn the_advice_after_a_divergence_can_be_followed() {
     assert!(!output.err.contains("another configuration"), "{}", output.err);
     assert_says(&output.err, &["note: gan.generator_adam.lr is"]);
     // Where that diverges too, the phase begins again, as the message says.
-    std::fs::remove_dir_all(out.join("gan")).unwrap();
+    let _ = std::fs::remove_dir_all(out.join("gan"));
     let calm = ["--set", "gan.generator_adam.lr=0.001", "--set", "gan.discriminator_adam.lr=0.001"];
     let output = run(command()
         .args(["train", "--resume"])

@@ -27,13 +27,15 @@ impl Context<'_> {
     /// The newest checkpoint of a phase that another one needs.
     pub fn trained(&self, phase: Phase) -> Result<Checkpoint> {
         let (name, run) = (phase.name(), self.run.display());
-        let state = match Checkpoints::of(self.run, phase).latest()? {
+        let (state, resume) = match Checkpoints::of(self.run, phase).latest()? {
             Some(checkpoint) if checkpoint.state.finished || self.on_unfinished => return Ok(checkpoint),
-            Some(checkpoint) => format!("is not finished (it is at step {})", checkpoint.state.step),
-            None => "is not trained yet".to_string(),
+            Some(checkpoint) => {
+                (format!("is not finished (it is at step {})", checkpoint.state.step), "--resume ")
+            }
+            None => ("is not trained yet".to_string(), ""),
         };
         let why = format!(
-            "the {name} phase {state} in {run}; train it with --resume --phase {name}, or all with --resume --phase all"
+            "the {name} phase {state} in {run}; train it with {resume}--phase {name}, or all with {resume}--phase all"
         );
         Err(Error::config("--phase", why))
     }
