@@ -100,7 +100,14 @@ fn decode_as(
     bytes: &[u8],
     config: &DecodeConfig,
 ) -> std::result::Result<Decoded, String> {
-    let damaged = |error: image::ImageError| format!("a damaged image ({error}); fetch the file again");
+    let damaged = |error: image::ImageError| match error {
+        image::ImageError::Limits(_) => format!(
+            "an image far over data.max_side = {}, or more than {} MiB of metadata",
+            config.max_side,
+            METADATA >> 20
+        ),
+        error => format!("a damaged image ({error}); fetch the file again"),
+    };
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_alloc = Some(METADATA as u64);
