@@ -1,5 +1,7 @@
 //! The data floor from the outside: captions, pictures, CUB's layout, the demo and the loader.
 
+mod damage;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +9,8 @@ use std::sync::Arc;
 
 use mirrorgan_engine::data::captions::{encode, fit_eval, fit_train, tokenize};
 use mirrorgan_engine::data::{
-    Batch, EvalBatches, Format, Item, Loader, LoaderConfig, Picture, Region, Vocabulary, bbox_crop, check,
-    decode, demo, margin_side, open, save_png,
+    Batch, DecodeConfig, EvalBatches, Format, Item, Loader, LoaderConfig, Picture, Region, Vocabulary,
+    bbox_crop, check, decode, demo, margin_side, open, save_png,
 };
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
@@ -123,7 +125,10 @@ fn a_png_survives_its_file() {
     let file = folder.path().join("p.png");
     let pixels: Vec<u8> = (0..3 * 5 * 3).map(|v| v as u8 * 5).collect();
     save_png(&file, 5, 3, &pixels).unwrap();
-    assert_eq!(decode(&file).unwrap().picture, Picture { width: 5, height: 3, pixels });
+    assert_eq!(
+        decode(&file, &DecodeConfig::default()).unwrap().picture,
+        Picture { width: 5, height: 3, pixels }
+    );
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
@@ -135,13 +140,18 @@ fn truncated_jpegs_are_refused_wherever_they_end() {
     let file = folder.path().join("cut.jpg");
     for length in [whole.len() / 4, whole.len() / 2, whole.len() - 2] {
         fs::write(&file, &whole[..length]).unwrap();
-        let message = decode(&file).unwrap_err().to_string();
+        let message = decode(&file, &DecodeConfig::default()).unwrap_err().to_string();
         assert!(message.contains("cut.jpg: a truncated JPEG"), "{message}");
     }
     fs::write(&file, [&whole[..], b"bytes after the end are harmless"].concat()).unwrap();
-    decode(&file).unwrap();
+    decode(&file, &DecodeConfig::default()).unwrap();
     fs::write(&file, "not a picture").unwrap();
-    assert!(decode(&file).unwrap_err().to_string().contains("neither JPEG nor PNG"));
+    assert!(
+        decode(&file, &DecodeConfig::default())
+            .unwrap_err()
+            .to_string()
+            .contains("neither JPEG, PNG nor WebP")
+    );
 }
 
 fn first_item(dir: &Path) -> Item {
@@ -199,7 +209,11 @@ impl Folder {
     }
 
     fn reasons(&self) -> Vec<String> {
-        check(open(Format::Cub, self.root()).unwrap()).skipped.into_iter().map(|skip| skip.why).collect()
+        check(open(Format::Cub, self.root()).unwrap(), &DecodeConfig::default())
+            .skipped
+            .into_iter()
+            .map(|skip| skip.why)
+            .collect()
     }
 }
 
@@ -224,7 +238,11 @@ fn without_pickles_the_official_test_classes_split() {
     assert_eq!(set.test[0].captions, [vec![1, 4, 5], vec![6, 5, 7, 4]]);
     assert_eq!((set.test[0].class, set.test[0].bbox), (1, Some([2.0, 2.0, 20.0, 16.0])));
     assert!(set.notices[0].contains("official test classes"));
-    assert!(check(open(Format::Cub, folder.root()).unwrap()).to_string().contains("nothing will be skipped"));
+    assert!(
+        check(open(Format::Cub, folder.root()).unwrap(), &DecodeConfig::default())
+            .to_string()
+            .contains("nothing will be skipped")
+    );
 }
 
 #[test]
@@ -261,6 +279,7 @@ fn captions_pickle(train: usize, test: usize) -> Value {
 #[test]
 fn captions_pickle_fixes_words_and_ids() {
     let folder = Folder::new();
+    folder.put(&caption_file(SPARROW), "a sparrow, red\n");
     folder.names(&[FINCH], &[SPARROW]);
     folder.pickle("captions.pickle", &captions_pickle(10, 10));
     let set = open(Format::Cub, folder.root()).unwrap();
@@ -322,9 +341,9 @@ fn gray_pictures_are_counted_and_used() {
         .write_to(&mut bytes, image::ImageFormat::Jpeg)
         .unwrap();
     folder.put(&image_file(FINCH), bytes.into_inner());
-    let report = check(open(Format::Cub, folder.root()).unwrap());
+    let report = check(open(Format::Cub, folder.root()).unwrap(), &DecodeConfig::default());
     assert_eq!((report.gray, report.test, report.is_clean()), (1, 1, true));
-    let picture = decode(&folder.root().join(image_file(FINCH))).unwrap().picture;
+    let picture = decode(&folder.root().join(image_file(FINCH)), &DecodeConfig::default()).unwrap().picture;
     assert_eq!(picture.pixels.len(), 32 * 24 * 3);
 }
 
@@ -457,12 +476,12 @@ fn demo_birds_fill_their_crops() {
     let set = open(Format::Cub, demo_in(&folder, 81, 4)).unwrap();
     assert_eq!(set.train.len() + set.test.len(), 81);
     for item in set.train.iter().chain(&set.test) {
-        let picture = decode(&item.image).unwrap().picture;
+        let picture = decode(&item.image, &DecodeConfig::default()).unwrap().picture;
         let region = bbox_crop(picture.width, picture.height, item.bbox.unwrap()).unwrap();
         let (width, height) = (region.right - region.left, region.bottom - region.top);
         assert!(width.min(height) >= 76, "{}: {width}×{height}", item.id);
     }
-    assert!(check(open(Format::Cub, &set.root).unwrap()).is_clean());
+    assert!(check(open(Format::Cub, &set.root).unwrap(), &DecodeConfig::default()).is_clean());
 }
 
 // The loader
@@ -477,6 +496,7 @@ fn config(batch: usize) -> LoaderConfig {
         workers: 2,
         seed: 11,
         cache_bytes: 1 << 20,
+        decode: DecodeConfig::default(),
     }
 }
 
@@ -585,7 +605,7 @@ fn a_piece_of_cub_reads_whole() {
         eprintln!("CUB10 is not set: the test on real pictures was left out");
         return;
     };
-    let report = check(open(Format::Cub, &root).unwrap());
+    let report = check(open(Format::Cub, &root).unwrap(), &DecodeConfig::default());
     eprintln!("{report}");
     assert_eq!((report.train, report.test, report.captions), (275, 268, 5430));
     assert!(report.is_clean());

@@ -148,7 +148,7 @@ fn a_kernel_that_does_not_compile_is_shown_with_file_and_line() {
 }
 
 /// A demo so small that the emulated device trains it in seconds.
-const SMALL: [&str; 39] = [
+const SMALL: [&str; 38] = [
     "train",
     "--dataset",
     "demo",

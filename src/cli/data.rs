@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Subcommand, ValueEnum};
 
-use super::say;
-use crate::data::{self, Format, demo};
+use super::{Threads, say};
+use crate::data::{self, DecodeConfig, Format, demo};
+use crate::error::Error;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -14,18 +16,46 @@ pub enum Command {
         /// A new or empty folder
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        #[arg(long, default_value_t = demo::DEFAULT_COUNT, value_name = "N")]
+        /// Birds to render, from 1; each is an image with ten captions
+        #[arg(long, default_value_t = demo::DEFAULT_COUNT, value_name = "N", value_parser = counts())]
         count: usize,
+        /// The seed of every random number; equal seeds give equal files
         #[arg(long, default_value_t = 0, value_name = "N")]
         seed: u64,
+        #[command(flatten)]
+        threads: Threads,
     },
     /// Report what is there, what is missing, and what will be skipped and why
     Check {
+        /// The folder that holds CUB_200_2011 and text
         #[arg(value_name = "DIR")]
         folder: PathBuf,
+        /// How the folder is laid out; the demo's is cub
         #[arg(long)]
         dataset: FormatName,
+        #[command(flatten)]
+        decode: Decode,
+        #[command(flatten)]
+        threads: Threads,
     },
+}
+
+/// The keys of the presets' `[data]` that say how images are read.
+#[derive(clap::Args)]
+pub struct Decode {
+    /// Images of more pixels are skipped: data.max_pixels of a training
+    #[arg(long, value_name = "N", default_value_t = DecodeConfig::default().max_pixels)]
+    max_pixels: usize,
+    /// Images with a longer side are skipped: data.max_side of a training
+    #[arg(long, value_name = "N", default_value_t = DecodeConfig::default().max_side)]
+    max_side: usize,
+    /// Turn images as their EXIF orientation says: data.exif_orientation of a training
+    #[arg(long)]
+    exif_orientation: bool,
+}
+
+fn counts() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=demo::MOST as u64)
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -43,13 +73,21 @@ impl From<FormatName> for Format {
 
 pub fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Demo { out, count, seed } => {
+        Command::Demo { out, count, seed, threads } => {
+            threads.set()?;
             demo::write(&out, count, seed)?;
-            say(format!("{count} birds with {} captions each in {}", demo::CAPTIONS, out.display()))?;
+            let birds = if count == 1 { "1 bird".to_string() } else { format!("{count} birds") };
+            say(format!("{birds} with {} captions each in {}", demo::CAPTIONS, out.display()))?;
         }
-        Command::Check { folder, dataset } => {
-            let report = data::check(data::open(dataset.into(), folder)?);
+        Command::Check { folder, dataset, decode, threads } => {
+            threads.set()?;
+            let Decode { max_pixels, max_side, exif_orientation } = decode;
+            let config = DecodeConfig { max_pixels, max_side, exif_orientation };
+            let report = data::check(data::open(dataset.into(), &folder)?, &config);
             say(report.to_string().trim_end())?;
+            if let Some(why) = report.unusable {
+                return Err(Error::data(folder, why).into());
+            }
         }
     }
     Ok(())

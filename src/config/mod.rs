@@ -15,6 +15,7 @@ use toml::{Table, Value};
 pub use self::keys::{KeyHelp, help};
 pub use self::presets::PRESETS;
 
+use crate::data::DecodeConfig;
 use crate::engine::nn::AdamConfig;
 use crate::engine::tensor::Precision;
 use crate::error::{Error, Result};
@@ -57,6 +58,8 @@ pub struct DataConfig {
     pub augment: bool,
     pub workers: usize,
     pub images: usize,
+    #[serde(flatten)]
+    pub decode: DecodeConfig,
 }
 
 /// How long a phase of training is.

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use rayon::iter::Either;
 use rayon::prelude::*;
 
-use super::codec::decode;
-use super::crop::bbox_crop;
+use super::crop::cropped;
 use super::dataset::{Dataset, Item, Skip, classes};
-use crate::error::{Error, Result};
+use super::decode::DecodeConfig;
+use super::names::count;
 
 /// What a full check of a data set found; its `Display` is the report to a user.
 #[derive(Debug, Clone)]
@@ -26,6 +26,12 @@ pub struct Report {
     pub longest: usize,
     /// Images without color; they are used as RGB.
     pub gray: usize,
+    /// Images whose EXIF data ask to turn or mirror them.
+    pub oriented: usize,
+    /// Whether they are.
+    pub exif_orientation: bool,
+    /// Why nothing can be trained on it.
+    pub unusable: Option<String>,
     pub skipped: Vec<Skip>,
     pub notices: Vec<String>,
 }
@@ -43,18 +49,44 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.root.display())?;
-        writeln!(f, "  train     {:>7} images of {} classes", self.train, self.train_classes)?;
-        writeln!(f, "  test      {:>7} images of {} classes", self.test, self.test_classes)?;
-        writeln!(f, "  captions  {:>7}, the longest of {} words", self.captions, self.longest)?;
+        for (split, images, classes) in
+            [("train", self.train, self.train_classes), ("test", self.test, self.test_classes)]
+        {
+            let (of, classes) = (plural(images, "image"), count(classes, "class", "classes"));
+            writeln!(f, "  {split:<9} {images:>7} {of} of {classes}")?;
+        }
+        let longest = count(self.longest, "word", "words");
+        writeln!(f, "  captions  {:>7}, the longest of {longest}", self.captions)?;
         writeln!(f, "  words     {:>7} in the vocabulary", self.words)?;
         if self.gray > 0 {
-            writeln!(f, "  gray      {:>7} images without color, used as RGB", self.gray)?;
+            writeln!(
+                f,
+                "  gray      {:>7} {} without color, used as RGB",
+                self.gray,
+                plural(self.gray, "image")
+            )?;
+        }
+        if self.oriented > 0 {
+            let carry = if self.oriented == 1 { "image carries" } else { "images carry" };
+            let (done, value) = match self.exif_orientation {
+                true => ("followed", true),
+                false => ("ignored, as the published code does", false),
+            };
+            writeln!(
+                f,
+                "  turned    {:>7} {carry} an EXIF orientation, which is {done} (data.exif_orientation = {value})",
+                self.oriented
+            )?;
         }
         for notice in &self.notices {
             writeln!(f, "  note: {notice}")?;
         }
         write_skips(f, &self.skipped)
     }
+}
+
+fn plural(number: usize, noun: &str) -> String {
+    if number == 1 { noun.to_string() } else { format!("{noun}s") }
 }
 
 fn write_skips(f: &mut fmt::Formatter<'_>, skipped: &[Skip]) -> fmt::Result {
@@ -84,15 +116,25 @@ fn by_reason(skipped: &[Skip]) -> BTreeMap<&str, usize> {
     counts
 }
 
+/// The side that images are scaled for, as the largest of a published generator.
+const SIDE: usize = 256;
+
+/// Captions that R-precision chooses among, as published.
+const CANDIDATES: usize = 10;
+
 /// Decodes every image of a data set, on all cores.
-pub fn check(mut dataset: Dataset) -> Report {
-    let mut gray = 0;
+pub fn check(mut dataset: Dataset, config: &DecodeConfig) -> Report {
+    let (mut gray, mut oriented) = (0, 0);
     for items in [&mut dataset.train, &mut dataset.test] {
-        let (good, bad) = inspect(std::mem::take(items));
-        gray += good.iter().filter(|(_, gray)| *gray).count();
-        *items = good.into_iter().map(|(item, _)| item).collect();
+        let (good, bad) = inspect(std::mem::take(items), config);
+        gray += good.iter().filter(|found| found.gray).count();
+        oriented += good.iter().filter(|found| found.oriented).count();
+        *items = good.into_iter().map(|found| found.item).collect();
         dataset.skipped.extend(bad);
     }
+    let unusable = dataset.require_trainable("batch", 1).err().map(|error| error.reason());
+    let metric = if unusable.is_none() { dataset.metric_notice(CANDIDATES) } else { None };
+    dataset.notices.extend(metric);
     let captions = || dataset.train.iter().chain(&dataset.test).flat_map(|item| &item.captions);
     Report {
         train: dataset.train.len(),
@@ -103,25 +145,33 @@ pub fn check(mut dataset: Dataset) -> Report {
         words: dataset.vocabulary.len(),
         longest: captions().map(Vec::len).max().unwrap_or(0),
         gray,
+        oriented,
+        exif_orientation: config.exif_orientation,
+        unusable,
         root: dataset.root,
         skipped: dataset.skipped,
         notices: dataset.notices,
     }
 }
 
-/// Decodes every image: the good ones with whether they are gray, the others with the reason.
-fn inspect(items: Vec<Item>) -> (Vec<(Item, bool)>, Vec<Skip>) {
-    items.into_par_iter().partition_map(|item| match is_gray(&item) {
-        Ok(gray) => Either::Left((item, gray)),
-        Err(error) => Either::Right(Skip { why: error.reason(), file: item.image }),
+/// An item whose image can be used.
+struct Found {
+    item: Item,
+    gray: bool,
+    oriented: bool,
+}
+
+/// Decodes every image: the good ones with what their files say, the others with the reason.
+fn inspect(items: Vec<Item>, config: &DecodeConfig) -> (Vec<Found>, Vec<Skip>) {
+    items.into_par_iter().partition_map(|item| match found(item, config) {
+        Ok(found) => Either::Left(found),
+        Err(skip) => Either::Right(skip),
     })
 }
 
-fn is_gray(item: &Item) -> Result<bool> {
-    let decoded = decode(&item.image)?;
-    if let Some(bbox) = item.bbox {
-        bbox_crop(decoded.picture.width, decoded.picture.height, bbox)
-            .map_err(|why| Error::data(&item.image, why))?;
+fn found(item: Item, config: &DecodeConfig) -> std::result::Result<Found, Skip> {
+    match cropped(&item.image, item.bbox, SIDE, config) {
+        Ok(decoded) => Ok(Found { gray: decoded.gray, oriented: decoded.oriented, item }),
+        Err(error) => Err(Skip { why: error.reason(), file: item.image }),
     }
-    Ok(decoded.gray)
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rand::{Rng, RngExt};
 
-use super::codec::{Decoded, decode};
+use super::decode::{DecodeConfig, Decoded, decode, require_memory, require_size};
 use super::picture::{Picture, Region};
 use crate::error::{Error, Result};
 
@@ -28,10 +28,10 @@ pub fn bbox_crop(width: usize, height: usize, bbox: [f32; 4]) -> std::result::Re
     let center_y = ((2.0 * y + h) / 2.0) as i64;
     let clip = |at: i64, limit: usize| at.clamp(0, limit as i64) as usize;
     let region = Region {
-        left: clip(center_x - reach, width),
-        top: clip(center_y - reach, height),
-        right: clip(center_x + reach, width),
-        bottom: clip(center_y + reach, height),
+        left: clip(center_x.saturating_sub(reach), width),
+        top: clip(center_y.saturating_sub(reach), height),
+        right: clip(center_x.saturating_add(reach), width),
+        bottom: clip(center_y.saturating_add(reach), height),
     };
     if region.left >= region.right || region.top >= region.bottom {
         return Err(format!("the bounding box leaves nothing to crop ({w}×{h} of {width}×{height})"));
@@ -76,19 +76,35 @@ pub fn margin_side(side: usize) -> usize {
 }
 
 /// Decodes `path`, crops it by `bbox` and scales its shorter side to [`margin_side`]`(side)`: all that does not
-/// change from epoch to epoch.
+/// change from epoch to epoch. Every image that a network sees comes through here.
 ///
 /// # Errors
-/// As [`decode`]; `Data` too when the bounding box lies outside.
-pub fn prepare(path: &Path, bbox: Option<[f32; 4]>, side: usize) -> Result<Picture> {
-    let Decoded { picture, .. } = decode(path)?;
-    let cropped = match bbox {
-        Some(bbox) => {
-            let region =
-                bbox_crop(picture.width, picture.height, bbox).map_err(|why| Error::data(path, why))?;
-            picture.crop(region)
-        }
-        None => picture,
-    };
-    Ok(cropped.shorter_side(margin_side(side)))
+/// As [`decode`]; `Data` too when the bounding box lies outside, or the scaled image is larger than `config` allows.
+pub fn prepare(path: &Path, bbox: Option<[f32; 4]>, side: usize, config: &DecodeConfig) -> Result<Picture> {
+    let Decoded { picture, .. } = cropped(path, bbox, side, config)?;
+    Ok(picture.shorter_side(margin_side(side)))
+}
+
+/// Decodes `path` and crops it by `bbox`; scaling it for `side` is possible.
+pub(super) fn cropped(
+    path: &Path,
+    bbox: Option<[f32; 4]>,
+    side: usize,
+    config: &DecodeConfig,
+) -> Result<Decoded> {
+    let refused = |why: String| Error::data(path, why);
+    let mut decoded = decode(path, config)?;
+    if let Some(bbox) = bbox {
+        let Picture { width, height, .. } = decoded.picture;
+        decoded.picture = decoded.picture.crop(bbox_crop(width, height, bbox).map_err(refused)?);
+    }
+    let Picture { width, height, .. } = decoded.picture;
+    let (to_width, to_height) = decoded.picture.scaled_size(margin_side(side));
+    require_size(to_width, to_height, config).map_err(|over| {
+        let shorter = margin_side(side);
+        refused(format!("{width}×{height} pixels, scaled so that the shorter side has {shorter}, are {over}"))
+    })?;
+    // The rows are scaled before the columns, so a picture of either height stands between.
+    require_memory(to_width.saturating_mul(height + to_height).saturating_mul(3)).map_err(refused)?;
+    Ok(decoded)
 }

@@ -1,14 +1,24 @@
 //! A data set of any format once it is read: the items of two splits, a vocabulary, and what was skipped and why.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::captions::Vocabulary;
+use super::names::count;
+use crate::error::{Error, Result};
+
+/// The classes of CUB's official test split; all others train.
+#[rustfmt::skip]
+pub const TEST_CLASSES: [i32; 50] = [
+    1, 4, 6, 8, 9, 14, 23, 29, 31, 33, 34, 35, 36, 37, 38, 43, 49, 51, 53, 66, 72, 79, 83, 84, 86,
+    91, 95, 96, 98, 101, 102, 103, 112, 114, 119, 121, 130, 135, 138, 147, 156, 163, 165, 166, 180,
+    183, 185, 186, 187, 197,
+];
 
 /// An image file with its captions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
-    /// Folder and stem, such as `001.Black_footed_Albatross/Black_Footed_Albatross_0046_18`.
+    /// Folder and stem, such as `001.Black_footed_Albatross/Black_Footed_Albatross_0046_18`, in NFC.
     pub id: String,
     pub image: PathBuf,
     /// `[x, y, width, height]` in pixels; `None` takes the whole image.
@@ -19,10 +29,19 @@ pub struct Item {
 }
 
 /// A file that was skipped, and why.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Skip {
     pub file: PathBuf,
     pub why: String,
+}
+
+/// Where the split comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitSource {
+    /// The classes of CUB's official test split are held out.
+    OfficialClasses,
+    /// train/filenames.pickle and test/filenames.pickle.
+    Pickles,
 }
 
 /// A data set, read except for its image files.
@@ -31,6 +50,7 @@ pub struct Dataset {
     pub root: PathBuf,
     pub train: Vec<Item>,
     pub test: Vec<Item>,
+    pub split: SplitSource,
     pub vocabulary: Vocabulary,
     pub skipped: Vec<Skip>,
     /// Notes for the user about defaults: where the split came from, what stands in for absent files.
@@ -43,15 +63,110 @@ pub fn classes(items: &[Item]) -> BTreeSet<i32> {
 }
 
 impl Dataset {
-    /// stub
-    pub fn require_trainable(&self, key: &str, batch: usize) -> crate::error::Result<()> {
-        let items = self.train.len();
-        if batch > items {
+    /// Refuses a training that would seem to succeed.
+    ///
+    /// # Errors
+    /// `Data` when no image trains, or all that do are of one class; `Config` when they are fewer than a batch.
+    pub fn require_trainable(&self, batch_key: &str, batch: usize) -> Result<()> {
+        let (images, classes) = (self.train.len(), classes(&self.train).len());
+        if images == 0 {
+            return Err(Error::data(&self.root, self.why_nothing_trains()));
+        }
+        if classes == 1 && images > 1 {
             let why = format!(
-                "a batch of {batch} is larger than the data set of {items} training images; set it to {items} or less"
+                "all {images} training images are of class {}: DAMSM takes the captions of other classes as \
+                 mismatched, so its losses would be 0; for data without classes give each image its own: a folder \
+                 '<number>.<name>'",
+                self.train[0].class
             );
-            return Err(crate::error::Error::config(key, why));
+            return Err(Error::data(&self.root, why));
+        }
+        if images < batch {
+            let have = count(images, "training image is", "training images are");
+            let why =
+                format!("{have} fewer than a batch of {batch}; set it to {images} or less, or add data");
+            return Err(Error::config(batch_key, why));
         }
         Ok(())
+    }
+
+    fn why_nothing_trains(&self) -> String {
+        let reason = match (self.split, self.skipped.first()) {
+            (_, Some(skip)) => {
+                let skipped = count(self.skipped.len(), "file was skipped", "files were skipped");
+                format!("{skipped}, such as {}: {}", skip.file.display(), skip.why)
+            }
+            (SplitSource::Pickles, None) => "train/filenames.pickle names none".into(),
+            (SplitSource::OfficialClasses, None) => format!(
+                "all {} are of {}; give the class folders other numbers, such as 2, 3 and 5, or write train/ and \
+                 test/filenames.pickle",
+                count(self.test.len(), "image", "images"),
+                self.test_class_names()
+            ),
+        };
+        format!("no image is left for training: {reason}")
+    }
+
+    fn test_class_names(&self) -> String {
+        let classes: Vec<String> = classes(&self.test).iter().map(i32::to_string).collect();
+        match classes.len() {
+            1 => format!("class {}, which is an official test class of CUB", classes[0]),
+            2..=8 => format!("the classes {}, which are official test classes of CUB", classes.join(", ")),
+            many => format!("official test classes of CUB, {many} in all"),
+        }
+    }
+
+    /// What the split does to training and metrics, where a user might not expect it.
+    pub(super) fn split_notices(&self) -> Vec<String> {
+        let mut notices = Vec::new();
+        let shared = classes(&self.train).intersection(&classes(&self.test)).count();
+        if shared > 0 {
+            let classes = count(shared, "class occurs", "classes occur");
+            notices.push(format!("{classes} in both splits; metrics on the test split will be too good"));
+        }
+        if self.test.is_empty() {
+            let why = match self.split {
+                SplitSource::Pickles => "test/filenames.pickle names none that can be used",
+                SplitSource::OfficialClasses => {
+                    "none is of an official test class of CUB: 1, 4, 6, 8, 9, 14, 23, 29, ..."
+                }
+            };
+            notices.push(format!(
+                "no held-out images ({why}): there is no R-precision on images that training has not seen"
+            ));
+        }
+        let mut by_class: BTreeMap<i32, usize> = BTreeMap::new();
+        for item in &self.train {
+            *by_class.entry(item.class).or_default() += 1;
+        }
+        let (images, largest) = (self.train.len(), by_class.iter().max_by_key(|(_, count)| **count));
+        match largest {
+            Some((class, most)) if by_class.len() > 1 && most * 2 > images => notices.push(format!(
+                "{most} of {images} training images are of class {class}: DAMSM learns nothing from pairs within a class"
+            )),
+            _ => {}
+        }
+        notices
+    }
+
+    /// Why there will be no R-precision among `candidates` captions, where there are too few of other classes.
+    pub fn metric_notice(&self, candidates: usize) -> Option<String> {
+        let (what, items) = match self.test.is_empty() {
+            true => ("training", &self.train),
+            false => ("held-out", &self.test),
+        };
+        let mut by_class: BTreeMap<i32, usize> = BTreeMap::new();
+        for item in items {
+            *by_class.entry(item.class).or_default() += 1;
+        }
+        let others = items.len() - by_class.values().max()?;
+        (others + 1 < candidates).then(|| {
+            let images = count(items.len(), "image", "images");
+            let classes = count(by_class.len(), "class", "classes");
+            format!(
+                "no R-precision: it chooses among {candidates} captions of different classes, and there are only \
+                 {images} of {classes} in the {what} split"
+            )
+        })
     }
 }

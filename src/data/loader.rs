@@ -4,6 +4,8 @@
 //! the batches `start + w`, `start + w + n`, ... into a bounded queue of its own, and the loader takes from the
 //! queues in turn: order needs no sorting, and a run that starts at step `k` gets batch `k`.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +19,7 @@ use rayon::prelude::*;
 use super::captions::{fit_eval, fit_train};
 use super::crop::{Cut, prepare};
 use super::dataset::{Item, Skip};
+use super::decode::DecodeConfig;
 use super::picture::Picture;
 use super::rng::rng_for;
 use crate::error::{Error, Result};
@@ -48,6 +51,7 @@ pub struct LoaderConfig {
     pub seed: u64,
     /// Prepared images are kept in memory up to this many bytes.
     pub cache_bytes: usize,
+    pub decode: DecodeConfig,
 }
 
 /// A batch of B samples, sorted by falling caption length.
@@ -64,7 +68,7 @@ pub struct Batch {
     /// `[B]` ids of the items.
     pub keys: Vec<String>,
     pub epoch: u64,
-    /// Images that could not be used and were replaced by the next good one.
+    /// Images that could not be used and were replaced by the next good one; a loader names each once.
     pub skipped: Vec<Skip>,
 }
 
@@ -86,26 +90,32 @@ pub struct Loader {
     queues: Vec<Receiver<Result<Batch>>>,
     workers: Vec<JoinHandle<()>>,
     taken: usize,
+    /// Unusable images that were named.
+    named: HashSet<PathBuf>,
 }
 
 impl Loader {
     /// Starts preparing batches from `start_step` on.
     ///
     /// # Errors
-    /// `Config` when the batch is larger than the data set, or the sizes or words make no sense.
+    /// `Config` when the batch is larger than the data set, the sizes or words make no sense, or no thread starts.
     pub fn new(items: Arc<Vec<Item>>, config: LoaderConfig, start_step: u64) -> Result<Loader> {
         let source = Arc::new(Source::new(items, config)?);
         source.require_whole_batch()?;
         let count = source.config.workers.max(1);
-        let (mut queues, mut workers) = (Vec::new(), Vec::new());
-        for worker in 0..count as u64 {
+        let mut loader =
+            Loader { source, queues: Vec::new(), workers: Vec::new(), taken: 0, named: HashSet::new() };
+        for worker in 0..count {
             let (sender, queue) = sync_channel(AHEAD);
-            let source = Arc::clone(&source);
-            let steps = (start_step + worker..).step_by(count);
-            workers.push(thread::spawn(move || work(&source, steps, &sender)));
-            queues.push(queue);
+            let source = Arc::clone(&loader.source);
+            let steps = (start_step + worker as u64..).step_by(count);
+            let thread = thread::Builder::new().name(format!("loader-{worker}"));
+            let started = thread.spawn(move || work(&source, steps, &sender));
+            // Dropping the loader ends those that did start.
+            loader.workers.push(started.map_err(|error| no_thread(worker, count, &error))?);
+            loader.queues.push(queue);
         }
-        Ok(Loader { source, queues, workers, taken: 0 })
+        Ok(loader)
     }
 
     /// The batch of the next step, waiting for it if need be.
@@ -118,7 +128,11 @@ impl Loader {
     pub fn next_batch(&mut self) -> Result<Batch> {
         let queue = &self.queues[self.taken % self.queues.len()];
         self.taken += 1;
-        queue.recv().expect("a worker of the loader panicked; its message stands above")
+        let batch = queue.recv().expect("a worker of the loader panicked; its message stands above");
+        batch.map(|mut batch| {
+            batch.skipped.retain(|skip| self.named.insert(skip.file.clone()));
+            batch
+        })
     }
 
     /// Whole batches in an epoch; what is left over joins none of them.
@@ -139,6 +153,14 @@ impl Drop for Loader {
             let _ = worker.join();
         }
     }
+}
+
+fn no_thread(worker: usize, count: usize, error: &std::io::Error) -> Error {
+    let why = format!(
+        "the system starts no more threads ({error}) after {worker} of {count}; take fewer here or with --threads, or \
+         raise the limit (ulimit -u)"
+    );
+    Error::config("data.workers", why)
 }
 
 /// Prepares the batches of `steps` until the loader is dropped.
@@ -312,7 +334,8 @@ impl Source {
         let item = &self.items[index];
         let known = self.prepared[index].get().cloned();
         let picture = known.unwrap_or_else(|| {
-            let fresh = prepare(&item.image, item.bbox, self.largest()).map(Arc::new).map_err(Error::reason);
+            let fresh = prepare(&item.image, item.bbox, self.largest(), &self.config.decode);
+            let fresh = fresh.map(Arc::new).map_err(Error::reason);
             self.keep(index, &fresh);
             fresh
         });

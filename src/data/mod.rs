@@ -4,10 +4,10 @@
 //!  demo ──writes──► DIR ──open──► Dataset ──loader──► Batch
 //!                    │     │         │
 //!                    │     │         ├─ captions   words ↔ ids, one vocabulary for a data set
-//!                    │     │         ├─ codec, crop, resize, picture   decode, crop, resize, [−1, 1]
+//!                    │     │         ├─ decode, crop, resize, picture   one way from a file to [−1, 1]
 //!                    │     │         └─ check      decodes everything and reports
 //!                    │     └─ cub    one file for each format
-//!                    └─ pickle
+//!                    └─ names, tree, listing, split, pickle, caption_file   what stands in its files
 //! ```
 //!
 //! A batch is a function of the data, the seed and the step. It does not depend on the timing of threads, so a
@@ -15,19 +15,25 @@
 //!
 //! This module knows no tensor and no network; its batches are `Vec<f32>` and `Vec<i32>`.
 
+mod caption_file;
 pub mod captions;
 mod check;
 mod codec;
 mod crop;
 mod cub;
 mod dataset;
+mod decode;
 pub mod demo;
 mod fingerprint;
+mod listing;
 pub mod loader;
+mod names;
 mod pickle;
 mod picture;
 mod resize;
 mod rng;
+mod split;
+mod tree;
 
 use std::path::Path;
 
@@ -35,9 +41,10 @@ use crate::error::Result;
 
 pub use self::captions::{Encoded, Vocabulary};
 pub use self::check::{Report, check};
-pub use self::codec::{Decoded, decode, decode_bytes, save_png};
+pub use self::codec::save_png;
 pub use self::crop::{Cut, bbox_crop, margin_side, prepare};
-pub use self::dataset::{Dataset, Item, Skip};
+pub use self::dataset::{Dataset, Item, Skip, SplitSource};
+pub use self::decode::{DecodeConfig, Decoded, decode, decode_bytes};
 pub use self::fingerprint::Fingerprint;
 pub use self::loader::{Batch, EvalBatches, Loader, LoaderConfig};
 pub use self::picture::{Picture, Region};

@@ -28,11 +28,17 @@ impl Picture {
 
     /// The shorter side scaled to `side`, the other one in proportion (torchvision's `Resize(side)`).
     pub fn shorter_side(&self, side: usize) -> Picture {
-        let along = |length: usize, shorter: usize| side * length / shorter;
+        let (width, height) = self.scaled_size(side);
+        self.resized(width, height)
+    }
+
+    /// Width and height with the shorter side scaled to `side`.
+    pub fn scaled_size(&self, side: usize) -> (usize, usize) {
+        let along = |length: usize, shorter: usize| side.saturating_mul(length) / shorter;
         if self.width <= self.height {
-            self.resized(side, along(self.height, self.width))
+            (side, along(self.height, self.width))
         } else {
-            self.resized(along(self.width, self.height), side)
+            (along(self.width, self.height), side)
         }
     }
 }

@@ -59,6 +59,7 @@ impl Context<'_> {
             workers: config.data.workers,
             seed: config.run.seed,
             cache_bytes: CACHE_BYTES,
+            decode: config.data.decode,
         }
     }
 

@@ -19,13 +19,16 @@ use rayon::prelude::*;
 use self::birds::{Bird, ColorName};
 use self::scenes::Scene;
 use super::codec::jpeg;
-use super::cub::TEST_CLASSES;
+use super::dataset::TEST_CLASSES;
 use super::rng::rng_for;
 use crate::error::{Error, Result};
 use crate::files::atomic;
 
 /// The default number of images.
 pub const DEFAULT_COUNT: usize = 1500;
+
+/// More would fill a disk, and are a slip of the finger.
+pub const MOST: usize = 1_000_000;
 
 /// Captions of every image, as in CUB.
 pub const CAPTIONS: usize = 10;
@@ -56,11 +59,15 @@ const TEMPLATES: [&str; 14] = [
 /// The folder appears whole or not at all. It must not exist yet, or be empty.
 ///
 /// # Errors
-/// `Config` when `count` is 0, `Data` when `dir` holds something, `Io` when it cannot be written.
+/// `Config` when `count` is 0 or above [`MOST`], `Data` when `dir` holds something, `Io` when it cannot be written.
 pub fn write(dir: impl AsRef<Path>, count: usize, seed: u64) -> Result<()> {
     let dir = dir.as_ref();
-    if count == 0 {
-        return Err(Error::config("count", "a data set of no images; ask for at least one"));
+    if !(1..=MOST).contains(&count) {
+        let why = format!(
+            "{count} is not a number of birds to render (1 to {MOST}); take --set data.images={DEFAULT_COUNT}, or \
+             --count {DEFAULT_COUNT} with `engine data demo`"
+        );
+        return Err(Error::config("data.images", why));
     }
     refuse_full(dir)?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
