@@ -128,7 +128,8 @@ pub fn difference<'a>(keys: &[&str], others: impl Iterator<Item = &'a str> + Clo
     let letters = |key: &str| key.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     let ascii = |key: &str| key.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
     let file = |key: &str| key.rsplit_once('/').map_or(key, |(_, file)| file).to_string();
-    let ways: [(&str, &dyn Fn(&str) -> String); 4] = [
+    type Fold<'f> = &'f dyn Fn(&str) -> String;
+    let ways: [(&str, Fold); 4] = [
         ("upper and lower case", &lower),
         ("spaces or punctuation", &letters),
         ("letters that are not ASCII", &ascii),

@@ -2,20 +2,20 @@
 
 /// What is pickled, and the bytes.
 pub const NAMES: [(&str, &[u8]); 14] = [
-    ("list of numpy strings", b"\x80\x04\x95\xa4\0\0\0\0\0\0\0]\x94\x8c\x16numpy._core.multiarray\x94\x8c\x06scalar\x94\x93\x94\x8c\x05numpy\x94\x8c\x05dtype\x94\x93\x94\x8c\x03U17\x94\x89\x88\x87\x94R\x94(K\x03\x8c\x01<\x94NNNKDK\x04K\x08t\x94bCD0\0\0\00\0\0\01\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\01\0\0\0\x94\x86\x94R\x94a."),
-    ("list of numpy strings", b"\x80\x02]q\0cnumpy._core.multiarray\nscalar\nq\x01cnumpy\ndtype\nq\x02X\x03\0\0\0U17q\x03\x89\x88\x87q\x04Rq\x05(K\x03X\x01\0\0\0<q\x06NNNKDK\x04K\x08tq\x07bc_codecs\nencode\nq\x08XD\0\0\00\0\0\00\0\0\01\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\01\0\0\0q\x09X\x06\0\0\0latin1q\n\x86q\x0bRq\x0c\x86q\rRq\x0ea."),
-    ("numpy array", b"\x80\x02cnumpy._core.multiarray\n_reconstruct\nq\0cnumpy\nndarray\nq\x01K\0\x85q\x02c_codecs\nencode\nq\x03X\x01\0\0\0bq\x04X\x06\0\0\0latin1q\x05\x86q\x06Rq\x07\x87q\x08Rq\x09(K\x01K\x01\x85q\ncnumpy\ndtype\nq\x0bX\x03\0\0\0U17q\x0c\x89\x88\x87q\rRq\x0e(K\x03X\x01\0\0\0<q\x0fNNNKDK\x04K\x08tq\x10b\x89h\x03XD\0\0\00\0\0\00\0\0\01\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\01\0\0\0q\x11h\x05\x86q\x12Rq\x13tq\x14b."),
-    ("numpy array", b"\x80\x05\x95\xb3\0\0\0\0\0\0\0\x8c\x13numpy._core.numeric\x94\x8c\x0b_frombuffer\x94\x93\x94(\x96D\0\0\0\0\0\0\00\0\0\00\0\0\01\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\01\0\0\0\x94\x8c\x05numpy\x94\x8c\x05dtype\x94\x93\x94\x8c\x03U17\x94\x89\x88\x87\x94R\x94(K\x03\x8c\x01<\x94NNNKDK\x04K\x08t\x94bK\x01\x85\x94\x8c\x01C\x94t\x94R\x94."),
+    ("list of numpy strings", b"\x80\x04\x95\xa4\0\0\0\0\0\0\0]\x94\x8c\x16numpy._core.multiarray\x94\x8c\x06scalar\x94\x93\x94\x8c\x05numpy\x94\x8c\x05dtype\x94\x93\x94\x8c\x03U17\x94\x89\x88\x87\x94R\x94(K\x03\x8c\x01<\x94NNNKDK\x04K\x08t\x94bCD0\0\0\x000\0\0\x001\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\x001\0\0\0\x94\x86\x94R\x94a."),
+    ("list of numpy strings", b"\x80\x02]q\0cnumpy._core.multiarray\nscalar\nq\x01cnumpy\ndtype\nq\x02X\x03\0\0\0U17q\x03\x89\x88\x87q\x04Rq\x05(K\x03X\x01\0\0\0<q\x06NNNKDK\x04K\x08tq\x07bc_codecs\nencode\nq\x08XD\0\0\x000\0\0\x000\0\0\x001\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\x001\0\0\0q\x09X\x06\0\0\0latin1q\n\x86q\x0bRq\x0c\x86q\rRq\x0ea."),
+    ("numpy array", b"\x80\x02cnumpy._core.multiarray\n_reconstruct\nq\0cnumpy\nndarray\nq\x01K\0\x85q\x02c_codecs\nencode\nq\x03X\x01\0\0\0bq\x04X\x06\0\0\0latin1q\x05\x86q\x06Rq\x07\x87q\x08Rq\x09(K\x01K\x01\x85q\ncnumpy\ndtype\nq\x0bX\x03\0\0\0U17q\x0c\x89\x88\x87q\rRq\x0e(K\x03X\x01\0\0\0<q\x0fNNNKDK\x04K\x08tq\x10b\x89h\x03XD\0\0\x000\0\0\x000\0\0\x001\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\x001\0\0\0q\x11h\x05\x86q\x12Rq\x13tq\x14b."),
+    ("numpy array", b"\x80\x05\x95\xb3\0\0\0\0\0\0\0\x8c\x13numpy._core.numeric\x94\x8c\x0b_frombuffer\x94\x93\x94(\x96D\0\0\0\0\0\0\x000\0\0\x000\0\0\x001\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\x001\0\0\0\x94\x8c\x05numpy\x94\x8c\x05dtype\x94\x93\x94\x8c\x03U17\x94\x89\x88\x87\x94R\x94(K\x03\x8c\x01<\x94NNNKDK\x04K\x08t\x94bK\x01\x85\x94\x8c\x01C\x94t\x94R\x94."),
     ("numpy bytes", b"\x80\x04\x95\x95\0\0\0\0\0\0\0\x8c\x16numpy._core.multiarray\x94\x8c\x0c_reconstruct\x94\x93\x94\x8c\x05numpy\x94\x8c\x07ndarray\x94\x93\x94K\0\x85\x94C\x01b\x94\x87\x94R\x94(K\x01K\x01\x85\x94h\x03\x8c\x05dtype\x94\x93\x94\x8c\x03S17\x94\x89\x88\x87\x94R\x94(K\x03\x8c\x01|\x94NNNK\x11K\x01K\0t\x94b\x89C\x11001.Finch/Finch_1\x94t\x94b."),
     ("numpy objects", b"\x80\x04\x95\x9d\0\0\0\0\0\0\0\x8c\x16numpy._core.multiarray\x94\x8c\x0c_reconstruct\x94\x93\x94\x8c\x05numpy\x94\x8c\x07ndarray\x94\x93\x94K\0\x85\x94C\x01b\x94\x87\x94R\x94(K\x01K\x01\x85\x94h\x03\x8c\x05dtype\x94\x93\x94\x8c\x02O8\x94\x89\x88\x87\x94R\x94(K\x03\x8c\x01|\x94NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?t\x94b\x89]\x94\x8c\x11001.Finch/Finch_1\x94at\x94b."),
-    ("big endian", b"\x80\x03cnumpy._core.multiarray\n_reconstruct\nq\0cnumpy\nndarray\nq\x01K\0\x85q\x02C\x01bq\x03\x87q\x04Rq\x05(K\x01K\x01\x85q\x06cnumpy\ndtype\nq\x07X\x03\0\0\0U20q\x08\x89\x88\x87q\x09Rq\n(K\x03X\x01\0\0\0>q\x0bNNNKPK\x04K\x08tq\x0cb\x89CP\0\0\00\0\0\00\0\0\01\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\01\0\0\0\0\0\0\0\0\0\0\0\0q\rtq\x0eb."),
+    ("big endian", b"\x80\x03cnumpy._core.multiarray\n_reconstruct\nq\0cnumpy\nndarray\nq\x01K\0\x85q\x02C\x01bq\x03\x87q\x04Rq\x05(K\x01K\x01\x85q\x06cnumpy\ndtype\nq\x07X\x03\0\0\0U20q\x08\x89\x88\x87q\x09Rq\n(K\x03X\x01\0\0\0>q\x0bNNNKPK\x04K\x08tq\x0cb\x89CP\0\0\x000\0\0\x000\0\0\x001\0\0\0.\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0/\0\0\0F\0\0\0i\0\0\0n\0\0\0c\0\0\0h\0\0\0_\0\0\x001\0\0\0\0\0\0\0\0\0\0\0\0q\rtq\x0eb."),
     ("tuple", b"(V001.Finch/Finch_1.jpg\\u000d\np0\ntp1\n."),
-    ("set", b"\x80\x02c__builtin__\nset\nq\0]q\x01X\x11\0\0\0001.Finch/Finch_1q\x02a\x85q\x03Rq\x04."),
+    ("set", b"\x80\x02c__builtin__\nset\nq\0]q\x01X\x11\0\0\x00001.Finch/Finch_1q\x02a\x85q\x03Rq\x04."),
     ("set", b"\x80\x04\x95\x19\0\0\0\0\0\0\0\x8f\x94(\x8c\x11001.Finch/Finch_1\x94\x90."),
-    ("bytes", b"\x80\x02]q\0c_codecs\nencode\nq\x01X\x11\0\0\0001.Finch/Finch_1q\x02X\x06\0\0\0latin1q\x03\x86q\x04Rq\x05a."),
+    ("bytes", b"\x80\x02]q\0c_codecs\nencode\nq\x01X\x11\0\0\x00001.Finch/Finch_1q\x02X\x06\0\0\0latin1q\x03\x86q\x04Rq\x05a."),
     ("path", b"\x80\x04\x95:\0\0\0\0\0\0\0]\x94\x8c\x07pathlib\x94\x8c\rPurePosixPath\x94\x93\x94\x8c\x09001.Finch\x94\x8c\x07Finch_1\x94\x86\x94R\x94a."),
     ("deque", b"\x80\x04\x951\0\0\0\0\0\0\0\x8c\x0bcollections\x94\x8c\x05deque\x94\x93\x94)R\x94\x8c\x11001.Finch/Finch_1\x94a."),
-    ("ordered keys", b"]q\0X\x11\0\0\0001.Finch/Finch_1q\x01a."),
+    ("ordered keys", b"]q\0X\x11\0\0\x00001.Finch/Finch_1q\x01a."),
 ];
 
 /// Captions of two images in arrays, words in a `defaultdict` and an `OrderedDict`; protocols 2 and 4.
@@ -25,4 +25,4 @@ pub const CAPTIONS: [&[u8]; 2] = [
 ];
 
 /// A list of a class `fork.Names`.
-pub const UNKNOWN: &[u8] = b"\x80\x02cfork\nNames\nq\0)\x81q\x01X\x11\0\0\0001.Finch/Finch_1q\x02a.";
+pub const UNKNOWN: &[u8] = b"\x80\x02cfork\nNames\nq\0)\x81q\x01X\x11\0\0\x00001.Finch/Finch_1q\x02a.";

@@ -1,7 +1,8 @@
 //! What calls in a pickle make, for the few classes that hold names and numbers; nothing is executed.
 
-use super::machine::{Id, Machine, Node};
+use super::machine::Machine;
 use super::numpy::ElementType;
+use super::{Id, Node};
 
 type Step<T> = Result<T, String>;
 
@@ -51,6 +52,15 @@ impl Machine<'_> {
                 });
                 parts.collect::<Option<Vec<_>>>().map_or_else(unknown, |parts| Node::Text(parts.join("/")))
             }
+            name if name.starts_with("numpy.") => self.build_numpy(name, args)?,
+            _ => unknown(),
+        })
+    }
+
+    fn build_numpy(&mut self, class: &str, args: &[Id]) -> Step<Node> {
+        let node = |at: usize| args.get(at).map(|id| self.nodes[*id].clone());
+        let unknown = || Node::Object(format!("the class {class}"));
+        Ok(match class {
             "numpy.dtype" => match node(0) {
                 Some(Node::Text(name)) => Node::Type(ElementType::parse(&name)),
                 Some(Node::Bytes(name)) => Node::Type(ElementType::parse(&String::from_utf8_lossy(&name))),

@@ -5,41 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::numpy::ElementType;
-
-pub type Id = usize;
-
-#[derive(Debug, Clone)]
-pub enum Node {
-    None,
-    Bool(bool),
-    Int(i64),
-    Float,
-    Text(String),
-    Bytes(Vec<u8>),
-    /// A list, tuple or set.
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    Type(ElementType),
-    /// An array of numpy whose content is yet to come.
-    Array,
-    /// A class, by its module and name.
-    Class(String),
-    /// Something of a class that is not known here.
-    Object(String),
-}
-
-impl Node {
-    fn weight(&self) -> usize {
-        1 + match self {
-            Node::Text(text) => text.len(),
-            Node::Bytes(bytes) => bytes.len(),
-            Node::List(items) => items.len(),
-            Node::Dict(entries) => entries.len(),
-            _ => 0,
-        }
-    }
-}
+use super::{Id, Node};
 
 /// Everything that a file holds.
 pub struct Pickle {
@@ -252,6 +218,15 @@ impl<'a> Machine<'a> {
                 self.pop()?;
                 self.push(Node::Object("a persistent id".into()))?;
             }
+            b'i' | b'o' | b'R' | 0x81 | 0x92 => self.call_step(code)?,
+            _ => return Err("it uses Python's registry of extensions; save plain lists".into()),
+        }
+        Ok(())
+    }
+
+    /// Calls with the arguments after a mark, and `R`, `NEWOBJ` and `NEWOBJ_EX` with a tuple of them.
+    fn call_step(&mut self, code: u8) -> Step<()> {
+        match code {
             b'i' => {
                 let (module, name) = (self.word()?, self.word()?);
                 let args = self.since_mark()?;
@@ -264,7 +239,7 @@ impl<'a> Machine<'a> {
                 };
                 self.call_node(*class, args)?;
             }
-            b'R' | 0x81 | 0x92 => {
+            _ => {
                 if code == 0x92 {
                     self.pop()?;
                 }
@@ -275,7 +250,6 @@ impl<'a> Machine<'a> {
                 let args = args.clone();
                 self.call_node(class, &args)?;
             }
-            _ => return Err("it uses Python's registry of extensions; save plain lists".into()),
         }
         Ok(())
     }

@@ -8,11 +8,49 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use self::machine::{Id, Node, Pickle};
+use self::machine::Pickle;
+use self::numpy::ElementType;
 use super::captions::Vocabulary;
 use super::names::trimmed;
 use crate::error::{Error, Result};
 use crate::files::kind;
+
+/// The number of a node.
+type Id = usize;
+
+/// A value of a pickle.
+#[derive(Debug, Clone)]
+enum Node {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float,
+    Text(String),
+    Bytes(Vec<u8>),
+    /// A list, tuple or set.
+    List(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
+    Type(ElementType),
+    /// An array of numpy whose content is yet to come.
+    Array,
+    /// A class, by its module and name.
+    Class(String),
+    /// Something of a class that is not known here.
+    Object(String),
+}
+
+impl Node {
+    /// What it takes of a file's allowance.
+    fn weight(&self) -> usize {
+        1 + match self {
+            Node::Text(text) => text.len(),
+            Node::Bytes(bytes) => bytes.len(),
+            Node::List(items) => items.len(),
+            Node::Dict(entries) => entries.len(),
+            _ => 0,
+        }
+    }
+}
 
 /// What `captions.pickle` holds: `[train ids, test ids, index → word, word → index]`.
 pub struct Captions {

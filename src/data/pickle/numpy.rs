@@ -1,6 +1,6 @@
 //! Elements of numpy's arrays.
 
-use super::machine::Node;
+use super::Node;
 
 /// numpy's dtype: a letter for the kind, as in `<U12`, and the bytes of an element.
 #[derive(Debug, Clone, Copy)]
