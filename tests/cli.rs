@@ -107,7 +107,10 @@ fn configurations_that_cannot_be_meant_are_named() {
         &["gan.schedule.batch", "'big' is not a whole number", "images in a batch"],
     );
     let message = train(&["--set", "data.images=30", "--set", "damsm.schedule.batch=31"]);
-    assert_says(&message, &["damsm.schedule.batch", "a batch of 31 is larger than the data set of"]);
+    assert_says(
+        &message,
+        &["damsm.schedule.batch", "26 training images are fewer than a batch of 31; set it to 26 or less"],
+    );
     let few = ["--set", "data.images=30", "--set", "damsm.schedule.batch=4"];
     let message = train(&[&few[..], &["--set", "damsm.backbone.kind=inception_v3"]].concat());
     assert_says(&message, &["inception_v3 encoder is not available yet", "--set damsm.backbone.kind=small"]);

@@ -251,7 +251,12 @@ fn the_advice_after_a_divergence_can_be_followed() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let wild = ["--set", "gan.generator_adam.lr=1000", "--set", "gan.discriminator_adam.lr=1000"];
-    let output = run(training(&out).args(wild).args(["--set", "gan.schedule.steps=60", "--set", "run.checkpoint_every=1"]));
+    let output = run(training(&out).args(wild).args([
+        "--set",
+        "gan.schedule.steps=60",
+        "--set",
+        "run.checkpoint_every=1",
+    ]));
     if output.code == 0 {
         // Rates as wild as these are survived by some seeds; then there is no advice to follow.
         panic!("the training did not diverge: {}", output.err);

@@ -389,10 +389,15 @@ impl<'a> Session<'a> {
         progress: &mut dyn Progress,
     ) -> Result<Option<StopReason>> {
         let name = span.phase.name();
-        let mut watch = Watcher { session: self, progress, begun: false };
-        let evaluation = trainer.evaluate(&mut watch);
-        progress.end();
-        let (metric, value) = match evaluation? {
+        let evaluation = match self.job.dataset.test.is_empty() {
+            true => Evaluation::None("no metric: the data set holds no images out for testing".to_string()),
+            false => {
+                let evaluation = trainer.evaluate(&mut Watcher { session: self, progress, begun: false });
+                progress.end();
+                evaluation?
+            }
+        };
+        let (metric, value) = match evaluation {
             Evaluation::Interrupted => {
                 return Ok(Some(self.stop_reason().unwrap_or(StopReason::Interrupted)));
             }

@@ -320,7 +320,11 @@ fn classed(count: usize, class: impl Fn(usize) -> usize) -> Folder {
 #[test]
 fn splits_that_cannot_train_are_explained() {
     let refusal = |folder: &Folder, batch| {
-        open(Format::Cub, folder.root()).unwrap().require_trainable("damsm.schedule.batch", batch).unwrap_err().to_string()
+        open(Format::Cub, folder.root())
+            .unwrap()
+            .require_trainable("damsm.schedule.batch", batch)
+            .unwrap_err()
+            .to_string()
     };
     let one = classed(6, |_| 2);
     assert!(refusal(&one, 2).contains("all 6 training images are of class 2"), "{}", refusal(&one, 2));
