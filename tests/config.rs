@@ -29,7 +29,10 @@ fn the_presets_say_what_the_papers_say() {
     let cub = Config::load("cub", &[]).unwrap();
     assert_eq!(cub.generator.image_sides(), [64, 128, 256]);
     let widths = (cub.generator.width, cub.discriminator.width);
-    assert_eq!((widths, cub.gan.schedule), ((32, 64), Schedule { batch: 12, epochs: 650, steps: 0 }));
+    assert_eq!(
+        (widths, cub.gan.schedule),
+        ((32, 64), Schedule { batch: 12, epochs: Some(650), steps: None })
+    );
     let attngan = Config::load("attngan-coco", &[]).unwrap();
     let generator = attngan.generator;
     assert_eq!((generator.width, generator.residual_blocks, attngan.loss.lambda_damsm), (48, 3, 50.0));
@@ -64,7 +67,7 @@ fn a_wrong_type_or_range_is_named() {
     assert!(error("demo", &["gan.schedule.batch=-3"]).contains("'-3' is not a whole number"));
     assert!(
         error("demo", &["captioner.schedule.steps=0"])
-            .contains("captioner.schedule.steps: 0 is too small: epochs are 0 too")
+            .contains("captioner.schedule.steps: '0' is not a whole number, 1 or more, or none; it is 800 now")
     );
     assert!(error("demo", &["gan.schedule.batch=1"]).contains("gan.schedule.batch: 1 is too small"));
     assert!(error("demo", &["text_encoder.cell=transformer"]).contains("transformer"));
@@ -74,7 +77,7 @@ fn a_wrong_type_or_range_is_named() {
 #[test]
 fn an_unknown_preset_lists_those_there_are() {
     let message = error("cbu", &[]);
-    assert!(message.contains("'cbu'; there are demo, cub,"), "{message}");
+    assert!(message.contains("'cbu'. There are demo, cub,"), "{message}");
     let alike = error("dmeo", &[]);
     assert!(alike.contains("; did you mean 'demo'? There are demo, cub,"), "{alike}");
     assert!(message.contains("no preset 'cbu'") && message.contains("attngan-cub"), "{message}");
@@ -144,4 +147,31 @@ fn a_wrong_value_shows_the_help_of_its_key() {
         message.contains("'much' is not a number; it is 4.0 now (weight of the DAMSM loss)"),
         "{message}"
     );
+}
+
+#[test]
+fn none_is_a_limit_that_is_not_there() {
+    let config = Config::load("demo", &["gan.schedule.steps=none".into(), "gan.schedule.epochs=3".into()]).unwrap();
+    assert_eq!(config.gan.schedule.last_step(163), 3 * (163 / 16));
+    let both = Config::load("demo", &["gan.schedule.epochs=3".into()]).unwrap();
+    assert_eq!((both.gan.schedule.last_step(163), both.gan.schedule.last_step(100_000)), (30, 1300));
+    assert!(error("demo", &["gan.schedule.steps=none"]).contains("gan.schedule.steps: steps and epochs are both"));
+}
+
+#[test]
+fn files_that_are_no_configuration_say_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |bytes: &[u8]| {
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, bytes).unwrap();
+        let message = Config::read(&path).unwrap_err().to_string();
+        assert!(message.contains("config.toml"), "{message}");
+        message
+    };
+    assert!(with(b"").contains("an empty file"));
+    assert!(with(b"PK\x03\x04\0\0archive/data.pkl").contains("a PyTorch file, not a configuration"));
+    assert!(with(b"[run]\nseed = \xff").contains("not UTF-8"));
+    assert!(with(b"[run]\nseed = 0\nsee d = 1\n").contains("config.toml:3"));
+    assert!(with(b"seed = 0\n").contains("'seed' stands outside of the sections"));
+    assert!(with(b"run = 3\n").contains("'run' stands outside"));
 }

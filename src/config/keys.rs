@@ -6,6 +6,7 @@ use super::near::nearest;
 use super::tree::{Flat, flatten, insert};
 use super::{PRESETS, deserialize, migrate};
 use crate::error::{Error, Result};
+use crate::mirrorgan::optional::NONE;
 
 /// A key with its value and its help, for a table.
 pub struct KeyHelp {
@@ -59,11 +60,17 @@ pub(super) fn apply(table: &mut Table, setting: &str) -> Result<()> {
         Some(help) => Error::config(key, format!("{why} ({help})")),
         None => Error::config(key, why),
     };
+    let optional = migrate::is_optional(key);
     let wrong = || {
         let now = now.map_or(String::new(), |now| format!("; it is {now} now"));
-        explained(format!("'{text}' is not {}{now}", kind_name(&like)))
+        let kind = if optional { "a whole number, 1 or more, or none" } else { kind_name(&like) };
+        explained(format!("'{text}' is not {kind}{now}"))
     };
-    insert(table, key, typed(&like, text).ok_or_else(wrong)?);
+    let value = if optional { number_or_none(text) } else { typed(&like, text) };
+    insert(table, key, value.ok_or_else(wrong)?);
+    if optional {
+        return Ok(());
+    }
     // Names such as a cell's are known to the types alone.
     match (&like, deserialize(table.clone())) {
         (Value::String(_), Err(why)) => Err(explained(why)),
@@ -75,6 +82,16 @@ pub(super) fn apply(table: &mut Table, setting: &str) -> Result<()> {
 fn known() -> Flat {
     let table = reference().parse().unwrap_or_else(|e| unreachable!("a preset is TOML: {e}"));
     flatten(&table)
+}
+
+/// Refuses values where sections must be, which settings would fall into.
+pub(super) fn require_sections(label: &str, table: &Table) -> Result<()> {
+    match table.iter().find(|(_, value)| !value.is_table()) {
+        Some((key, _)) => {
+            Err(Error::config(label, format!("'{key}' stands outside of the sections; there is no such key")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Refuses keys that there are not, and names those that are missing. What a backbone needs depends on its kind.
@@ -102,6 +119,13 @@ fn unknown(key: &str) -> Error {
         false => format!("there is no such key; near ones are {}", near.join(", ")),
     };
     Error::config(key, why)
+}
+
+fn number_or_none(text: &str) -> Option<Value> {
+    match text.trim_matches('"') {
+        NONE => Some(NONE.into()),
+        text => text.replace('_', "").parse().ok().filter(|n: &i64| *n > 0).map(Value::Integer),
+    }
 }
 
 fn typed(like: &Value, text: &str) -> Option<Value> {

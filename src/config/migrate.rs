@@ -3,6 +3,7 @@
 use toml::{Table, Value};
 
 use super::tree::{flatten, insert};
+use crate::mirrorgan::optional::NONE;
 
 /// Sections that only the old vocabulary has.
 const OLD_SECTIONS: [&str; 3] = ["stem", "stream", "train"];
@@ -74,6 +75,37 @@ const RENAMED: &[(&str, &[&str])] = &[
     ("eval.pictures", &["eval.images"]),
 ];
 
+/// Keys added since 0.1.0, and the values that runs without them were trained with.
+const ADDED: &[(&str, i64)] =
+    &[("data.max_pixels", 100_000_000), ("data.max_side", 65_535), ("data.exif_orientation", 0)];
+
+/// Adds the keys that a run of an earlier version lacks.
+pub fn add_missing(table: &mut Table) {
+    let present = flatten(table);
+    for (key, value) in ADDED.iter().filter(|(key, _)| !present.contains_key(*key)) {
+        let value = if *key == "data.exif_orientation" {
+            Value::Boolean(*value != 0)
+        } else {
+            Value::Integer(*value)
+        };
+        insert(table, key, value);
+    }
+}
+
+/// Keys whose 0 meant none before 0.3.0.
+pub fn is_optional(key: &str) -> bool {
+    key.ends_with(".schedule.steps") || key.ends_with(".schedule.epochs") || key == "captioner.resize"
+}
+
+fn zero_is_none(mut table: Table) -> Table {
+    for (key, value) in flatten(&table) {
+        if is_optional(&key) && value.as_integer() == Some(0) {
+            insert(&mut table, &key, NONE.into());
+        }
+    }
+    table
+}
+
 /// What a key of the old vocabulary is now.
 pub fn present_keys(old: &str) -> Option<&'static [&'static str]> {
     RENAMED.iter().find(|(key, _)| *key == old).map(|(_, now)| *now)
@@ -82,7 +114,7 @@ pub fn present_keys(old: &str) -> Option<&'static [&'static str]> {
 /// A configuration in the present vocabulary, from either. Keys that neither knows stay, to be refused by name.
 pub fn to_present(table: Table) -> Table {
     if !OLD_SECTIONS.iter().any(|section| table.contains_key(*section)) {
-        return table;
+        return zero_is_none(table);
     }
     let mut present = Table::new();
     // Runs from before there was a choice computed in f32.
@@ -92,7 +124,7 @@ pub fn to_present(table: Table) -> Table {
             insert(&mut present, key, converted(key, &value));
         }
     }
-    present
+    zero_is_none(present)
 }
 
 fn converted(key: &str, value: &Value) -> Value {

@@ -5,6 +5,8 @@ mod keys;
 mod migrate;
 mod near;
 mod presets;
+mod ranges;
+mod resume;
 mod tree;
 
 use std::path::Path;
@@ -14,6 +16,7 @@ use toml::{Table, Value};
 
 pub use self::keys::{KeyHelp, help};
 pub use self::presets::PRESETS;
+pub use self::resume::may_change;
 
 use crate::data::DecodeConfig;
 use crate::engine::nn::AdamConfig;
@@ -67,9 +70,11 @@ pub struct DataConfig {
 pub struct Schedule {
     /// Images in a batch.
     pub batch: usize,
-    pub epochs: u64,
-    /// When not 0, this counts and `epochs` does not.
-    pub steps: u64,
+    /// The phase ends at the first of both limits; one of them is given.
+    #[serde(with = "crate::mirrorgan::optional")]
+    pub epochs: Option<u64>,
+    #[serde(with = "crate::mirrorgan::optional")]
+    pub steps: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,9 +119,11 @@ pub struct EvalConfig {
 }
 
 impl Schedule {
-    /// The last step of a phase that trains on `items` captioned images.
+    /// The last step of a phase that trains on `items` captioned images, a batch of them at least.
     pub fn last_step(&self, items: usize) -> u64 {
-        if self.steps > 0 { self.steps } else { self.epochs * (items / self.batch) as u64 }
+        let each = (items / self.batch.max(1)) as u64;
+        let of_epochs = self.epochs.map(|epochs| epochs.saturating_mul(each));
+        [of_epochs, self.steps].into_iter().flatten().min().unwrap_or(0)
     }
 }
 
@@ -124,29 +131,32 @@ impl Config {
     /// A preset by name, or a TOML file, with `section.key=value` settings applied in order.
     pub fn load(preset: &str, settings: &[String]) -> Result<Config> {
         let (label, text) = presets::text(preset)?;
-        let mut table = parse(&label, &text)?;
-        for setting in settings {
-            keys::apply(&mut table, setting)?;
-        }
-        Config::from_table(&label, table)
-    }
-
-    /// stub
-    pub fn read_with(path: &Path, settings: &[String]) -> Result<Config> {
-        Config::load(&path.display().to_string(), settings)
+        Config::from_table(&label, parse(&label, &text)?, settings)
     }
 
     /// A file written by [`Config::to_toml`], of this version or an earlier one.
     pub fn read(path: &Path) -> Result<Config> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        let label = path.display().to_string();
-        Config::from_table(&label, parse(&label, &text)?)
+        Config::read_with(path, &[])
     }
 
-    fn from_table(label: &str, table: Table) -> Result<Config> {
+    /// As [`Config::read`], with settings applied in order.
+    pub fn read_with(path: &Path, settings: &[String]) -> Result<Config> {
+        let label = path.display().to_string();
+        let mut table = parse(&label, &presets::file(path)?)?;
+        migrate::add_missing(&mut table);
+        Config::from_table(&label, table, settings)
+    }
+
+    fn from_table(label: &str, mut table: Table, settings: &[String]) -> Result<Config> {
+        keys::require_sections(label, &table)?;
+        for setting in settings {
+            keys::apply(&mut table, setting)?;
+        }
         keys::require_complete(label, &table)?;
+        // Of all settings that are wrong, the first is named with its range.
+        ranges::check(&tree::flatten(&table))?;
         let config = deserialize(table).map_err(|why| Error::config(label, why))?;
-        config.check()?;
+        ranges::check_networks(&config)?;
         Ok(config)
     }
 
@@ -183,60 +193,12 @@ impl Config {
         self.generator.stage_side(self.generator.stages - 1)
     }
 
-    /// Ranges without which the networks cannot be built or a loss is undefined.
-    fn check(&self) -> Result<()> {
-        at_least("data.words_train", self.data.words_train, 1, "a caption needs a word")?;
-        at_least("data.words_eval", self.data.words_eval, 1, "a caption needs a word")?;
-        at_least("generator.stages", self.generator.stages, 1, "there must be an image")?;
-        at_least("generator.first_ups", self.generator.first_ups, 1, "the first image is 4·2^ups wide")?;
-        at_least("run.sample_rows", self.run.sample_rows, 1, "a sample grid needs a row")?;
-        at_least("eval.candidates", self.eval.candidates, 2, "R-precision chooses among captions")?;
-        check_schedule("damsm", &self.damsm.schedule)?;
-        check_schedule("captioner", &self.captioner.schedule)?;
-        check_schedule("gan", &self.gan.schedule)?;
-        for (key, every) in [
-            ("log_every", self.run.log_every),
-            ("checkpoint_every", self.run.checkpoint_every),
-            ("sample_every", self.run.sample_every),
-        ] {
-            at_least(&format!("run.{key}"), every as usize, 1, "it counts steps")?;
-        }
-        check_backbone("damsm", &self.damsm.backbone)?;
-        check_backbone("captioner", &self.captioner.network.backbone)?;
-        if !(0.0..1.0).contains(&self.text_encoder.dropout) {
-            let why = format!("{} is not in [0, 1)", self.text_encoder.dropout);
-            return Err(Error::config("text_encoder.dropout", why));
-        }
-        if self.generator.stages > 3 || self.generator.first_ups > 4 {
-            let why = "at most three stages from 64x64 are known to the discriminators";
-            return Err(Error::config("generator.stages", why));
-        }
-        Ok(())
+    /// Refuses a captioner that cannot be built.
+    pub fn check_captioner(&self) -> Result<()> {
+        let network = &self.captioner.network;
+        let side = network.resize.unwrap_or_else(|| self.largest_side());
+        ranges::check_backbone("captioner", &network.backbone, side)
     }
-}
-
-fn at_least(key: &str, value: usize, least: usize, why: &str) -> Result<()> {
-    if value >= least {
-        return Ok(());
-    }
-    Err(Error::config(key, format!("{value} is too small: {why} (at least {least})")))
-}
-
-fn check_schedule(phase: &str, schedule: &Schedule) -> Result<()> {
-    let why = "a batch is normalized over itself, and mismatched pairs are taken from within it";
-    at_least(&format!("{phase}.schedule.batch"), schedule.batch, 2, why)?;
-    let steps = (schedule.steps + schedule.epochs) as usize;
-    at_least(&format!("{phase}.schedule.steps"), steps, 1, "epochs are 0 too")
-}
-
-fn check_backbone(section: &str, backbone: &BackboneConfig) -> Result<()> {
-    let BackboneConfig::Small(small) = backbone else { return Ok(()) };
-    if (1..=small.widths.len()).contains(&small.map_after) {
-        return Ok(());
-    }
-    let (after, layers) = (small.map_after, small.widths.len());
-    let why = format!("{after} is not one of the {layers} layers of {section}.backbone.widths");
-    Err(Error::config(format!("{section}.backbone.map_after"), why))
 }
 
 /// Refuses a published backbone that is not implemented; `section` is the one that chose it.
@@ -253,8 +215,11 @@ pub fn require_available(section: &str, backbone: &BackboneConfig) -> Result<()>
 
 /// TOML in the present vocabulary.
 fn parse(label: &str, text: &str) -> Result<Table> {
-    let table = text.parse().map_err(|e| Error::config(label, plain(&e)))?;
-    Ok(migrate::to_present(table))
+    let wrong = |e: toml::de::Error| {
+        let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        Error::config(format!("{label}:{line}"), plain(&e))
+    };
+    Ok(migrate::to_present(text.parse().map_err(wrong)?))
 }
 
 /// The error is one line about the value.
@@ -265,13 +230,4 @@ fn deserialize(table: Table) -> std::result::Result<Config, String> {
 /// A TOML error without its excerpt of the file, which has no room in a one-line message.
 fn plain(error: &toml::de::Error) -> String {
     error.message().trim().replace('\n', ", ")
-}
-
-/// stub
-pub fn may_change(key: &str) -> bool {
-    let last = key.rsplit('.').next().unwrap_or_default();
-    ["steps", "epochs", "workers", "lr", "batch"].contains(&last)
-        || last.ends_with("_every")
-        || key.starts_with("eval.")
-        || key.starts_with("loss.")
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::near::nearest;
 use crate::error::{Error, Result};
+use crate::files::kind;
 
 /// Name and text of each preset.
 pub static PRESETS: [(&str, &str); 6] = [
@@ -22,14 +23,29 @@ pub fn text(preset: &str) -> Result<(String, String)> {
     }
     let path = Path::new(preset);
     if path.extension().is_some() || path.components().count() > 1 || path.is_file() {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-        return Ok((preset.to_string(), text));
+        return Ok((preset.to_string(), file(path)?));
     }
     let names = PRESETS.map(|(name, _)| name);
     let hint = match nearest(preset, names.into_iter()).first() {
         Some(near) => format!("; did you mean '{near}'? There are"),
-        None => "; there are".to_string(),
+        None => ". There are".to_string(),
     };
-    let why = format!("there is no preset '{preset}'{hint} {}, or give a TOML file", names.join(", "));
-    Err(Error::config("preset", why))
+    let why = format!("there is no preset '{preset}'{hint} {}; or give a TOML file", names.join(", "));
+    Err(Error::config("--preset", why))
+}
+
+/// The text of a TOML file.
+pub fn file(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    if let Some(kind) = kind::of_bytes(&bytes) {
+        return Err(Error::data(path, format!("{kind}, not a configuration in TOML")));
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::data(
+            path,
+            "an empty file, not a configuration; `presets/demo.toml` is an example",
+        ));
+    }
+    let text = String::from_utf8(bytes);
+    text.map_err(|_| Error::data(path, "not UTF-8, as TOML is; save it as UTF-8"))
 }

@@ -15,8 +15,8 @@ use super::backbone::{Backbone, BackboneConfig, InputConfig};
 #[serde(deny_unknown_fields)]
 pub struct CaptionerConfig {
     pub backbone: BackboneConfig,
-    /// The side that images are resized to; none, which a file writes as 0, leaves them as they are.
-    #[serde(with = "zero_is_none")]
+    /// The side that images are resized to; none leaves them as they are.
+    #[serde(with = "super::optional")]
     pub resize: Option<usize>,
     /// Shift and scale images as networks trained on ImageNet expect; the published code did not.
     pub imagenet_normalization: bool,
@@ -26,19 +26,6 @@ pub struct CaptionerConfig {
     pub hidden: usize,
     /// Train with an end token after the last word; published captions have none.
     pub learn_end: bool,
-}
-
-/// TOML has no null: none is 0.
-mod zero_is_none {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub fn serialize<S: Serializer>(side: &Option<usize>, serializer: S) -> Result<S::Ok, S::Error> {
-        side.unwrap_or(0).serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
-        Ok(Some(usize::deserialize(deserializer)?).filter(|&side| side > 0))
-    }
 }
 
 /// The end token; the same id pads captions.

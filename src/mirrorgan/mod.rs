@@ -15,6 +15,7 @@ pub mod discriminator;
 pub mod generator;
 pub mod glam;
 pub mod losses;
+pub mod optional;
 pub mod stem;
 
 use crate::engine::nn::{Initializer, Policy};

@@ -125,7 +125,10 @@ fn check(job: &TrainJob) -> Result<()> {
         job.dataset.require_trainable(&phase.batch_key(), phase.schedule(config).batch)?;
         match phase {
             Phase::Damsm => require_available("damsm", &config.damsm.backbone)?,
-            Phase::Captioner => require_available("captioner", &config.captioner.network.backbone)?,
+            Phase::Captioner => {
+                require_available("captioner", &config.captioner.network.backbone)?;
+                config.check_captioner()?;
+            }
             Phase::Gan => {}
         }
     }
