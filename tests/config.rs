@@ -66,8 +66,9 @@ fn a_wrong_type_or_range_is_named() {
     assert!(error("demo", &["gan.schedule.batch=many"]).contains("'many' is not a whole number"));
     assert!(error("demo", &["gan.schedule.batch=-3"]).contains("'-3' is not a whole number"));
     assert!(
-        error("demo", &["captioner.schedule.steps=0"])
-            .contains("captioner.schedule.steps: '0' is not a whole number, 1 or more, or none; it is 800 now")
+        error("demo", &["captioner.schedule.steps=0"]).contains(
+            "captioner.schedule.steps: '0' is not a whole number, 1 or more, or none; it is 800 now"
+        )
     );
     assert!(error("demo", &["gan.schedule.batch=1"]).contains("gan.schedule.batch: 1 is too small"));
     assert!(error("demo", &["text_encoder.cell=transformer"]).contains("transformer"));
@@ -151,11 +152,14 @@ fn a_wrong_value_shows_the_help_of_its_key() {
 
 #[test]
 fn none_is_a_limit_that_is_not_there() {
-    let config = Config::load("demo", &["gan.schedule.steps=none".into(), "gan.schedule.epochs=3".into()]).unwrap();
+    let config =
+        Config::load("demo", &["gan.schedule.steps=none".into(), "gan.schedule.epochs=3".into()]).unwrap();
     assert_eq!(config.gan.schedule.last_step(163), 3 * (163 / 16));
     let both = Config::load("demo", &["gan.schedule.epochs=3".into()]).unwrap();
     assert_eq!((both.gan.schedule.last_step(163), both.gan.schedule.last_step(100_000)), (30, 1300));
-    assert!(error("demo", &["gan.schedule.steps=none"]).contains("gan.schedule.steps: steps and epochs are both"));
+    assert!(
+        error("demo", &["gan.schedule.steps=none"]).contains("gan.schedule.steps: steps and epochs are both")
+    );
 }
 
 #[test]

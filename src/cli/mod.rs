@@ -132,14 +132,18 @@ impl Threads {
 }
 
 impl Machine {
-    /// From now on this thread computes there; where `auto` takes the CPU, it says why.
-    fn set(&self) -> anyhow::Result<()> {
+    /// From now on this thread computes there. Where `auto` takes the CPU, a note that says why, for when something is
+    /// about to be computed.
+    fn open(&self) -> anyhow::Result<Option<String>> {
         self.threads.set()?;
         let (device, why) = device::open(&self.device)?;
-        if let Some(why) = why {
-            note(format!("note: computing on the CPU: {}", why.lines().next().unwrap_or_default()));
-        }
         device::set(&device);
+        Ok(why.map(|why| format!("note: computing on the CPU: {}", why.lines().next().unwrap_or_default())))
+    }
+
+    /// As [`Machine::open`], with the note at once.
+    fn set(&self) -> anyhow::Result<()> {
+        self.open()?.map(note);
         Ok(())
     }
 }

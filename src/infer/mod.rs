@@ -5,5 +5,5 @@ pub mod frozen;
 mod preprocess;
 mod sampler;
 
-pub use preprocess::center_square;
+pub use preprocess::image_square;
 pub use sampler::{Prompt, Sample, Sampler};

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::data::{Batch, Picture};
+use crate::engine::nn::archive::NotFinite;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Store};
 use crate::error::{Error, Result};
 use crate::eval::{Metric, r_precision};
@@ -78,7 +79,7 @@ impl WeightFiles<'_> {
     /// # Errors
     /// `NotFinite` where a number is not, so that every checkpoint is one to go on from.
     pub fn write(&self, name: &str, mut archive: Archive) -> Result<()> {
-        if let Some((tensor, _, value)) = archive.not_finite() {
+        if let Some(NotFinite { name: tensor, value, .. }) = archive.not_finite() {
             let term = format!("{name}: {tensor}");
             return Err(Error::NotFinite { step: self.step, term, value, advice: String::new() });
         }

@@ -140,28 +140,34 @@ impl Adam {
         }
     }
 
-    /// Moments, averages and step count: what a resumed run needs besides the weights, which the store saves.
+    /// Moments, averages and step count: what a resumed run needs besides the weights, which the store saves. Each is
+    /// in the layout of the weight that it belongs to.
     pub fn archive(&self) -> Archive {
         let swapped = self.averaging.as_ref().is_some_and(|a| a.swapped);
         assert!(!swapped, "the network has the averaged weights: swap them back before saving");
         let mut archive = Archive::default();
         archive.insert("steps", Array::count(self.steps));
-        self.state().for_each(|(name, tensor)| archive.insert(name, Array::from(tensor)));
+        self.state().for_each(|(name, param, tensor)| archive.insert(name, param.published(tensor)));
         archive
     }
 
-    /// Restores what [`Adam::archive`] gave; changes nothing where names or shapes do not fit. The learning rate is
-    /// not part of it.
+    /// Restores what [`Adam::archive`] gave; changes nothing where names or shapes do not fit, or where a number is not
+    /// finite. The learning rate is not part of it.
     pub fn load(&mut self, mut archive: Archive) -> Result<()> {
+        archive.require_finite()?;
+        // Versions before 0.3.0 wrote no metadata, and the layout of memory.
+        let as_in_memory = archive.metadata("format").is_none() && !archive.file().as_os_str().is_empty();
         let steps = archive.take("steps");
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         if steps.is_none() {
             missing.push("steps".to_owned());
         }
-        for (name, tensor) in self.state() {
-            match archive.take(&name).filter(|a| a.shape == *tensor.shape()) {
-                Some(array) => found.push(array.tensor()),
-                None => missing.push(format!("{name} {:?}", tensor.shape())),
+        for (name, param, tensor) in self.state() {
+            let shape = if as_in_memory { tensor.shape().to_vec() } else { param.published_shape() };
+            match archive.take(&name).filter(|a| a.shape == shape) {
+                Some(array) if as_in_memory => found.push(array.tensor()),
+                Some(array) => found.push(param.tensor_of_published(array.to_f32())),
+                None => missing.push(format!("{name} {shape:?}")),
             }
         }
         let unexpected: Vec<String> = archive.names().map(str::to_owned).collect();
@@ -169,16 +175,18 @@ impl Adam {
             let file = archive.file().to_owned();
             return Err(Error::Weights { file, missing, unexpected, misshaped: Vec::new() });
         };
-        self.steps = steps.to_i64()[0] as u64;
+        self.steps = steps.to_i64().first().copied().unwrap_or(0).max(0) as u64;
         self.state_mut().zip(found).for_each(|(tensor, value)| *tensor = value);
         Ok(())
     }
 
-    /// Moments and averages with their names.
-    fn state(&self) -> impl Iterator<Item = (String, &Tensor)> {
+    /// Moments and averages with their names and their parameters.
+    fn state(&self) -> impl Iterator<Item = (String, &Param, &Tensor)> {
         self.params.iter().flat_map(|AdamParam { param, m, v, average }| {
             let kinds = [("m", Some(m)), ("v", Some(v)), ("average", average.as_ref())];
-            kinds.into_iter().filter_map(|(kind, t)| Some((format!("{kind}/{}", param.name()), t?)))
+            kinds
+                .into_iter()
+                .filter_map(move |(kind, t)| Some((format!("{kind}/{}", param.name()), param, t?)))
         })
     }
 
@@ -228,6 +236,37 @@ mod tests {
         adam.swap_averages();
         resumed.swap_averages();
         assert_eq!(param.tensor().to_vec(), other.tensor().to_vec());
+    }
+
+    /// Files of versions before 0.3.0 have filters as they lie in memory.
+    #[test]
+    fn the_state_is_in_the_layout_of_the_weights_now_and_before() {
+        let make =
+            |scope: &crate::engine::nn::Scope| scope.filter("w", [2, 3, 3, 3], Initializer::Uniform(1.0));
+        let build = |seed| Store::build(Source::Init(Rng::new(seed, 0)), make).unwrap();
+        let config = AdamConfig { lr: 0.1, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
+        let (param, store) = build(1);
+        let mut adam = Adam::new(store.params(), config);
+        descend(&param, &mut adam, 2);
+        let (published, memory) = (adam.archive().get("m/w").unwrap().to_f32(), adam.params[0].m.to_vec());
+        assert_ne!(published, memory);
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("optimizer.safetensors");
+        adam.archive().write(&path).unwrap();
+        let (_, store) = build(2);
+        let mut now = Adam::new(store.params(), config);
+        now.load(Archive::read(&path).unwrap()).unwrap();
+        assert_eq!(now.params[0].m.to_vec(), memory);
+
+        let views = adam.params.iter().flat_map(|p| [("m/w", Array::from(&p.m)), ("v/w", Array::from(&p.v))]);
+        let mut old = Archive::default();
+        views.for_each(|(name, array)| old.insert(name, array));
+        old.insert("steps", Array::count(2));
+        old.write_without_metadata(&path);
+        let mut before = Adam::new(store.params(), config);
+        before.load(Archive::read(&path).unwrap()).unwrap();
+        assert_eq!(before.params[0].m.to_vec(), memory);
     }
 
     #[test]

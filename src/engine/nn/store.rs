@@ -79,7 +79,7 @@ impl Param {
     }
 
     /// The shape in a weight file.
-    fn published_shape(&self) -> Vec<usize> {
+    pub(super) fn published_shape(&self) -> Vec<usize> {
         let shape = self.0.value.read().unwrap_or_else(PoisonError::into_inner).shape();
         match (self.0.layout, &*shape) {
             (FileLayout::Filter, &[o, r, s, i]) => vec![o, i, r, s],
@@ -102,12 +102,18 @@ impl Param {
 
     /// Sets the value from one in the layout of a weight file.
     fn set_published(&self, values: Vec<f32>) {
+        let value = self.tensor_of_published(values);
+        self.update(|old| old.assign(&value));
+    }
+
+    /// A tensor of this parameter's shape from values in the layout of a weight file.
+    pub(super) fn tensor_of_published(&self, values: Vec<f32>) -> Tensor {
         let shape = self.0.value.read().unwrap_or_else(PoisonError::into_inner).shape();
         let values = match (self.0.layout, &*shape) {
             (FileLayout::Filter, &[_, r, s, i]) => swap_last_two(&values, i, r * s),
             _ => values,
         };
-        self.update(|value| value.assign(&Tensor::from_vec(values, shape)));
+        Tensor::from_vec(values, shape)
     }
 }
 
@@ -176,8 +182,9 @@ impl Store {
         self.archive().write(path)
     }
 
-    /// Loads all values from an archive that fits exactly; changes nothing if it does not.
+    /// Loads all values from an archive that fits exactly and holds finite numbers; changes nothing if it does not.
     pub fn load(&self, mut archive: Archive) -> Result<()> {
+        archive.require_finite()?;
         let (mut found, mut missing, mut misshaped) = (Vec::new(), Vec::new(), Vec::new());
         for param in &self.entries {
             let wanted = param.published_shape();

@@ -58,35 +58,90 @@ impl From<&Tensor> for Array {
     }
 }
 
-/// Named arrays, and the file they came from, which messages name.
+/// Named arrays, the file they came from, which messages name, and what that file says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct Archive {
     file: PathBuf,
     arrays: BTreeMap<String, Array>,
+    metadata: BTreeMap<String, String>,
+}
+
+/// A number that is none, in an archive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NotFinite {
+    pub name: String,
+    /// The place in the array, in the file's order.
+    pub index: usize,
+    pub value: f32,
+}
+
+/// Looks whether a weight file is there and whole, by its header and its length alone.
+///
+/// # Errors
+/// `Io` when it cannot be read, `Data` when it is cut off or of another format.
+pub fn require_whole(path: &Path) -> Result<()> {
+    safetensors::require_whole(path)
 }
 
 impl Archive {
-    /// Reads a weight file, whose first bytes tell its format.
+    /// Reads a weight file.
     ///
     /// # Errors
-    /// `Io` when it cannot be read, `Data` when it is damaged or of an unknown format.
+    /// `Io` when it cannot be read, `Data` when it is damaged or of another format.
     pub fn read(path: impl AsRef<Path>) -> Result<Archive> {
         let path = path.as_ref();
+        require_whole(path)?;
         let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-        let arrays = match Format::of(&bytes) {
-            Format::Safetensors => safetensors::read(path, &bytes)?,
-            Format::PyTorch => {
-                let why = "a PyTorch file, which is not read here; save its tensors under their names as safetensors";
-                return Err(Error::data(path, why));
-            }
-        };
-        Ok(Archive { file: path.to_owned(), arrays })
+        let (arrays, metadata) = safetensors::read(path, &bytes)?;
+        Ok(Archive { file: path.to_owned(), arrays, metadata })
     }
 
-    /// Writes a safetensors file whole or not at all: a reader finds the old file or the new one.
+    /// Writes a safetensors file whole or not at all: a reader finds the old file or the new one. The file says which
+    /// engine wrote it.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        atomic::write(path, &safetensors::bytes(path, &self.arrays)?)
+        let of_engine =
+            [("format", "pt"), ("engine", env!("CARGO_PKG_VERSION")), ("revision", env!("ENGINE_REVISION"))];
+        let mut metadata = self.metadata.clone();
+        metadata.extend(of_engine.map(|(key, value)| (key.to_string(), value.to_string())));
+        atomic::write(path, &safetensors::bytes(path, &self.arrays, metadata)?)
+    }
+
+    /// A file as versions before 0.3.0 wrote it.
+    #[cfg(test)]
+    pub fn write_without_metadata(&self, path: &Path) {
+        let bytes = safetensors::bytes(path, &self.arrays, BTreeMap::new()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// What the file says of itself under `key`.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    pub fn set_metadata(&mut self, key: &str, value: impl Into<String>) {
+        self.metadata.insert(key.to_string(), value.into());
+    }
+
+    /// The first number that is infinite or none at all.
+    pub fn not_finite(&self) -> Option<NotFinite> {
+        self.arrays.iter().find_map(|(name, array)| {
+            let Values::F32(values) = &array.values else { return None };
+            let index = values.iter().position(|value| !value.is_finite())?;
+            Some(NotFinite { name: name.clone(), index, value: values[index] })
+        })
+    }
+
+    /// Refuses numbers that are infinite or none at all.
+    ///
+    /// # Errors
+    /// `Data` with the file and the tensor.
+    pub fn require_finite(&self) -> Result<()> {
+        let Some(NotFinite { name, index, value }) = self.not_finite() else { return Ok(()) };
+        let why = format!(
+            "'{name}' holds {value} (its number {index}): the training that wrote it had diverged; take an earlier checkpoint"
+        );
+        Err(Error::data(&self.file, why))
     }
 
     /// Empty for an archive that was not read from a file.
@@ -131,50 +186,7 @@ impl Archive {
             std::mem::take(&mut self.arrays).into_iter().partition(|(name, _)| name.starts_with(&prefix));
         self.arrays = outside;
         let arrays = inside.into_iter().map(|(name, array)| (name[prefix.len()..].to_owned(), array));
-        Archive { file: self.file.clone(), arrays: arrays.collect() }
-    }
-}
-
-// STUB-BEGIN
-/// stub
-pub fn require_whole(path: &Path) -> Result<()> {
-    let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-    if bytes.len() < 16 {
-        return Err(Error::data(path, "cut off"));
-    }
-    Ok(())
-}
-impl Archive {
-    /// stub
-    pub fn not_finite(&self) -> Option<(String, usize, f32)> {
-        self.arrays.iter().find_map(|(name, a)| {
-            let v = a.to_f32();
-            let i = v.iter().position(|x| !x.is_finite())?;
-            Some((name.clone(), i, v[i]))
-        })
-    }
-    /// stub
-    pub fn set_metadata(&mut self, _: &str, _: impl Into<String>) {}
-}
-// STUB-END
-/// The format of a weight file, by its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    /// Has no magic number: what no other format claims.
-    Safetensors,
-    /// `torch.save`: a ZIP file since PyTorch 1.6, a pickle before.
-    PyTorch,
-}
-
-impl Format {
-    fn of(bytes: &[u8]) -> Format {
-        const ZIP: &[u8] = b"PK\x03\x04";
-        const PICKLE: &[u8] = b"\x80\x02";
-        if bytes.starts_with(ZIP) || bytes.starts_with(PICKLE) {
-            Format::PyTorch
-        } else {
-            Format::Safetensors
-        }
+        Archive { file: self.file.clone(), arrays: arrays.collect(), metadata: self.metadata.clone() }
     }
 }
 
@@ -183,17 +195,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_pytorch_are_told_from_damaged_ones() {
+    fn files_of_another_kind_say_what_they_are() {
         let folder = tempfile::tempdir().unwrap();
         for (bytes, expected) in [
-            (&b"PK\x03\x04\0\0"[..], "PyTorch"),
-            (b"\x80\x02\x8a\x0a", "PyTorch"),
-            (b"\x08\0\0", "copy it again"),
+            (&b"PK\x03\x04\0\0netG/data.pkl"[..], "a PyTorch file"),
+            (b"\x80\x02\x8a\x0al\xfc\x9c", "a PyTorch file"),
+            (b"\x89PNG\r\n\x1a\n\0\0", "a PNG image"),
+            (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
+            (b"", "an empty file"),
+            (b"\x08\0\0", "cut off after 3 bytes"),
+            (b"\x08\0\0\0\0\0\0\0{}", "cut off: its header promises 8 bytes and 2 are there"),
+            (b"just some text that is long enough", "not a safetensors file"),
+            (b"\xff\xff\xff\xff\xff\xff\xff\x7f{}", "not a safetensors file"),
         ] {
-            let path = folder.path().join("netG.pth");
+            let path = folder.path().join("netG.safetensors");
             fs::write(&path, bytes).unwrap();
             let message = Archive::read(&path).unwrap_err().to_string();
-            assert!(message.contains("netG.pth") && message.contains(expected), "{message}");
+            assert!(message.contains("netG.safetensors") && message.contains(expected), "{message}");
+            assert!(!message.contains("PyTorch") || !message.contains("copy it again"), "{message}");
+            assert!(require_whole(&path).is_err());
         }
+    }
+
+    #[test]
+    fn a_file_says_where_it_comes_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let mut archive = Archive::default();
+        archive.insert("w", Array::f32(&[2], vec![1.0, f32::NAN]));
+        archive.set_metadata("step", "12");
+        archive.write(&path).unwrap();
+        require_whole(&path).unwrap();
+        let mut read = Archive::read(&path).unwrap();
+        let of = |key: &str| read.metadata(key).unwrap_or_default().to_string();
+        assert_eq!(
+            (of("format"), of("step"), of("engine")),
+            ("pt".into(), "12".into(), env!("CARGO_PKG_VERSION").into())
+        );
+        let found = read.not_finite().unwrap();
+        assert_eq!((found.name.as_str(), found.index, found.value.is_nan()), ("w", 1, true));
+        let message = read.require_finite().unwrap_err().to_string();
+        assert!(message.contains("x.safetensors: 'w' holds NaN (its number 1)"), "{message}");
+        assert!(read.take_section("none").metadata("step").is_some());
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let message = require_whole(&path).unwrap_err().to_string();
+        assert!(message.contains("cut off: 8 bytes of tensors are promised and 7 are there"), "{message}");
     }
 }

@@ -1,6 +1,8 @@
 //! Safetensors files.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use bytemuck::{AnyBitPattern, cast_slice, pod_collect_to_vec};
@@ -10,22 +12,103 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::{Array, Values};
 use crate::error::{Error, Result};
+use crate::files::kind;
 
-/// The arrays in `bytes`, which are those of the file `path`.
-pub fn read(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Array>> {
-    let tensors = SafeTensors::deserialize(bytes).map_err(|e| {
-        let why = format!(
-            "not a whole safetensors file ({e}): it was cut off or is of another format; copy it again"
-        );
-        Error::data(path, why)
-    })?;
-    tensors.iter().map(|(name, view)| Ok((name.to_owned(), decode(path, name, &view)?))).collect()
+/// Arrays and metadata by name.
+type Contents = (BTreeMap<String, Array>, BTreeMap<String, String>);
+
+/// Bytes before the header: its length.
+const PREFIX: usize = 8;
+/// The longest header that the format allows.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// Looks at the header and at the length of a file; its tensors are not read.
+pub fn require_whole(path: &Path) -> Result<()> {
+    let failed = |e| Error::io(path, e);
+    let mut file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let mut head = Vec::new();
+    (&mut file).take(HEAD).read_to_end(&mut head).map_err(failed)?;
+    if let Some(kind) = kind::of_bytes(&head).filter(|kind| *kind != "a safetensors file") {
+        let what_to_do = match kind {
+            "a PyTorch file" => "save its tensors under their names as safetensors",
+            _ => "a weight file in safetensors format is expected",
+        };
+        return Err(Error::data(path, format!("{kind}; {what_to_do}")));
+    }
+    let cut_off = |why: String| Error::data(path, format!("{why}; copy it again"));
+    let Some(prefix) = head.first_chunk::<PREFIX>() else {
+        return Err(match length {
+            0 => Error::data(path, "an empty file; copy it again"),
+            _ => cut_off(format!("cut off after {length} bytes")),
+        });
+    };
+    let header = u64::from_le_bytes(*prefix);
+    if header > LONGEST_HEADER || head.get(PREFIX).is_some_and(|&first| first != b'{') {
+        return Err(Error::data(path, "not a safetensors file"));
+    }
+    let beyond = length - PREFIX as u64;
+    if header > beyond {
+        return Err(cut_off(format!("cut off: its header promises {header} bytes and {beyond} are there")));
+    }
+    let rest = (header + PREFIX as u64).saturating_sub(head.len() as u64);
+    (&mut file).take(rest).read_to_end(&mut head).map_err(failed)?;
+    let header_end = (header as usize + PREFIX).min(head.len());
+    let parsed: serde_json::Value =
+        serde_json::from_slice(&head[PREFIX..header_end]).map_err(|e| damaged(path, &e))?;
+    let ends =
+        parsed.as_object().into_iter().flatten().filter_map(|(_, tensor)| tensor["data_offsets"][1].as_u64());
+    let (promised, there) = (ends.max().unwrap_or(0), beyond - header);
+    if promised > there {
+        return Err(cut_off(format!(
+            "cut off: {promised} bytes of tensors are promised and {there} are there"
+        )));
+    }
+    Ok(())
+}
+
+/// Bytes that tell the format.
+const HEAD: u64 = 512;
+
+fn damaged(path: &Path, error: &dyn std::error::Error) -> Error {
+    Error::data(path, format!("a damaged safetensors file ({error}); copy it again"))
+}
+
+/// The arrays and the metadata in `bytes`, which are those of the file `path`.
+pub fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| damaged(path, &e))?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(path, &e))?;
+    let metadata =
+        header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let arrays = tensors.iter().map(|(name, view)| Ok((name.to_owned(), decode(path, name, &view)?)));
+    Ok((arrays.collect::<Result<_>>()?, metadata))
 }
 
 /// The bytes of a file that holds `arrays`.
-pub fn bytes(path: &Path, arrays: &BTreeMap<String, Array>) -> Result<Vec<u8>> {
+pub fn bytes(
+    path: &Path,
+    arrays: &BTreeMap<String, Array>,
+    metadata: BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
     let views = arrays.iter().map(|(name, array)| (name, view(array)));
-    safetensors::serialize(views, None).map_err(|e| Error::data(path, e.to_string()))
+    let metadata = metadata.into_iter().collect();
+    let mut bytes =
+        safetensors::serialize(views, Some(metadata)).map_err(|e| Error::data(path, e.to_string()))?;
+    sort_header(&mut bytes);
+    Ok(bytes)
+}
+
+/// The library writes the metadata in any order; sorted, equal contents are equal bytes.
+fn sort_header(bytes: &mut [u8]) {
+    let Some(prefix) = bytes.first_chunk::<PREFIX>() else { return };
+    let end = PREFIX + u64::from_le_bytes(*prefix) as usize;
+    let header = &mut bytes[PREFIX..end];
+    let Ok(sorted) = serde_json::from_slice::<serde_json::Value>(header) else { return };
+    let sorted = sorted.to_string();
+    if sorted.len() <= header.len() {
+        header[..sorted.len()].copy_from_slice(sorted.as_bytes());
+        header[sorted.len()..].fill(b' ');
+    }
 }
 
 fn view(array: &Array) -> TensorView<'_> {
