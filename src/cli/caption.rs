@@ -39,7 +39,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let captioner = frozen::captioner(&checkpoint.folder, vocabulary.len(), &config)?;
     on_cpu.map(note);
     if boxes.values().any(Option::is_none) {
-        note("note: the whole image is taken where no box is known; give it with --bbox X,Y,W,H, or name its data set with --data DIR");
+        note(
+            "note: the whole image is taken where no box is known; give it with --bbox X,Y,W,H, or name its data set with --data DIR",
+        );
     }
     let mut failed = 0;
     for path in &args.images {
@@ -67,7 +69,10 @@ impl Args {
     fn boxes(&self, run: &RunFolder) -> anyhow::Result<HashMap<PathBuf, Option<[f32; 4]>>> {
         if self.bbox.is_some() {
             if self.images.len() > 1 {
-                bail!("--bbox is the box of one image, and {} are given; name their data set with --data", self.images.len());
+                bail!(
+                    "--bbox is the box of one image, and {} are given; name their data set with --data",
+                    self.images.len()
+                );
             }
             return Ok(self.images.iter().map(|path| (path.clone(), self.bbox)).collect());
         }

@@ -16,11 +16,28 @@ use crate::files::atomic;
 /// # Panics
 /// When `rgb` has another length.
 pub fn save_png(path: impl AsRef<Path>, width: usize, height: usize, rgb: &[u8]) -> Result<()> {
+    save_png_with_text(path, width, height, rgb, &[])
+}
+
+/// As [`save_png`], with text chunks of these keywords.
+pub fn save_png_with_text(
+    path: impl AsRef<Path>,
+    width: usize,
+    height: usize,
+    rgb: &[u8],
+    texts: &[(&str, &str)],
+) -> Result<()> {
     assert_eq!(rgb.len(), width * height * 3, "an RGB image of {width}×{height} has three bytes a pixel");
     let mut bytes = Vec::new();
-    image::codecs::png::PngEncoder::new(&mut bytes)
-        .write_image(rgb, width as u32, height as u32, image::ExtendedColorType::Rgb8)
-        .expect("a PNG written to memory cannot fail");
+    let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    for (keyword, text) in texts {
+        let added = encoder.add_itxt_chunk(keyword.to_string(), text.replace('\0', " "));
+        added.expect("keywords are short and Latin");
+    }
+    let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(rgb));
+    written.expect("a PNG written to memory cannot fail");
     atomic::write(path, &bytes)
 }
 

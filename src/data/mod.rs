@@ -41,7 +41,7 @@ use crate::error::Result;
 
 pub use self::captions::{Encoded, Vocabulary};
 pub use self::check::{Report, check};
-pub use self::codec::save_png;
+pub use self::codec::{save_png, save_png_with_text};
 pub use self::crop::{Cut, bbox_crop, margin_side, prepare};
 pub use self::dataset::{Dataset, Item, Skip, SplitSource};
 pub use self::decode::{DecodeConfig, Decoded, decode, decode_bytes};

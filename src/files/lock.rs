@@ -47,6 +47,29 @@ impl Lock {
     }
 }
 
+/// Reserves `count` numbers of a folder, from `least` on: none is given to another process, then or later. Returns the
+/// first.
+///
+/// # Errors
+/// `Io` where nothing can be written.
+pub fn reserve_numbers(folder: &Path, count: usize, least: usize) -> Result<usize> {
+    let path = folder.join(".numbers");
+    let reserve = || {
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open?;
+        // Without locks, on some network file systems, the numbers are those of this moment.
+        let _ = file.lock();
+        let mut next = String::new();
+        file.read_to_string(&mut next)?;
+        let first = next.trim().parse().unwrap_or(0).max(least);
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(format!("{}\n", first.saturating_add(count)).as_bytes())?;
+        Ok(first)
+    };
+    reserve().map_err(|source| Error::io(&path, source))
+}
+
 /// The name of this machine.
 pub fn host() -> String {
     let name =
@@ -59,6 +82,13 @@ pub fn host() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_given_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let reserve = |count, least| reserve_numbers(folder.path(), count, least).unwrap();
+        assert_eq!([reserve(2, 1), reserve(1, 1), reserve(1, 9), reserve(1, 1)], [1, 3, 9, 10]);
+    }
 
     #[test]
     fn a_lock_is_held_once_and_names_its_holder() {

@@ -1,5 +1,7 @@
 //! Samples images from a trained run: the text encoder and the averaged generator.
 
+use std::path::Path;
+
 use super::frozen;
 use crate::config::Config;
 use crate::data::{Vocabulary, captions};
@@ -15,15 +17,20 @@ use crate::run::{Checkpoint, Checkpoints, Phase, RunFolder};
 pub struct Sampler {
     pub config: Config,
     pub vocabulary: Vocabulary,
+    /// The generator's, such as `gan/step-000123`.
+    pub checkpoint: String,
     text: TextEncoder,
     generator: Generator,
 }
 
-/// A caption's known words, and those that are not known.
+/// A caption's words as they are used, and those that are left out.
+#[derive(Debug)]
 pub struct Prompt {
     pub ids: Vec<i32>,
     pub words: Vec<String>,
     pub unknown: Vec<String>,
+    /// Known words beyond `data.words_eval`.
+    pub beyond: Vec<String>,
 }
 
 /// The images of one caption (B = 1), and the inputs that they were generated from.
@@ -41,7 +48,7 @@ impl Sampler {
         let (damsm, gan) = (newest(run, Phase::Damsm)?, newest(run, Phase::Gan)?);
         let text = frozen::text_encoder(&damsm.folder, vocabulary.len(), &config)?;
         let generator = frozen::generator(&gan.folder, &config)?;
-        Ok(Sampler { config, vocabulary, text, generator })
+        Ok(Sampler { config, vocabulary, checkpoint: gan.name(), text, generator })
     }
 
     /// The words of a caption; the error says why nothing can be generated from it.
@@ -49,14 +56,24 @@ impl Sampler {
         let encoded = captions::encode(caption, &self.vocabulary);
         let ids = captions::fit_eval(&encoded.ids, self.config.data.words_eval);
         if ids.is_empty() && encoded.unknown.is_empty() {
-            return Err("an empty caption; write what the image should show".to_string());
+            return Err(match caption.chars().any(char::is_alphabetic) {
+                true => format!(
+                    "no word of '{}' is ASCII, and this tokenizer (AttnGAN's) reads no other",
+                    caption.trim()
+                ),
+                false => "an empty caption; write what the image should show".to_string(),
+            });
         }
         if ids.is_empty() {
             let suggestions = self.suggestions(&encoded.unknown).join("; ");
             return Err(format!("not one word of '{caption}' is known: {suggestions}"));
         }
-        let words = ids.iter().filter_map(|&id| self.vocabulary.word(id)).map(str::to_string).collect();
-        Ok(Prompt { ids, words, unknown: encoded.unknown })
+        let words = |ids: &[i32]| {
+            let words = ids.iter().filter_map(|&id| self.vocabulary.word(id));
+            words.map(str::to_string).collect::<Vec<_>>()
+        };
+        let (words, beyond) = (words(&ids), words(&encoded.ids[ids.len()..]));
+        Ok(Prompt { ids, words, unknown: encoded.unknown, beyond })
     }
 
     /// For each unknown word, words spelled like it.
@@ -65,7 +82,11 @@ impl Sampler {
             near if near.is_empty() => format!("'{word}' is not in the vocabulary"),
             near => format!("'{word}' is not in the vocabulary (near it: {})", near.join(", ")),
         };
-        unknown.iter().map(suggest).collect()
+        let mut lines: Vec<String> = unknown.iter().take(NAMED).map(suggest).collect();
+        if unknown.len() > NAMED {
+            lines.push(format!("{} more words are not in the vocabulary", unknown.len() - NAMED));
+        }
+        lines
     }
 
     /// Generates one sample in a batch of its own, so that it does not depend on the others; `index` is its number.
@@ -80,6 +101,30 @@ impl Sampler {
             let generated = self.generator.forward(&z, &embedding, &lengths, &eps, Mode::Eval);
             Sample { z, eps, embedding, generated }
         })
+    }
+}
+
+/// Unknown words of a caption that are named one by one.
+const NAMED: usize = 8;
+
+impl Sample {
+    /// Refuses images and attention maps that are no numbers.
+    ///
+    /// # Errors
+    /// `Data` with the checkpoint, whose weights lead to them.
+    pub fn require_finite(&self, checkpoint: &Path) -> Result<()> {
+        let Generated { images, attention, .. } = &self.generated;
+        for (what, tensors) in [("image", images), ("attention map", attention)] {
+            for (tensor, number) in tensors.iter().zip(1..) {
+                if let Some(value) = tensor.to_vec().into_iter().find(|value| !value.is_finite()) {
+                    let why = format!(
+                        "{what} {number} of this caption holds {value}: the weights have diverged; take an earlier checkpoint, or train again with lower learning rates"
+                    );
+                    return Err(Error::data(checkpoint, why));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::phase::Phase;
 use crate::engine::nn::archive::require_whole;
-use crate::error::{Error, Result, note};
+use crate::error::{Error, Result, chain, note};
 use crate::files::atomic;
 
 /// How many checkpoints are kept. One is not enough: a full disk or a bad step may spoil the newest.
@@ -86,17 +86,27 @@ impl Checkpoints {
     }
 
     /// The newest that is whole, if there is one. Damaged ones are named and passed over.
+    ///
+    /// # Errors
+    /// That of the newest, where all are damaged.
     pub fn latest(&self) -> Result<Option<Checkpoint>> {
+        let mut damaged = Vec::new();
         for folder in self.all()?.into_iter().rev() {
             match Checkpoint::read(folder.clone(), self.phase) {
-                Ok(checkpoint) => return Ok(Some(checkpoint)),
-                Err(error) => {
-                    let (folder, why) = (folder.display(), crate::error::chain(&error, ": "));
-                    note(format!("note: the checkpoint {folder} is damaged and passed over: {why}"));
+                Ok(checkpoint) => {
+                    for (folder, error) in &damaged {
+                        let why = chain(error, ": ");
+                        note(format!("note: the checkpoint {folder} is damaged and passed over: {why}"));
+                    }
+                    return Ok(Some(checkpoint));
                 }
+                Err(error) => damaged.push((folder.display().to_string(), error)),
             }
         }
-        Ok(None)
+        match damaged.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(None),
+        }
     }
 
     /// Renames a checkpoint, so that none finds it any more: `step-000123.nan`.
@@ -131,7 +141,7 @@ impl Checkpoints {
         for folder in self.all()? {
             let Err(error) = Checkpoint::read(folder.clone(), self.phase) else { continue };
             let Some(aside) = self.set_aside(step_of(&folder).unwrap_or(0), "damaged")? else { continue };
-            let (why, aside) = (crate::error::chain(&error, ": "), aside.display());
+            let (why, aside) = (chain(&error, ": "), aside.display());
             note(format!("note: a checkpoint is damaged and set aside as {aside}: {why}"));
         }
         Ok(())
