@@ -14,7 +14,7 @@ use binary::{
 /// A run stopped by `--steps 1` in every phase.
 fn limited() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let output = run(training(&folder.path().join("run")).args(["--steps", "1"]));
+    let output = run(training(folder.path().join("run")).args(["--steps", "1"]));
     assert_eq!(output.code, 0, "{}", output.err);
     let parts =
         ["stopped at the limit of this call", "damsm at step 1 of 2", "gan at step 1 of 2", "train --resume"];

@@ -139,6 +139,7 @@ fn train_watched(
         deadline: None,
         header: "# a test\n".to_string(),
         call: Call { command: vec!["engine".to_string(), "train".to_string()], ..Call::default() },
+        notes: Vec::new(),
         stop: watcher.stop.clone(),
     };
     change(&mut job);

@@ -1,16 +1,17 @@
 //! `engine bench`
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Machine, say};
+use super::{Machine, output_is_closed, say};
 use crate::bench::benchmarks::{benchmarks, select};
 use crate::bench::{BenchResult, Benchmark, CacheFlush, Ceilings, DeviceCopy, Pass, Plan, is_emulated};
 use crate::engine::device::{self, DType, Device, Precision, cpu, cuda};
 use crate::engine::tensor::set_precision;
-use crate::error::{Error, caught};
+use crate::error::{Error, caught, note};
 use crate::files::atomic;
 
 #[derive(clap::Args)]
@@ -24,7 +25,7 @@ pub struct Args {
     #[arg(long, default_value = "f32", value_parser = super::precision())]
     precision: Precision,
     /// Batch size of the networks' layers [default: as published on a GPU, else 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: Option<u32>,
     /// Leave out the small cases of the gradient check
     #[arg(long)]
@@ -50,7 +51,7 @@ struct Chosen<'a> {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    args.machine.set()?;
+    let on_cpu = args.machine.open()?;
     set_precision(args.precision)?;
     let device = device::current();
     let plan = Plan::of(&device, args.batch.map(|batch| batch as usize), args.quick);
@@ -62,23 +63,33 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if chosen.passes.is_empty() {
         anyhow::bail!("all of these are too large for the emulated driver; give --batch 1 or another filter");
     }
+    on_cpu.into_iter().for_each(note);
     if let Device::Cuda(gpu) = &device {
         gpu.load_kernels(DType::F32)?;
         gpu.load_kernels(args.precision.storage())?;
     }
-    say_device(&device, args.precision)?;
+    args.say(describe(&device, args.precision))?;
     let copy = match &device {
         Device::Cpu => None,
         Device::Cuda(gpu) => Some(DeviceCopy::new(gpu, plan.copy, plan.rounds)),
     };
     let ceilings = Ceilings::measure(&device, &plan, args.precision, copy.as_ref());
-    say_ceilings(&plan, &ceilings)?;
+    let Ceilings { copy: bytes, product: flops } = &ceilings;
+    args.say(format!(
+        "ceilings: copy of {} MiB {:.1} GB/s, product of {}² {:.1} GFLOP/s",
+        plan.copy >> 20,
+        bytes / 1e9,
+        plan.product,
+        flops / 1e9
+    ))?;
     let mut report = Report::new(&device, &args, &plan, ceilings, chosen.too_large);
     let flush = copy.as_ref().map(CacheFlush);
     let measured = measure_all(&chosen.passes, &args, &plan, flush, &mut report);
     report.save()?;
     measured?;
-    report.say_left_out()?;
+    for line in report.left_out() {
+        args.say(line)?;
+    }
     match report.first_error {
         Some(error) => Err(error.into()),
         None => Ok(()),
@@ -98,24 +109,23 @@ impl Args {
         }
         Ok(Chosen { too_large: count - passes.len(), passes })
     }
-}
 
-fn say_device(device: &Device, precision: Precision) -> anyhow::Result<()> {
-    let (version, revision) = (env!("CARGO_PKG_VERSION"), env!("ENGINE_REVISION"));
-    say(format!("engine {version} (revision {revision}) on {device}, {}", precision.name()))?;
-    if is_emulated(device) {
-        say("the driver is emulated on the CPU: these times say nothing about a GPU")?;
+    /// A line on standard output. Where that is closed, the benchmarks go on for the file of --json, if there is one.
+    fn say(&self, line: impl Display) -> anyhow::Result<()> {
+        match say(line) {
+            Err(error) if self.json.is_some() && output_is_closed(&error) => Ok(()),
+            said => said,
+        }
     }
-    Ok(())
 }
 
-fn say_ceilings(plan: &Plan, ceilings: &Ceilings) -> anyhow::Result<()> {
-    let (copy, product) = (ceilings.copy / 1e9, ceilings.product / 1e9);
-    say(format!(
-        "ceilings: copy of {} MiB {copy:.1} GB/s, product of {}² {product:.1} GFLOP/s",
-        plan.copy >> 20,
-        plan.product
-    ))
+fn describe(device: &Device, precision: Precision) -> String {
+    let (version, revision) = (env!("CARGO_PKG_VERSION"), env!("ENGINE_REVISION"));
+    let emulated = match is_emulated(device) {
+        true => "\nthe driver is emulated on the CPU: these times say nothing about a GPU",
+        false => "",
+    };
+    format!("engine {version} (revision {revision}) on {device}, {}{emulated}", precision.name())
 }
 
 /// Measures one pass after the other, each printed and reported at once: an error costs no other result.
@@ -127,12 +137,12 @@ fn measure_all(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let width = passes.iter().map(|(b, p)| b.full_name(p).len()).max().unwrap_or(0);
-    say(format!(
+    args.say(format!(
         "{:width$} {:>4} {:>11} {:>8} {:>5} {:>9} {:>9} {:>5}",
         "", "", "median", "GB/s", "copy", "GFLOP/s", "executed", "arith"
     ))?;
     let storage = args.precision.storage();
-    let deadline = args.seconds.map(|s| Instant::now() + Duration::from_secs(s));
+    let deadline = args.seconds.and_then(|s| Instant::now().checked_add(Duration::from_secs(s)));
     for (benchmark, pass) in passes {
         if deadline.is_some_and(|d| Instant::now() > d) {
             report.too_late += 1;
@@ -140,11 +150,11 @@ fn measure_all(
         }
         match caught(|| BenchResult::measure(benchmark, pass, storage, plan, flush)) {
             Ok(result) => {
-                say(line(&result, width, &report.ceilings))?;
+                args.say(line(&result, width, &report.ceilings))?;
                 report.add(&result)?;
             }
             Err(error) => {
-                say(format!("{}: left out: {error}", benchmark.full_name(pass)))?;
+                args.say(format!("{}: left out: {error}", benchmark.full_name(pass)))?;
                 report.add_failure(benchmark, pass, error)?;
             }
         }
@@ -237,13 +247,11 @@ impl Report {
         Ok(())
     }
 
-    fn say_left_out(&self) -> anyhow::Result<()> {
+    fn left_out(&self) -> impl Iterator<Item = String> {
         let counts =
             [(self.too_late, "the time was up"), (self.too_large, "too large for the emulated driver")];
-        for (count, why) in counts.into_iter().filter(|(count, _)| *count > 0) {
-            say(format!("{count} left out: {why}"))?;
-        }
-        Ok(())
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        counts.map(|(count, why)| format!("{count} left out: {why}"))
     }
 }
 

@@ -37,7 +37,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     })?;
     let boxes = args.boxes(&run)?;
     let captioner = frozen::captioner(&checkpoint.folder, vocabulary.len(), &config)?;
-    on_cpu.map(note);
+    on_cpu.into_iter().for_each(note);
     if boxes.values().any(Option::is_none) {
         note(
             "note: the whole image is taken where no box is known; give it with --bbox X,Y,W,H, or name its data set with --data DIR",

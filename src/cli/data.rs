@@ -44,14 +44,18 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct Decode {
     /// Images of more pixels are skipped: data.max_pixels of a training
-    #[arg(long, value_name = "N", default_value_t = DecodeConfig::default().max_pixels)]
+    #[arg(long, value_name = "N", default_value_t = DecodeConfig::default().max_pixels, value_parser = limits())]
     max_pixels: usize,
     /// Images with a longer side are skipped: data.max_side of a training
-    #[arg(long, value_name = "N", default_value_t = DecodeConfig::default().max_side)]
+    #[arg(long, value_name = "N", default_value_t = DecodeConfig::default().max_side, value_parser = limits())]
     max_side: usize,
     /// Turn images as their EXIF orientation says: data.exif_orientation of a training
     #[arg(long)]
     exif_orientation: bool,
+}
+
+fn limits() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 fn counts() -> RangedU64ValueParser<usize> {
@@ -84,10 +88,11 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             let Decode { max_pixels, max_side, exif_orientation } = decode;
             let config = DecodeConfig { max_pixels, max_side, exif_orientation };
             let report = data::check(data::open(dataset.into(), &folder)?, &config);
-            say(report.to_string().trim_end())?;
+            let said = say(report.to_string().trim_end());
             if let Some(why) = report.unusable {
                 return Err(Error::data(folder, why).into());
             }
+            said?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde_json::json;
 
-use super::{Machine, Run, say};
+use super::{Lines, Machine, Run};
 use crate::data::{Picture, save_png_with_text};
 use crate::engine::Tensor;
 use crate::engine::nn::{Archive, Array, Values};
@@ -76,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     let first =
         lock::reserve_numbers(&out, asked.len(), next_number(&out)).context("no place for the images")?;
-    on_cpu.map(note);
+    on_cpu.into_iter().for_each(note);
     for Asked { label, prompt, .. } in &asked {
         for line in sampler.suggestions(&prompt.unknown) {
             note(format!("note: {label}: {line}; left out"));
@@ -86,7 +86,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             note(format!("note: {label}: longer than {limit} words (data.words_eval); left out: {words}"));
         }
     }
-    let mut list = List(Ok(()));
+    let mut list = Lines::default();
     let mut dump = Dump::default();
     for (position, asked) in asked.iter().enumerate() {
         for index in 0..args.samples {
@@ -98,7 +98,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let stem = format!("{:03}-{}", first + position, index + 1);
             let about = args.about(&run, &sampler, asked, index);
             for path in write(&out, &stem, asked, &sample, about)? {
-                list.add(&path);
+                list.say(path.display());
             }
             if args.dump.is_some() {
                 dump.0.push((asked.prompt.ids.clone(), sample));
@@ -107,20 +107,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.dump {
         dump.archive().write(path)?;
-        list.add(path);
+        list.say(path.display());
     }
-    list.0
-}
-
-/// The files that were written, on standard output. Where that is closed, files are written all the same.
-struct List(anyhow::Result<()>);
-
-impl List {
-    fn add(&mut self, path: &Path) {
-        if self.0.is_ok() {
-            self.0 = say(path.display());
-        }
-    }
+    list.end()
 }
 
 /// The number after the largest that a file name of the folder begins with.

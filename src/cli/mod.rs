@@ -27,11 +27,24 @@ use crate::error::{caught, chain, note};
 #[command(
     name = "engine",
     version,
-    about = "MirrorGAN and AttnGAN: train text-to-image networks and generate images with them"
+    about = "MirrorGAN and AttnGAN: train text-to-image networks and generate images with them",
+    after_help = EXIT_CODES
 )]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0    finished, or stopped at the limit of this call
+  1    an error
+  2    the command line is wrong
+  75   the time is up: saved, go on with --resume
+  130  interrupted: saved, go on with --resume";
+
+/// The command line as clap knows it.
+pub fn command_line() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }
 
 #[derive(Subcommand)]
@@ -57,8 +70,8 @@ enum Command {
 #[derive(clap::Args)]
 struct Threads {
     /// Threads to compute on; 0 takes every core
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    threads: usize,
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(..=1024))]
+    threads: u16,
 }
 
 /// The device that computes.
@@ -115,6 +128,22 @@ fn say(line: impl Display) -> anyhow::Result<()> {
     Ok(writeln!(stdout(), "{line}")?)
 }
 
+/// Lines of the result of a command whose work goes on where standard output is closed.
+#[derive(Default)]
+struct Lines(Option<anyhow::Error>);
+
+impl Lines {
+    fn say(&mut self, line: impl Display) {
+        if self.0.is_none() {
+            self.0 = say(line).err();
+        }
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        self.0.map_or(Ok(()), Err)
+    }
+}
+
 /// The reader of our output has closed it, as `head` does.
 fn output_is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
@@ -127,7 +156,7 @@ fn message(error: &anyhow::Error) -> String {
 
 impl Threads {
     fn set(&self) -> anyhow::Result<()> {
-        Ok(device::cpu::set_threads(self.threads)?)
+        Ok(device::cpu::set_threads(self.threads.into())?)
     }
 }
 
@@ -140,10 +169,23 @@ impl Machine {
         device::set(&device);
         Ok(why.map(|why| format!("note: computing on the CPU: {}", why.lines().next().unwrap_or_default())))
     }
+}
 
-    /// As [`Machine::open`], with the note at once.
-    fn set(&self) -> anyhow::Result<()> {
-        self.open()?.map(note);
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_has_a_help() {
+        fn without_help(command: &clap::Command, found: &mut Vec<String>) {
+            let arguments = command.get_arguments().filter(|a| !a.is_hide_set() && a.get_help().is_none());
+            found.extend(arguments.map(|a| format!("{} {}", command.get_name(), a.get_id())));
+            command.get_subcommands().for_each(|inner| without_help(inner, found));
+        }
+        let mut command = command_line();
+        command.build();
+        let mut found = Vec::new();
+        without_help(&command, &mut found);
+        assert!(found.is_empty(), "{found:?}");
     }
 }

@@ -84,7 +84,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         PhaseName::Captioner => vec![Phase::Captioner],
         PhaseName::Gan => vec![Phase::Gan],
     };
-    args.machine.set()?;
+    let mut notes = Vec::from_iter(args.machine.open()?);
     let stop = signals::stop_flag()?;
     // What is wrong with data that are there is said before anything is written.
     let renders = target.name == Name::Demo && !target.data.exists();
@@ -94,13 +94,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(dataset) => dataset,
         None => target.render()?,
     };
+    notes.extend(target.notes(&dataset));
     let Target { config, out, name, data, preset } = target;
     let record = Record::new(&out, &preset, name.name(), &data, Fingerprint::of(&dataset));
     let limit = args.steps.map(Limit::Steps).or(args.epochs.map(Limit::Epochs));
     let deadline = args.time_limit.and_then(|limit| begin.checked_add(limit));
     let (call, resume) = (call(), args.resume.is_some());
     let header = header(&call);
-    let job = TrainJob { config, dataset, record, run, phases, resume, limit, deadline, header, call, stop };
+    let job =
+        TrainJob { config, dataset, record, run, phases, resume, limit, deadline, notes, header, call, stop };
     let outcome = train::train(job, &mut Display::default())?;
     report(&outcome, &out, begin)
 }
@@ -193,18 +195,8 @@ impl Target {
 
     fn open(&self) -> Result<Dataset> {
         let dataset = data::open(Format::Cub, &self.data)?;
-        for notice in &dataset.notices {
-            note(format!("note: {notice}"));
-        }
-        if !dataset.skipped.is_empty() {
-            let (count, folder) = (dataset.skipped.len(), self.data.display());
-            note(format!(
-                "note: {count} files are skipped; `engine data check {folder} --dataset cub` names them"
-            ));
-        }
         let (count, images) = (dataset.train.len() + dataset.test.len(), self.config.data.images);
-        let own = self.name == Name::Demo && self.data == self.out.join("data");
-        if own && dataset.skipped.is_empty() && count != images {
+        if self.is_own_demo() && dataset.skipped.is_empty() && count != images {
             let folder = self.data.display();
             let why = format!(
                 "{folder} holds {count} birds, not {images}: --set data.images={count}, or remove it"
@@ -212,6 +204,23 @@ impl Target {
             return Err(Error::config("data.images", why));
         }
         Ok(dataset)
+    }
+
+    /// Birds that this run rendered for itself.
+    fn is_own_demo(&self) -> bool {
+        self.name == Name::Demo && self.data == self.out.join("data")
+    }
+
+    /// What to know of the data set.
+    fn notes(&self, dataset: &Dataset) -> Vec<String> {
+        let folder = quoted(&self.data.to_string_lossy());
+        let skipped = (!dataset.skipped.is_empty()).then(|| {
+            let files = data::count(dataset.skipped.len(), "file is", "files are");
+            format!("{files} skipped; {} data check {folder} --dataset cub names them", program())
+        });
+        let notices = dataset.notices.iter().filter(|_| !self.is_own_demo()).cloned();
+        let metric = dataset.metric_notice(self.config.eval.candidates);
+        notices.chain(skipped).chain(metric).map(|line| format!("note: {line}")).collect()
     }
 }
 

@@ -89,7 +89,7 @@ fn check_one(key: &str, value: &Value) -> Result<()> {
 /// What cannot be said of one number alone: whether the networks can be built.
 pub(super) fn check_networks(config: &Config) -> Result<()> {
     let features = config.text_encoder.features;
-    if features % 2 != 0 {
+    if !features.is_multiple_of(2) {
         let why = format!("{features} is odd: half of the features are for each direction");
         return Err(Error::config("text_encoder.features", why));
     }

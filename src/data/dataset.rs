@@ -149,12 +149,10 @@ impl Dataset {
         notices
     }
 
-    /// Why there will be no R-precision among `candidates` captions, where there are too few of other classes.
+    /// Why there will be no R-precision among `candidates` captions, where the held-out images have too few of other
+    /// classes.
     pub fn metric_notice(&self, candidates: usize) -> Option<String> {
-        let (what, items) = match self.test.is_empty() {
-            true => ("training", &self.train),
-            false => ("held-out", &self.test),
-        };
+        let items = &self.test;
         let mut by_class: BTreeMap<i32, usize> = BTreeMap::new();
         for item in items {
             *by_class.entry(item.class).or_default() += 1;
@@ -165,7 +163,7 @@ impl Dataset {
             let classes = count(by_class.len(), "class", "classes");
             format!(
                 "no R-precision: it chooses among {candidates} captions of different classes, and there are only \
-                 {images} of {classes} in the {what} split"
+                 {images} of {classes} in the held-out split"
             )
         })
     }

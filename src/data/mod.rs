@@ -47,6 +47,7 @@ pub use self::dataset::{Dataset, Item, Skip, SplitSource};
 pub use self::decode::{DecodeConfig, Decoded, decode, decode_bytes};
 pub use self::fingerprint::Fingerprint;
 pub use self::loader::{Batch, EvalBatches, Loader, LoaderConfig};
+pub(crate) use self::names::count;
 pub use self::picture::{Picture, Region};
 
 /// How a data set is laid out on disk.

@@ -90,7 +90,7 @@ impl Checkpoints {
     /// # Errors
     /// That of the newest, where all are damaged.
     pub fn latest(&self) -> Result<Option<Checkpoint>> {
-        let mut damaged = Vec::new();
+        let mut damaged: Vec<(String, Error)> = Vec::new();
         for folder in self.all()?.into_iter().rev() {
             match Checkpoint::read(folder.clone(), self.phase) {
                 Ok(checkpoint) => {

@@ -45,6 +45,8 @@ pub struct TrainJob {
     pub resume: bool,
     pub limit: Option<Limit>,
     pub deadline: Option<Instant>,
+    /// Lines for the user, where there is something to do.
+    pub notes: Vec<String>,
     /// Comment lines on top of the written configuration.
     pub header: String,
     /// What the log of calls says of this one.

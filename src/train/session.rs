@@ -84,6 +84,7 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let TrainJob { run, config, dataset, record, header, call, .. } = self.job;
+        self.job.notes.iter().for_each(|line| progress.note(line));
         self.described = !run.is_begun();
         run.begin(config, &dataset.vocabulary, record, header)?;
         call.begin(run.root())?;

@@ -12,10 +12,11 @@ pub use pool::{Buffer, live_bytes};
 
 /// Sets the number of threads of all CPU bodies; 0 takes every core. Only the first call counts.
 pub fn set_threads(threads: usize) -> Result<()> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .map_err(|e| Error::config("--threads", format!("cannot start {threads} threads: {e}")))
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|e| {
+        let count =
+            if threads == 0 { "a thread for each core".to_string() } else { format!("{threads} threads") };
+        Error::config("--threads", format!("cannot start {count} ({e}); take fewer, as in --threads 1"))
+    })
 }
 
 pub fn threads() -> usize {

@@ -3,9 +3,13 @@
 //! Fresh memory costs a page fault every 4 KiB, which for activations takes as long as computing them. A dropped buffer
 //! goes to a free list and is handed out again without being cleared.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::super::range;
+use crate::error::{Error, throw};
 
 /// A buffer of f32 that returns to the free list when dropped.
 pub struct Buffer {
@@ -57,18 +61,36 @@ pub fn live_bytes() -> usize {
 }
 
 impl Buffer {
-    /// `len` elements whose contents are unspecified.
+    /// `len` elements whose contents are unspecified. Leaves the computation with `OutOfMemory` where there is no room.
     pub fn uninit(len: usize) -> Buffer {
         let live = LIVE.fetch_add(len * 4, Ordering::Relaxed) + len * 4;
         if len < POOLED {
             return Buffer { data: vec![0.0; len], len };
         }
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let data = free.take(len).unwrap_or_else(|| {
-            // Kept buffers that do not fit must not add up beside the live ones.
-            free.trim((live / 4) / 4);
-            vec![0.0; len]
+        let kept = {
+            let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = free.take(len);
+            if kept.is_none() {
+                // Kept buffers that do not fit must not add up beside the live ones.
+                free.trim((live / 4) / 4);
+            }
+            kept
+        };
+        let data = kept.or_else(|| zeroed(len)).or_else(|| {
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).trim(0);
+            zeroed(len)
         });
+        let Some(data) = data else {
+            LIVE.fetch_sub(len * 4, Ordering::Relaxed);
+            throw(Error::OutOfMemory {
+                device: "the CPU".to_string(),
+                asked: len * 4,
+                live: live - len * 4,
+                total: total_memory(),
+                by: range::path(),
+                advice: None,
+            })
+        };
         Buffer { data, len }
     }
 
@@ -84,6 +106,35 @@ impl Buffer {
     pub fn as_mut_slice(&mut self) -> &mut [f32] {
         &mut self.data[..self.len]
     }
+}
+
+/// `len` zeros, or none where memory does not suffice. The system clears pages as they are touched.
+fn zeroed(len: usize) -> Option<Vec<f32>> {
+    let layout = Layout::array::<f32>(len).ok().filter(|layout| layout.size() > 0)?;
+    // A system that promises more than it has would end the process later.
+    if layout.size() > total_memory() {
+        return None;
+    }
+    // SAFETY: the layout is not empty, and is that of a vector of this capacity; all bits 0 is the float 0.
+    unsafe {
+        let memory = alloc_zeroed(layout).cast::<f32>();
+        (!memory.is_null()).then(|| Vec::from_raw_parts(memory, len, len))
+    }
+}
+
+/// Bytes that this process may have, where the system tells in Linux's manner: of the machine, or of its own limit.
+fn total_memory() -> usize {
+    static TOTAL: OnceLock<usize> = OnceLock::new();
+    let number = |file: &str, key: &str, unit: usize| -> Option<usize> {
+        let text = std::fs::read_to_string(file).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?.to_owned();
+        line.split_whitespace().next()?.parse::<usize>().ok()?.checked_mul(unit)
+    };
+    *TOTAL.get_or_init(|| {
+        let machine = number("/proc/meminfo", "MemTotal:", 1 << 10);
+        let limit = number("/proc/self/limits", "Max address space", 1);
+        [machine, limit].into_iter().flatten().min().unwrap_or(usize::MAX)
+    })
 }
 
 impl Clone for Buffer {
