@@ -54,7 +54,7 @@ impl Checkpoint {
         let present = weight_files(&folder)?;
         let missing = state.files.iter().find(|name| !present.contains(name));
         if let Some(name) = missing {
-            return Err(Error::data(folder.join(name), "the file is missing"));
+            return Err(Error::data(&path, format!("it names {name:?}, and that file is missing")));
         }
         present.iter().try_for_each(|name| require_whole(&folder.join(name)))?;
         Ok(Checkpoint { folder, state })
