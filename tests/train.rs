@@ -140,6 +140,7 @@ fn train_watched(
         header: "# a test\n".to_string(),
         call: Call { command: vec!["engine".to_string(), "train".to_string()], ..Call::default() },
         notes: Vec::new(),
+        resume_command: format!("engine train --resume {}", out.display()),
         stop: watcher.stop.clone(),
     };
     change(&mut job);
@@ -336,7 +337,10 @@ fn a_call_with_a_limit_is_not_the_end_of_a_run() {
     assert_eq!(limited(true, 1).unwrap(), at(2, 2, 2));
     assert!(files(run.path()) == before, "nothing is done, nothing is written");
     let message = train_to(run.path(), config(&[]), false, None).0.unwrap_err().to_string();
-    assert!(message.contains("the damsm phase stopped at step 2 of 4; go on with --resume"), "{message}");
+    assert!(
+        message.contains("the damsm phase stopped at step 2 of 4; go on with: engine train --resume"),
+        "{message}"
+    );
 
     let (outcome, watcher) = train_to(run.path(), config(&[]), true, None);
     assert_eq!(outcome.unwrap(), Outcome::Finished);

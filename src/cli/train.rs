@@ -100,9 +100,23 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let limit = args.steps.map(Limit::Steps).or(args.epochs.map(Limit::Epochs));
     let deadline = args.time_limit.and_then(|limit| begin.checked_add(limit));
     let (call, resume) = (call(), args.resume.is_some());
+    let resume_command = resume_command(&out);
     let header = header(&call);
-    let job =
-        TrainJob { config, dataset, record, run, phases, resume, limit, deadline, notes, header, call, stop };
+    let job = TrainJob {
+        config,
+        dataset,
+        record,
+        run,
+        phases,
+        resume,
+        limit,
+        deadline,
+        notes,
+        resume_command,
+        header,
+        call,
+        stop,
+    };
     let outcome = train::train(job, &mut Display::default())?;
     report(&outcome, &out, begin)
 }
@@ -256,7 +270,7 @@ fn report(outcome: &Outcome, out: &Path, begin: Instant) -> anyhow::Result<ExitC
     let took = format!("{} min {:02} s", seconds / 60, seconds % 60);
     let (engine, run) = (program(), quoted(&out.to_string_lossy()));
     let infer = format!("{engine} infer --run {run} \"a small red bird with black wings\"");
-    let resume = format!("{engine} train --resume {run}");
+    let resume = resume_command(out);
     let (line, code) = match outcome {
         Outcome::Finished if train::is_ready(out)? => {
             (format!("{folder} is ready after {took}; try: {infer}"), exit::FINISHED)
@@ -286,6 +300,11 @@ fn report(outcome: &Outcome, out: &Path, begin: Instant) -> anyhow::Result<ExitC
     // The code counts more than the line, which nobody may read.
     let _ = say(line);
     Ok(ExitCode::from(code))
+}
+
+/// The command that goes on with a run.
+fn resume_command(run: &Path) -> String {
+    format!("{} train --resume {}", program(), quoted(&run.to_string_lossy()))
 }
 
 /// How the reader called this program.

@@ -47,6 +47,8 @@ pub struct TrainJob {
     pub deadline: Option<Instant>,
     /// Lines for the user, where there is something to do.
     pub notes: Vec<String>,
+    /// The command that goes on with this run, as messages show it.
+    pub resume_command: String,
     /// Comment lines on top of the written configuration.
     pub header: String,
     /// What the log of calls says of this one.

@@ -67,9 +67,9 @@ pub(super) fn plan(job: &TrainJob, phase: Phase) -> Result<Plan> {
         return Ok(Plan::Kept(format!("{name}: finished at step {step}, kept{more}")));
     }
     if !job.resume {
-        let run = job.run.root().display();
+        let resume = &job.resume_command;
         let why = format!(
-            "the {name} phase stopped at step {step} of {last}; go on with --resume {run}, or take another --out"
+            "the {name} phase stopped at step {step} of {last}; go on with: {resume}, or take another --out"
         );
         return Err(Error::data(job.run.root(), why));
     }

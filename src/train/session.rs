@@ -12,7 +12,7 @@ use super::phase::{Evaluation, PhaseTrainer, Position, WeightFiles};
 use super::plan::{METRICS, Plan, Span, plan};
 use super::{Outcome, Progress, StopReason, TrainJob, captioner, damsm, gan, work};
 use crate::data::{Batch, Loader, Skip, save_png};
-use crate::engine::tensor::{live_bytes, range};
+use crate::engine::tensor::range;
 use crate::error::{Error, Result, caught};
 use crate::eval::Metric;
 use crate::files::atomic;
@@ -280,9 +280,8 @@ impl<'a> Session<'a> {
     ) -> Result<Terms> {
         let images = batch.len();
         let inputs = trainer.load(batch);
-        let held = live_bytes();
         let terms = range(span.label(at.step + 1), || caught(|| trainer.compute(at, &inputs)));
-        terms.map_err(|error| what_might_fit(error, held, span.phase, images))
+        terms.map_err(|error| with_smaller_batch(error, span.phase, images, &self.job.resume_command))
     }
 
     fn stop_reason(&self) -> Option<StopReason> {
@@ -321,7 +320,7 @@ impl<'a> Session<'a> {
         };
         let lower = |(key, rate): &(&str, f64)| format!(" --set {key}={}", rate / 10.0);
         let settings: String = rates.iter().map(lower).collect();
-        let command = format!("engine train --resume {}{settings}", run.display());
+        let command = format!("{}{settings}", self.job.resume_command);
         Ok(match Checkpoints::of(run, phase).latest()? {
             Some(good) => format!(
                 "The last good checkpoint is {}. The same rates lead to the same again, so go on with lower ones: {command}\n  \
@@ -443,17 +442,14 @@ impl Watch for Watcher<'_> {
     }
 }
 
-/// Adds to an error of memory the batch that might fit: from the bytes that the tensors of this step held, beyond the
-/// `held` bytes of weights, moments and inputs, when memory ran out.
-fn what_might_fit(mut error: Error, held: usize, phase: Phase, batch: usize) -> Error {
-    if let Error::OutOfMemory { asked, live, total, advice, .. } = &mut error {
-        let each = (*live + *asked).saturating_sub(held) / batch;
-        let fits = total.saturating_sub(held) / each.max(1);
+/// Adds to an error of memory what may fit: half the batch, since how much the rest of the step needs is not known.
+fn with_smaller_batch(mut error: Error, phase: Phase, batch: usize, resume: &str) -> Error {
+    if let Error::OutOfMemory { advice, .. } = &mut error {
         let key = phase.batch_key();
-        *advice = Some(match fits.min(batch - 1) {
-            0 | 1 => "even the smallest batch does not fit: take narrower networks, or the CPU".to_string(),
-            fits => {
-                format!("a batch of {batch} does not fit, at most {fits} might: --resume --set {key}={fits}")
+        *advice = Some(match batch {
+            0..=2 => "even the smallest batch does not fit: take narrower networks, or the CPU".to_string(),
+            _ => {
+                format!("a batch of {batch} does not fit; try: {resume} --set {key}={}", (batch / 2).max(2))
             }
         });
     }

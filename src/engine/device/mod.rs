@@ -150,14 +150,6 @@ pub fn open(name: &str) -> Result<(Device, Option<String>)> {
     }
 }
 
-/// Bytes that tensors hold on the current device.
-pub fn live_bytes() -> usize {
-    match current() {
-        Device::Cpu => cpu::live_bytes(),
-        Device::Cuda(gpu) => gpu.usage().live,
-    }
-}
-
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -55,11 +55,6 @@ impl FreeList {
     }
 }
 
-/// Bytes of tensors alive now.
-pub fn live_bytes() -> usize {
-    LIVE.load(Ordering::Relaxed)
-}
-
 impl Buffer {
     /// `len` elements whose contents are unspecified. Leaves the computation with `OutOfMemory` where there is no room.
     pub fn uninit(len: usize) -> Buffer {
