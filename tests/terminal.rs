@@ -13,7 +13,7 @@ fn on_terminal(kind: &str, columns: usize) -> Option<String> {
     let train = training(folder.path().join("run"));
     let words = std::iter::once(train.get_program()).chain(train.get_args());
     let words: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
-    let line = format!("stty cols {columns}; {} --device cpu", words.join(" "));
+    let line = format!("stty rows 24 cols {columns}; {} --device cpu", words.join(" "));
     let output = Command::new("script")
         .args(["-q", "-e", "-c", &line, "/dev/null"])
         .env("TERM", kind)
