@@ -213,7 +213,7 @@ impl Target {
         if self.is_own_demo() && dataset.skipped.is_empty() && count != images {
             let folder = self.data.display();
             let why = format!(
-                "{folder} holds {count} birds, not {images}: --set data.images={count}, or remove it"
+                "{folder} holds {count} birds, not {images}: take --set data.images={count}, or remove that folder"
             );
             return Err(Error::config("data.images", why));
         }

@@ -193,10 +193,12 @@ impl RunFolder {
     /// Runs beside this folder whose names are like its name, as the end of a sentence.
     fn near_names(&self) -> String {
         const ALIKE: f64 = 0.7;
-        let parent = self.root.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = self.root.parent().unwrap_or(Path::new(""));
         let name = self.root.file_name().unwrap_or_default().to_string_lossy();
-        let runs = fs::read_dir(parent.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
-        let runs = runs.map(|entry| entry.path()).filter(|path| path.join("config.toml").is_file());
+        let entries = fs::read_dir(Path::new(".").join(parent)).into_iter().flatten().flatten();
+        let runs = entries
+            .map(|entry| parent.join(entry.file_name()))
+            .filter(|path| path.join("config.toml").is_file());
         let alike = |path: &PathBuf| {
             strsim::jaro_winkler(&name, &path.file_name().unwrap_or_default().to_string_lossy()) >= ALIKE
         };
