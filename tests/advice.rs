@@ -96,7 +96,7 @@ fn render_as_many_birds() {
     let rendered = ["data", "demo", "--count", "30", "--out"];
     succeeds(command().args(rendered).arg(out.join("data")));
     let message = error(training(&out).args(["--steps", "1"]));
-    let advised = words(after(&message, "not 40: ", &[',']));
+    let advised = words(after(&message, "take ", &[',']));
     succeeds(training(&out).args(&advised).args(["--steps", "1"]));
 }
 
