@@ -112,7 +112,7 @@ fn configurations_that_cannot_be_meant_are_named() {
     );
     let few = ["--set", "data.images=30", "--set", "damsm.schedule.batch=4"];
     let message = train(&[&few[..], &["--set", "damsm.backbone.kind=inception_v3"]].concat());
-    assert_says(&message, &["inception_v3 encoder is not available yet", "--set damsm.backbone.kind=small"]);
+    assert_says(&message, &["inception_v3_google-0cc3c7bd.pth", "--set damsm.backbone.kind=small"]);
     assert_says(&train(&["--set", "train.batch=4"]), &["train.batch", "gan.schedule.batch now"]);
     let stage = engine(&["train", "--dataset", "demo", "--stage", "gan"]);
     assert_eq!(stage.code, 2);

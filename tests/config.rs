@@ -5,7 +5,7 @@ use std::path::Path;
 use mirrorgan_engine::config::{Config, PRESETS, Schedule, help};
 use mirrorgan_engine::engine::nn::CellKind;
 use mirrorgan_engine::engine::tensor::Precision;
-use mirrorgan_engine::mirrorgan::backbone::BackboneConfig;
+use mirrorgan_engine::mirrorgan::backbone::BackboneKind;
 use mirrorgan_engine::run::Phase;
 
 fn error(preset: &str, settings: &[&str]) -> String {
@@ -123,7 +123,7 @@ fn configurations_of_version_0_1_0_are_read() {
     let path = folder.path().join("config.toml");
     std::fs::write(&path, one_head.replace("precision = \"f32\"\n", "")).unwrap();
     let config = Config::read(&path).unwrap();
-    assert_eq!(config.damsm.backbone, BackboneConfig::InceptionV3);
+    assert_eq!(config.damsm.backbone.kind, BackboneKind::InceptionV3);
     assert!(config.generator.single_head && !config.discriminator.unconditional);
     assert_eq!(config.run.precision, Precision::F32);
     std::fs::write(&path, text.replace("[stem]", "[stem]\nfoo = 1")).unwrap();

@@ -18,8 +18,8 @@ use mirrorgan_engine::engine::ops::pool::adaptive_avg_pool;
 use mirrorgan_engine::engine::ops::reduce::{mean_rows, sum};
 use mirrorgan_engine::engine::ops::shape::transpose;
 use mirrorgan_engine::engine::tensor::{Grads, IntTensor, Tensor, backward};
-use mirrorgan_engine::mirrorgan::backbone::{BackboneConfig, SmallConfig};
-use mirrorgan_engine::mirrorgan::captioner::{CaptionDecoder, Captioner, CaptionerConfig};
+use mirrorgan_engine::mirrorgan::backbone::{BackboneConfig, BackboneKind};
+use mirrorgan_engine::mirrorgan::captioner::{CaptionDecoder, CaptionEncoder, Captioner, CaptionerConfig};
 use mirrorgan_engine::mirrorgan::damsm::{Gammas, ImageEmbedding, ImageEncoder, damsm_loss};
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
 use mirrorgan_engine::mirrorgan::generator::{Generator, GeneratorConfig};
@@ -61,7 +61,8 @@ goldens! {
     discriminators_small
     discriminators_cub
     damsm_losses
-    stream_decoder
+    stream
+    image_encoder
     image_encoder_small
     captioner_small
     gan_step_mirror
@@ -124,6 +125,13 @@ impl Golden {
         self.close("gradient", name, ours, GRADIENT, 1e-7);
     }
 
+    /// A gradient through a hundred rectifiers: some of their millions of inputs lie within rounding of 0 on any image.
+    /// PyTorch's own f32 is 5.9e-3 (Inception-v3) and 1.1e-2 (ResNet-152) from these goldens, and 5e-3 to 1.6e-2 from f64 on
+    /// 24 other images.
+    fn deep_gradient(&mut self, name: &str, ours: &[f32]) {
+        self.close("gradient", name, ours, 1.5e-2, 1e-7);
+    }
+
     /// A large tensor is kept as its norm, its mean and a sample of its values.
     fn digest_error(&mut self, name: &str, ours: &[f32], floor: f64) -> f64 {
         let [norm, mean, at, values] =
@@ -165,16 +173,6 @@ impl Golden {
     fn same_ids(&mut self, name: &str, ours: &[i32]) {
         let theirs = self.take(name).to_i64();
         assert!(ours.iter().map(|&x| i64::from(x)).eq(theirs.iter().copied()), "{}: {name}", self.name);
-    }
-
-    /// What this test cannot compute, by name.
-    fn leave_out(&mut self, names: &[&str]) {
-        for name in names {
-            let parts = self.archive.names().filter(|n| n == name || n.starts_with(&format!("{name}.")));
-            let parts: Vec<String> = parts.map(str::to_owned).collect();
-            assert!(!parts.is_empty(), "{} holds no '{name}'", self.name);
-            parts.iter().for_each(|part| drop(self.archive.take(part)));
-        }
     }
 
     fn finish(self) {
@@ -477,7 +475,7 @@ fn image_encoder_small() {
 }
 
 fn small_backbone() -> BackboneConfig {
-    BackboneConfig::Small(SmallConfig { widths: vec![4, 8, 16, 16, 16], map_after: 3 })
+    BackboneConfig::small(vec![4, 8, 16, 16, 16], 3)
 }
 
 // ----------------------------------------------------------------------------------------------------------- STREAM
@@ -521,7 +519,25 @@ fn captioner_small() {
     }
 }
 
-fn stream_decoder() {
+/// DAMSM's image encoder as published: Inception-v3 at 299², frozen.
+fn image_encoder() {
+    let mut golden = Golden::open("image_encoder");
+    let config = BackboneConfig { kind: BackboneKind::InceptionV3, ..small_backbone() };
+    let (encoder, store) = network("image_encoder", |scope| ImageEncoder::new(scope, 256, &config));
+    let image = image("image256", 1, 256).leaf();
+    let seen = encoder.forward(&image, Mode::Eval);
+    let regions = swapped(&seen.regions).reshape([1, 256, 17, 17]);
+    let loss = add(&probe("regions", &regions), &probe("code", &seen.global));
+    let grads = gradients(&loss, &targets(&store, &[&image]));
+    golden.forward("regions", &regions.to_vec(), 1e-4);
+    golden.forward("code", &seen.global.to_vec(), 1e-4);
+    golden.deep_gradient("grad.in.image256", &channels_first(grads.get(&image).unwrap()).to_vec());
+    golden.gradients("image_encoder", &store, &grads);
+    golden.finish();
+}
+
+/// STREAM as published: ResNet-152 at 224², frozen, and the LSTM.
+fn stream() {
     let mut golden = Golden::open("stream");
     let (decoder, store) = network("caption_rnn", |scope| CaptionDecoder::new(scope, 5450, 256, 512));
     let (ids, feature) = (captions(5450), input("feature4", [4, 256]).leaf());
@@ -534,8 +550,23 @@ fn stream_decoder() {
     golden.gradient("grad.in.feature4", &grads.get(&feature).unwrap().to_vec());
     golden.gradients("caption_rnn", &store, &grads);
     golden.same_ids("greedy", &decoder.greedy(&feature, 20, None).concat());
-    // These go through ResNet-152.
-    golden.leave_out(&["feature", "grad.in.image256"]);
+
+    let config = CaptionerConfig {
+        backbone: BackboneConfig { kind: BackboneKind::Resnet152, ..small_backbone() },
+        resize: Some(224),
+        // The oracle takes images as they are, as the published code did.
+        imagenet_normalization: false,
+        embedding: 256,
+        hidden: 512,
+        learn_end: false,
+    };
+    let (encoder, _) = network("caption_cnn", |scope| CaptionEncoder::new(scope, &config));
+    let image = image("image256", 1, 256).leaf();
+    let feature = encoder.forward(&image, Mode::Eval);
+    golden.forward("feature", &feature.to_vec(), 1e-4);
+    let one = IntTensor::new(ids.as_slice()[..WORDS].to_vec(), [1, WORDS]);
+    let grads = backward(&decoder.loss(&feature, &one, &lengths(1)), &[&image]);
+    golden.deep_gradient("grad.in.image256", &channels_first(grads.get(&image).unwrap()).to_vec());
     golden.finish();
 }
 

@@ -4,7 +4,7 @@
 use mirrorgan_engine::engine::nn::{CellKind, Mode, Scope, Source, Store};
 use mirrorgan_engine::engine::ops::pointwise::add;
 use mirrorgan_engine::engine::tensor::{IntTensor, Rng, Tensor, backward};
-use mirrorgan_engine::mirrorgan::backbone::{BackboneConfig, SmallConfig};
+use mirrorgan_engine::mirrorgan::backbone::BackboneConfig;
 use mirrorgan_engine::mirrorgan::captioner::{Captioner, CaptionerConfig};
 use mirrorgan_engine::mirrorgan::damsm::{Gammas, ImageEncoder, damsm_loss};
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
@@ -33,7 +33,7 @@ fn meaning() -> TextEmbedding {
 }
 
 fn small() -> BackboneConfig {
-    BackboneConfig::Small(SmallConfig { widths: vec![4, 8, 16, 16, 16], map_after: 3 })
+    BackboneConfig::small(vec![4, 8, 16, 16, 16], 3)
 }
 
 /// Every parameter gets a finite gradient that is not all zero.

@@ -94,14 +94,14 @@ pub(super) fn require_sections(label: &str, table: &Table) -> Result<()> {
     }
 }
 
-/// Refuses keys that there are not, and names those that are missing. What a backbone needs depends on its kind.
+/// Refuses keys that there are not, and names those that are missing.
 pub(super) fn require_complete(label: &str, table: &Table) -> Result<()> {
     let (found, known) = (flatten(table), known());
     if let Some(key) = found.keys().find(|key| !known.contains_key(*key)) {
         return Err(unknown(key));
     }
-    let missing = |key: &&String| !found.contains_key(*key) && !key.contains(".backbone.");
-    let missing: Vec<&str> = known.keys().filter(missing).map(String::as_str).collect();
+    let missing: Vec<&str> =
+        known.keys().filter(|key| !found.contains_key(*key)).map(String::as_str).collect();
     match missing.is_empty() {
         true => Ok(()),
         false => Err(Error::config(label, format!("missing: {}", missing.join(", ")))),

@@ -75,20 +75,22 @@ const RENAMED: &[(&str, &[&str])] = &[
     ("eval.pictures", &["eval.images"]),
 ];
 
-/// Keys added since 0.1.0, and the values that runs without them were trained with.
-const ADDED: &[(&str, i64)] =
-    &[("data.max_pixels", 100_000_000), ("data.max_side", 65_535), ("data.exif_orientation", 0)];
+/// Keys added since 0.1.0, and the values, in TOML, that runs without them were trained with. What the small backbone
+/// needs was left out where there was none.
+const ADDED: &str = r#"
+data.max_pixels = 100_000_000
+data.max_side = 65_535
+data.exif_orientation = false
+damsm.backbone = { weights = "none", widths = [32, 64, 128, 256, 256, 256], map_after = 4 }
+captioner.backbone = { weights = "none", widths = [32, 64, 128, 256, 256, 256], map_after = 4 }
+"#;
 
 /// Adds the keys that a run of an earlier version lacks.
 pub fn add_missing(table: &mut Table) {
     let present = flatten(table);
-    for (key, value) in ADDED.iter().filter(|(key, _)| !present.contains_key(*key)) {
-        let value = if *key == "data.exif_orientation" {
-            Value::Boolean(*value != 0)
-        } else {
-            Value::Integer(*value)
-        };
-        insert(table, key, value);
+    let added: Table = ADDED.parse().unwrap_or_else(|e| unreachable!("a table of our own: {e}"));
+    for (key, value) in flatten(&added).into_iter().filter(|(key, _)| !present.contains_key(key)) {
+        insert(table, &key, value);
     }
 }
 

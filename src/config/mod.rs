@@ -22,7 +22,7 @@ use crate::data::DecodeConfig;
 use crate::engine::nn::AdamConfig;
 use crate::engine::tensor::Precision;
 use crate::error::{Error, Result};
-use crate::mirrorgan::backbone::BackboneConfig;
+use crate::mirrorgan::backbone::{BackboneConfig, ImagenetFile};
 use crate::mirrorgan::captioner::CaptionerConfig;
 use crate::mirrorgan::damsm::Gammas;
 use crate::mirrorgan::discriminator::DiscriminatorConfig;
@@ -201,16 +201,29 @@ impl Config {
     }
 }
 
-/// Refuses a published backbone that is not implemented; `section` is the one that chose it.
-pub fn require_available(section: &str, backbone: &BackboneConfig) -> Result<()> {
-    let name = match backbone {
-        BackboneConfig::Small(_) => return Ok(()),
-        BackboneConfig::InceptionV3 => "inception_v3",
-        BackboneConfig::Resnet152 => "resnet152",
-    };
-    let key = format!("{section}.backbone.kind");
-    let why = format!("the {name} encoder is not available yet; take --set {key}=small");
-    Err(Error::config(key, why))
+/// Refuses to begin with a published backbone that has no weights; `section` is the one that chose it.
+pub fn require_weights(section: &str, backbone: &BackboneConfig) -> Result<()> {
+    let key = format!("{section}.backbone.weights");
+    let name = backbone.kind.name();
+    match (backbone.kind.imagenet_file(), &backbone.weights) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => {
+            let why = format!("the {name} encoder is trained from scratch and takes no file: {key}=none");
+            Err(Error::config(key, why))
+        }
+        (Some(ImagenetFile { name: file, function }), None) => {
+            let why = format!(
+                "the {name} encoder begins with ImageNet's weights, torchvision's {file}: where \
+                 torchvision.models.{function}(weights=\"IMAGENET1K_V1\") has left it, name it with --set {key}=FILE; to do \
+                 without, take --set {section}.backbone.kind=small"
+            );
+            Err(Error::config(key, why))
+        }
+        (Some(_), Some(file)) => match Path::new(file).is_file() {
+            true => Ok(()),
+            false => Err(Error::config(key, format!("{file}: there is no such file"))),
+        },
+    }
 }
 
 /// TOML in the present vocabulary.

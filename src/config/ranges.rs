@@ -5,7 +5,7 @@ use toml::Value;
 use super::tree::Flat;
 use super::{Config, keys};
 use crate::error::{Error, Result};
-use crate::mirrorgan::backbone::BackboneConfig;
+use crate::mirrorgan::backbone::{BackboneConfig, BackboneKind};
 
 /// A bound, with or without its own value.
 #[derive(Clone, Copy, Debug)]
@@ -112,15 +112,17 @@ pub(super) fn check_networks(config: &Config) -> Result<()> {
 
 /// Refuses a small backbone that has no layers, or more than `side` can be halved.
 pub(super) fn check_backbone(section: &str, backbone: &BackboneConfig, side: usize) -> Result<()> {
-    let BackboneConfig::Small(small) = backbone else { return Ok(()) };
-    let (layers, halvings) = (small.widths.len(), side.ilog2() as usize);
+    if backbone.kind != BackboneKind::Small {
+        return Ok(());
+    }
+    let (layers, halvings) = (backbone.widths.len(), side.ilog2() as usize);
     if layers == 0 || layers > halvings {
         let why = format!("{layers} layers: an image of {side}x{side} can be halved 1 to {halvings} times");
         return Err(Error::config(format!("{section}.backbone.widths"), why));
     }
-    if !(1..=layers).contains(&small.map_after) {
+    if !(1..=layers).contains(&backbone.map_after) {
         let why =
-            format!("{} is not one of the {layers} layers of {section}.backbone.widths", small.map_after);
+            format!("{} is not one of the {layers} layers of {section}.backbone.widths", backbone.map_after);
         return Err(Error::config(format!("{section}.backbone.map_after"), why));
     }
     Ok(())

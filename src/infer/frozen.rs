@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, require_available};
+use crate::config::Config;
 use crate::engine::nn::{Archive, Scope, Source, Store};
 use crate::error::Result;
 use crate::mirrorgan::captioner::Captioner;
@@ -36,7 +36,6 @@ pub fn text_encoder(checkpoint: &Path, words: usize, config: &Config) -> Result<
 
 /// DAMSM's image encoder from a checkpoint of the DAMSM phase.
 pub fn image_encoder(checkpoint: &Path, config: &Config) -> Result<ImageEncoder> {
-    require_available("damsm", &config.damsm.backbone)?;
     let build =
         |scope: &Scope| ImageEncoder::new(scope, config.text_encoder.features, &config.damsm.backbone);
     let (image, store) = Store::build(archive(checkpoint, IMAGE_ENCODER)?, build)?;
@@ -74,7 +73,6 @@ pub fn build_captioner(
     config: &Config,
 ) -> Result<(Captioner, CaptionerStores)> {
     let network = &config.captioner.network;
-    require_available("captioner", &network.backbone)?;
     let inner = |cnn: &Scope| Store::build(rnn, |rnn| Captioner::new(cnn, rnn, words, network));
     let (built, cnn) = Store::build(cnn, inner)?;
     let (captioner, rnn) = built?;

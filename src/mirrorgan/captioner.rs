@@ -9,7 +9,7 @@ use crate::engine::ops::norm::Activation;
 use crate::engine::ops::shape::{concat, slice};
 use crate::engine::tensor::{DType, IntTensor, Tensor, no_grad};
 
-use super::backbone::{Backbone, BackboneConfig, InputConfig};
+use super::backbone::{Backbone, BackboneConfig, Preprocessing};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +79,7 @@ fn with_end(captions: &IntTensor, lengths: &IntTensor) -> (IntTensor, IntTensor)
 /// Images to the LSTM's first input, x_{-1} in the paper.
 pub struct CaptionEncoder {
     backbone: Backbone,
+    is_frozen: bool,
     linear: Linear,
     norm: BatchNorm,
 }
@@ -90,18 +91,20 @@ const MOMENTUM: f32 = 0.01;
 impl CaptionEncoder {
     pub fn new(scope: &Scope, config: &CaptionerConfig) -> CaptionEncoder {
         let &CaptionerConfig { resize, imagenet_normalization, .. } = config;
-        let input = InputConfig { resize, imagenet_normalization };
-        let backbone = Backbone::new(scope, &config.backbone, input);
+        let preprocessing = Preprocessing { resize, imagenet_normalization };
+        let backbone = Backbone::new(scope, &config.backbone, preprocessing);
         CaptionEncoder {
             linear: Linear::with_bias(&scope.at("linear"), backbone.pooled_width(), config.embedding),
             norm: BatchNorm::new(&scope.at("bn"), config.embedding).momentum(MOMENTUM),
+            is_frozen: config.backbone.kind.is_pretrained(),
             backbone,
         }
     }
 
     /// Images [B,S,S,3] in [-1, 1] -> [B,E].
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let pooled = self.backbone.forward(images, mode).pooled;
+        let of_backbone = if self.is_frozen { Mode::Eval } else { mode };
+        let pooled = self.backbone.forward(images, of_backbone).pooled;
         self.norm.forward(&self.linear.forward(&pooled), mode, Activation::None, None).cast(DType::F32)
     }
 }

@@ -7,7 +7,7 @@ use crate::engine::nn::{Conv2d, Initializer, Linear, Mode, Policy, Scope};
 use crate::engine::ops::matching::{cosine_scores, matching_loss, word_scores};
 use crate::engine::tensor::{DType, IntTensor, Tensor};
 
-use super::backbone::{Backbone, BackboneConfig, InputConfig};
+use super::backbone::{Backbone, BackboneConfig, BackboneKind, Preprocessing};
 use super::losses::Terms;
 use super::stem::TextEmbedding;
 
@@ -17,6 +17,9 @@ const PROJECTION: Initializer = Initializer::Uniform(0.1);
 /// Embeds images in the space of words and sentences.
 pub struct ImageEncoder {
     backbone: Backbone,
+    /// The backbone's norms follow [`Mode`] although its weights are frozen: while DAMSM trains, the running statistics of
+    /// Inception-v3 adapt to its images. Source: `cnn_model.train()` in `pretrain_DAMSM.py`.
+    adapts: bool,
     regions: Conv2d,
     global: Linear,
 }
@@ -32,18 +35,21 @@ pub struct ImageEmbedding {
 impl ImageEncoder {
     /// `features` is D, the width of a word feature and of the sentence vector.
     pub fn new(scope: &Scope, features: usize, config: &BackboneConfig) -> ImageEncoder {
-        let backbone = Backbone::new(scope, config, InputConfig::default());
+        // The small network was never trained on ImageNet, and sees images as they are.
+        let imagenet_normalization = config.kind.is_pretrained();
+        let backbone = Backbone::new(scope, config, Preprocessing { resize: None, imagenet_normalization });
         let heads = scope.with(Policy { weight: PROJECTION, ..scope.policy() });
         ImageEncoder {
             regions: Conv2d::pointwise(&heads.at("emb_features"), backbone.map_width(), features),
             global: Linear::with_bias(&heads.at("emb_cnn_code"), backbone.pooled_width(), features),
+            adapts: matches!(config.kind, BackboneKind::Small | BackboneKind::InceptionV3),
             backbone,
         }
     }
 
     /// Images [B,S,S,3] in [-1, 1].
     pub fn forward(&self, images: &Tensor, mode: Mode) -> ImageEmbedding {
-        let features = self.backbone.forward(images, mode);
+        let features = self.backbone.forward(images, if self.adapts { mode } else { Mode::Eval });
         let regions = self.regions.forward(&features.map).cast(DType::F32);
         let [batch, height, width, depth] = regions.dims();
         ImageEmbedding {

@@ -35,3 +35,17 @@ where
         _ => Err(wrong()),
     }
 }
+
+/// The same for the path of a file.
+pub mod file {
+    use super::NONE;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(value.as_deref().unwrap_or(NONE))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+        Ok(Some(String::deserialize(deserializer)?).filter(|path| path != NONE && !path.is_empty()))
+    }
+}

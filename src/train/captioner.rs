@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::phase::{Evaluation, OPTIMIZER, PhaseTrainer, Position, WeightFiles};
+use super::phase::{Evaluation, OPTIMIZER, PhaseTrainer, Position, WeightFiles, begin_backbone};
 use crate::data::Batch;
 use crate::engine::nn::{Adam, Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
@@ -12,7 +12,7 @@ use crate::infer::features::{Watch, for_held_out};
 use crate::infer::frozen::{
     CAPTION_CNN, CAPTION_RNN, CaptionerStores, IMAGE_ENCODER, build_captioner, weight_file,
 };
-use crate::mirrorgan::backbone::TRUNK;
+use crate::mirrorgan::backbone::{BackboneKind, TRUNK};
 use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::losses::Terms;
 use crate::run::seed::{RngStream, rng_for};
@@ -33,10 +33,9 @@ impl<'a> CaptionerPhase<'a> {
         let config = context.config;
         let init = |network| Source::Init(rng_for(config.run.seed, network, RngStream::Weights));
         let (captioner, stores) = build_captioner([init(2), init(3)], context.words(), config)?;
-        let damsm = init_from_damsm(&context, &stores.cnn)?;
         let adam = config.captioner.adam;
         let (cnn, rnn) = (Adam::new(stores.cnn.params(), adam), Adam::new(stores.rnn.params(), adam));
-        Ok(CaptionerPhase { context, captioner, stores, cnn, rnn, damsm })
+        Ok(CaptionerPhase { context, captioner, stores, cnn, rnn, damsm: None })
     }
 }
 
@@ -45,7 +44,8 @@ impl<'a> CaptionerPhase<'a> {
 /// of the weights.
 fn init_from_damsm(context: &Context, cnn: &Store) -> Result<Option<u64>> {
     let config = context.config;
-    let same = config.damsm.backbone == config.captioner.network.backbone;
+    let backbone = &config.captioner.network.backbone;
+    let same = backbone.kind == BackboneKind::Small && config.damsm.backbone == *backbone;
     let Some(damsm) = context.trained(Phase::Damsm).ok().filter(|_| same) else { return Ok(None) };
     let trained = Archive::read(weight_file(&damsm.folder, IMAGE_ENCODER))?;
     let mut archive = cnn.archive();
@@ -57,6 +57,12 @@ fn init_from_damsm(context: &Context, cnn: &Store) -> Result<Option<u64>> {
 }
 
 impl PhaseTrainer for CaptionerPhase<'_> {
+    fn begin(&mut self) -> Result<()> {
+        begin_backbone(&self.stores.cnn, &self.context.config.captioner.network.backbone)?;
+        self.damsm = init_from_damsm(&self.context, &self.stores.cnn)?;
+        Ok(())
+    }
+
     fn load(&self, batch: Batch) -> Inputs {
         Inputs::new(batch, &self.context.image_sides(Phase::Captioner))
     }

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::phase::{
-    Evaluation, OPTIMIZER, PhaseTrainer, Position, Trainable, WeightFiles, r_precision_metric,
+    Evaluation, OPTIMIZER, PhaseTrainer, Position, Trainable, WeightFiles, begin_backbone, r_precision_metric,
 };
-use crate::config::require_available;
 use crate::data::Batch;
 use crate::engine::nn::{Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
@@ -28,7 +27,6 @@ impl<'a> DamsmPhase<'a> {
     pub fn new(context: Context<'a>) -> Result<DamsmPhase<'a>> {
         let config = context.config;
         let (damsm, encoder) = (&config.damsm, &config.text_encoder);
-        require_available("damsm", &damsm.backbone)?;
         let init = |network| Source::Init(rng_for(config.run.seed, network, RngStream::Weights));
         let text = Store::build(init(0), |scope| TextEncoder::new(scope, context.words(), encoder))?;
         let image =
@@ -50,6 +48,10 @@ impl<'a> DamsmPhase<'a> {
 }
 
 impl PhaseTrainer for DamsmPhase<'_> {
+    fn begin(&mut self) -> Result<()> {
+        begin_backbone(&self.image.store, &self.context.config.damsm.backbone)
+    }
+
     fn load(&self, batch: Batch) -> Inputs {
         Inputs::new(batch, &self.context.image_sides(Phase::Damsm))
     }

@@ -24,7 +24,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use self::session::Session;
-use crate::config::{Config, require_available};
+use crate::config::{Config, require_weights};
 use crate::data::Dataset;
 use crate::engine::tensor::set_precision;
 use crate::error::Result;
@@ -127,13 +127,16 @@ fn check(job: &TrainJob) -> Result<()> {
     let config = &job.config;
     for &phase in &job.phases {
         job.dataset.require_trainable(&phase.batch_key(), phase.schedule(config).batch)?;
+        let begins = Checkpoints::of(job.run.root(), phase).latest()?.is_none();
         match phase {
-            Phase::Damsm => require_available("damsm", &config.damsm.backbone)?,
+            Phase::Damsm if begins => require_weights("damsm", &config.damsm.backbone)?,
             Phase::Captioner => {
-                require_available("captioner", &config.captioner.network.backbone)?;
                 config.check_captioner()?;
+                if begins {
+                    require_weights("captioner", &config.captioner.network.backbone)?;
+                }
             }
-            Phase::Gan => {}
+            Phase::Damsm | Phase::Gan => {}
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Metric, r_precision};
 use crate::infer::features::{Codes, Watch};
 use crate::infer::frozen::weight_file;
+use crate::mirrorgan::backbone::{BackboneConfig, load_imagenet};
 use crate::mirrorgan::losses::Terms;
 use crate::run::{Context, Inputs, Phase};
 
@@ -25,6 +26,11 @@ pub struct Position {
 /// The networks that one phase trains. A step is [`PhaseTrainer::load`], then [`PhaseTrainer::compute`]; neither waits
 /// for the device, so the loop reads the terms only when they are due.
 pub(super) trait PhaseTrainer {
+    /// Initial weights that come from files, before the first step of the phase.
+    fn begin(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// A batch of the loader as tensors.
     fn load(&self, batch: Batch) -> Inputs;
 
@@ -110,6 +116,14 @@ impl<N> Trainable<N> {
     pub fn restore(&mut self, folder: &Path, name: &str, optimizer: &mut Archive) -> Result<()> {
         self.store.load(Archive::read(weight_file(folder, name))?)?;
         self.adam.load(optimizer.take_section(name))
+    }
+}
+
+/// Gives the backbone in `store` the ImageNet weights that its configuration names.
+pub(super) fn begin_backbone(store: &Store, backbone: &BackboneConfig) -> Result<()> {
+    match &backbone.weights {
+        Some(file) => load_imagenet(store, backbone.kind, Path::new(file)),
+        None => Ok(()),
     }
 }
 

@@ -113,8 +113,9 @@ impl<'a> Session<'a> {
         };
         let context = self.context();
         let mut trainer: Box<dyn PhaseTrainer + 'a> = self.trainer(phase, context)?;
-        if let Some(checkpoint) = &span.resumed {
-            trainer.restore(&checkpoint.folder)?;
+        match &span.resumed {
+            Some(checkpoint) => trainer.restore(&checkpoint.folder)?,
+            None => trainer.begin()?,
         }
         self.begin(progress)?;
         match (&span.begins_again, &span.resumed) {

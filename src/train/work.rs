@@ -1,7 +1,7 @@
 //! How much work a step of each phase is, to tell the time that is left beyond the phase at hand.
 
 use crate::config::Config;
-use crate::mirrorgan::backbone::BackboneConfig;
+use crate::mirrorgan::backbone::{BackboneConfig, BackboneKind};
 use crate::run::Phase;
 
 /// Multiplications of one step, roughly: convolutions alone, in all passes of each network.
@@ -36,14 +36,14 @@ const INCEPTION_V3: f64 = 5.7e9;
 const RESNET_152: f64 = 11.5e9;
 
 fn backbone(config: &BackboneConfig, side: usize) -> f64 {
-    match config {
-        BackboneConfig::Small(small) => {
-            let inputs = [3].into_iter().chain(small.widths.iter().copied());
-            let layers = inputs.zip(&small.widths).zip(1..);
+    match config.kind {
+        BackboneKind::Small => {
+            let inputs = [3].into_iter().chain(config.widths.iter().copied());
+            let layers = inputs.zip(&config.widths).zip(1..);
             layers.map(|((inputs, &outputs), layer)| conv(4, inputs, outputs, side >> layer)).sum()
         }
-        BackboneConfig::InceptionV3 => INCEPTION_V3,
-        BackboneConfig::Resnet152 => RESNET_152,
+        BackboneKind::InceptionV3 => INCEPTION_V3,
+        BackboneKind::Resnet152 => RESNET_152,
     }
 }
 

@@ -178,6 +178,11 @@ impl BatchNorm {
         BatchNorm { momentum, ..self }
     }
 
+    /// Added to the variance.
+    pub fn epsilon(self, epsilon: f32) -> BatchNorm {
+        BatchNorm { epsilon, ..self }
+    }
+
     /// act(norm(conv(x)) + residual)
     #[track_caller]
     pub fn after(

@@ -1,16 +1,37 @@
 //! The step before a backbone: images in [-1, 1] at the size and in the range that the backbone was trained on.
 
+use super::{BackboneKind, Preprocessing};
 use crate::engine::ops::pointwise::affine_channels;
 use crate::engine::ops::resample::bilinear;
 use crate::engine::tensor::Tensor;
 
-/// What a backbone does to images before its first layer; by default nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InputConfig {
+/// What a backbone does to images before its first layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InputConfig {
     /// The side that images are resized to.
-    pub resize: Option<usize>,
+    resize: Option<usize>,
     /// Shift and scale [-1, 1] to ImageNet's zero mean and unit deviation.
-    pub imagenet_normalization: bool,
+    imagenet_normalization: bool,
+}
+
+/// The sides that the published networks were trained on.
+const INCEPTION_V3_SIDE: usize = 299;
+const RESNET_SIDE: usize = 224;
+
+impl InputConfig {
+    pub fn of(kind: BackboneKind, given: Preprocessing) -> InputConfig {
+        let Preprocessing { resize, imagenet_normalization } = given;
+        match kind {
+            BackboneKind::Small => InputConfig { resize, imagenet_normalization },
+            // AttnGAN gives it [-1, 1], as its weights' origin in TensorFlow expects.
+            BackboneKind::InceptionV3 => {
+                InputConfig { resize: Some(INCEPTION_V3_SIDE), imagenet_normalization: false }
+            }
+            BackboneKind::Resnet152 => {
+                InputConfig { resize: Some(resize.unwrap_or(RESNET_SIDE)), imagenet_normalization }
+            }
+        }
+    }
 }
 
 pub(super) struct Input {

@@ -1,27 +1,81 @@
 //! Image networks that DAMSM and the captioner take their features from.
 
+mod inception;
 mod input;
+mod pretrained;
+mod resnet;
 mod small;
 
 use serde::{Deserialize, Serialize};
 
-use self::input::Input;
+use self::inception::InceptionV3;
+use self::input::{Input, InputConfig};
+use self::resnet::Resnet152;
 use crate::engine::nn::{Mode, Scope};
 use crate::engine::tensor::Tensor;
 
-pub use input::InputConfig;
+pub use pretrained::{ImagenetFile, load_imagenet};
 pub use small::{Small, SmallConfig};
 
-/// Which network, and its sizes.
+/// Which network, and where its weights come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum BackboneConfig {
+#[serde(deny_unknown_fields)]
+pub struct BackboneConfig {
+    pub kind: BackboneKind,
+    /// The file of a published network's ImageNet weights; none once they are in a checkpoint.
+    #[serde(with = "super::optional::file")]
+    pub weights: Option<String>,
+    /// Channels after each layer of the small network.
+    pub widths: Vec<usize>,
+    /// The layer of the small network, counted from 1, whose output is [`Features::map`].
+    pub map_after: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackboneKind {
     /// A few layers, trained from scratch with the task.
-    Small(SmallConfig),
-    /// DAMSM's as published (Szegedy et al., 2016); not implemented yet.
+    Small,
+    /// DAMSM's as published (Szegedy et al., 2016), with ImageNet's weights.
     InceptionV3,
-    /// STREAM's as published (He et al., 2016); not implemented yet.
+    /// STREAM's as published (He et al., 2016), with ImageNet's weights.
     Resnet152,
+}
+
+impl BackboneKind {
+    /// As configurations spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            BackboneKind::Small => "small",
+            BackboneKind::InceptionV3 => "inception_v3",
+            BackboneKind::Resnet152 => "resnet152",
+        }
+    }
+
+    /// Whether it comes with ImageNet's weights, which stay as they are.
+    pub fn is_pretrained(self) -> bool {
+        self != BackboneKind::Small
+    }
+}
+
+impl BackboneConfig {
+    /// The small network.
+    pub fn small(widths: Vec<usize>, map_after: usize) -> BackboneConfig {
+        BackboneConfig { kind: BackboneKind::Small, weights: None, widths, map_after }
+    }
+
+    pub fn small_config(&self) -> SmallConfig {
+        SmallConfig { widths: self.widths.clone(), map_after: self.map_after }
+    }
+}
+
+/// What a backbone does to images in [-1, 1] where that is not a matter of the network alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preprocessing {
+    /// The side that images are resized to; the networks that were trained on one side keep to it where this is none.
+    pub resize: Option<usize>,
+    /// Shift and scale to ImageNet's mean and deviation, where the network expects that.
+    pub imagenet_normalization: bool,
 }
 
 /// What a backbone gives for images [B,S,S,3].
@@ -39,27 +93,35 @@ pub struct Backbone {
 
 enum Network {
     Small(Small),
+    InceptionV3(Box<InceptionV3>),
+    Resnet152(Box<Resnet152>),
 }
 
 /// The key of the small network's layers, in whatever network it is part of.
 pub const TRUNK: &str = "trunk";
+/// The same of ResNet-152. Source: `EncoderCNN` of the tutorial that MirrorGAN took STREAM from.
+pub const RESNET: &str = "resnet";
 
 impl Backbone {
-    pub fn new(scope: &Scope, config: &BackboneConfig, input: InputConfig) -> Backbone {
-        let network = match config {
-            BackboneConfig::Small(config) => Network::Small(Small::new(&scope.at(TRUNK), config)),
-            BackboneConfig::InceptionV3 | BackboneConfig::Resnet152 => {
-                panic!("{config:?} is not implemented: `config::require_available` refuses it")
+    /// Networks with ImageNet's weights are frozen.
+    pub fn new(scope: &Scope, config: &BackboneConfig, preprocessing: Preprocessing) -> Backbone {
+        let network = match config.kind {
+            BackboneKind::Small => Network::Small(Small::new(&scope.at(TRUNK), &config.small_config())),
+            BackboneKind::InceptionV3 => Network::InceptionV3(Box::new(InceptionV3::new(&scope.frozen()))),
+            BackboneKind::Resnet152 => {
+                Network::Resnet152(Box::new(Resnet152::new(&scope.at(RESNET).frozen())))
             }
         };
-        Backbone { input: Input::new(input), network }
+        Backbone { input: Input::new(InputConfig::of(config.kind, preprocessing)), network }
     }
 
     /// Images [B,S,S,3] in [-1, 1].
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Features {
         let x = self.input.forward(images);
         match &self.network {
-            Network::Small(small) => small.forward(&x, mode),
+            Network::Small(network) => network.forward(&x, mode),
+            Network::InceptionV3(network) => network.forward(&x, mode),
+            Network::Resnet152(network) => network.forward(&x, mode),
         }
     }
 
@@ -67,6 +129,8 @@ impl Backbone {
     pub fn map_width(&self) -> usize {
         match &self.network {
             Network::Small(small) => small.map_width(),
+            Network::InceptionV3(_) => inception::WIDTHS[0],
+            Network::Resnet152(_) => resnet::WIDTHS[0],
         }
     }
 
@@ -74,6 +138,8 @@ impl Backbone {
     pub fn pooled_width(&self) -> usize {
         match &self.network {
             Network::Small(small) => small.pooled_width(),
+            Network::InceptionV3(_) => inception::WIDTHS[1],
+            Network::Resnet152(_) => resnet::WIDTHS[1],
         }
     }
 }
