@@ -1,21 +1,27 @@
-//! The full-size GAN step and the generator alone, on formula weights, for tools/compare.
+//! The full-size GAN step, the generator alone, and the published image encoders, on formula weights, for tools/compare.
 //!
-//!     cargo bench --bench step -- step|infer [--repeats N] [--outputs FILE.safetensors] [--device NAME]
+//!     cargo bench --bench step -- step|infer|inception_v3|resnet152 [--repeats N] [--outputs FILE.safetensors] [--device NAME]
 //!         [--precision f32|tf32|bf16] [--batch N] [--widths GF,DF] [--turns]
 //!
 //! Prints one line of JSON: seconds of each repeat after a warm-up, the losses of the first three steps, peak memory in
 //! MB. On a GPU all repeats are timed together and their mean is the one number. With --turns, a line is printed after the
 //! warm-up; each line of standard input then runs the repeats once more, and the report follows at the end of input.
-//! The step is three discriminator updates and the generator's, without text, captions or matching.
+//! The step is three discriminator updates and the generator's, without text, captions or matching. An encoder is frozen
+//! and gives its features and the gradient of the images, as in the generator's step.
 
 use std::collections::HashMap;
 use std::io::BufRead;
 use std::time::Instant;
 
 use mirrorgan_engine::engine::device::{self, Device, Precision};
-use mirrorgan_engine::engine::nn::{Adam, AdamConfig, Mode, Source, Store};
+use mirrorgan_engine::engine::nn::{Adam, AdamConfig, Mode, Scope, Source, Store};
+use mirrorgan_engine::engine::ops::pointwise::add;
+use mirrorgan_engine::engine::ops::reduce::sum;
 use mirrorgan_engine::engine::ops::shape::transpose;
-use mirrorgan_engine::engine::tensor::{IntTensor, Tensor, no_grad, set_precision};
+use mirrorgan_engine::engine::tensor::{IntTensor, Tensor, backward, no_grad, set_precision};
+use mirrorgan_engine::mirrorgan::backbone::{BackboneConfig, BackboneKind};
+use mirrorgan_engine::mirrorgan::captioner::{CaptionEncoder, CaptionerConfig};
+use mirrorgan_engine::mirrorgan::damsm::{ImageEmbedding, ImageEncoder};
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
 use mirrorgan_engine::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
 use mirrorgan_engine::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
@@ -34,9 +40,11 @@ fn main() {
     let number = |name: &str, other: usize| {
         option(name).map_or(other, |n| n.parse().unwrap_or_else(|_| panic!("{name} wants a number, not {n}")))
     };
-    let infer_only = match args.first().map(String::as_str) {
-        Some("step") => false,
-        Some("infer") => true,
+    let task = match args.first().map(String::as_str) {
+        Some("step") => Task::Step,
+        Some("infer") => Task::Infer,
+        Some("inception_v3") => Task::Encoder(BackboneKind::InceptionV3),
+        Some("resnet152") => Task::Encoder(BackboneKind::Resnet152),
         // `cargo bench` without arguments runs every bench; this one has nothing to add then.
         _ => return,
     };
@@ -55,12 +63,16 @@ fn main() {
     });
     let options = Options {
         device,
-        batch: number("--batch", if infer_only { 1 } else { 4 }),
+        batch: number("--batch", if task == Task::Infer { 1 } else { 4 }),
         repeats: number("--repeats", 3),
         turns: args.iter().any(|a| a == "--turns"),
         widths,
     };
-    let report = if infer_only { infer(&options) } else { step(&options) };
+    let report = match task {
+        Task::Step => step(&options),
+        Task::Infer => infer(&options),
+        Task::Encoder(kind) => encoder(&options, kind),
+    };
     if let Some(file) = option("--outputs") {
         write(file, &report.image);
     }
@@ -72,6 +84,13 @@ fn main() {
         "{}",
         serde_json::json!({ "seconds": report.seconds, "losses": report.losses, "peak_mb": peak })
     );
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Task {
+    Step,
+    Infer,
+    Encoder(BackboneKind),
 }
 
 struct Options {
@@ -237,6 +256,54 @@ fn infer(options: &Options) -> Report {
     (0..options.warm_up(2)).for_each(|_| run());
     let seconds = options.time(&mut run);
     Report { seconds, losses: Vec::new(), image: image.expect("there was at least one image") }
+}
+
+/// Inception-v3 within DAMSM's image encoder, or ResNet-152 within the captioner's: features, then the images' gradient.
+fn encoder(options: &Options, kind: BackboneKind) -> Report {
+    let backbone = BackboneConfig { kind, ..BackboneConfig::small(Vec::new(), 1) };
+    let images = image("image256", options.batch, 256);
+    // The features as an image, and the scalar whose gradient is asked for.
+    type Forward = Box<dyn Fn(&Tensor) -> (Tensor, Tensor)>;
+    let forward: Forward = match kind {
+        BackboneKind::Resnet152 => {
+            let config = CaptionerConfig {
+                backbone,
+                resize: Some(224),
+                imagenet_normalization: false,
+                embedding: FEATURES,
+                hidden: 512,
+                learn_end: false,
+            };
+            let build = |scope: &Scope| CaptionEncoder::new(scope, &config);
+            let (network, store) = Store::build(by_formula("caption_cnn"), build).unwrap();
+            store.freeze();
+            Box::new(move |images| {
+                let feature = network.forward(images, Mode::Eval);
+                let [batch, width] = feature.dims();
+                (feature.reshape([batch, 1, 1, width]), sum(&feature))
+            })
+        }
+        _ => {
+            let build = |scope: &Scope| ImageEncoder::new(scope, FEATURES, &backbone);
+            let (network, store) = Store::build(by_formula("image_encoder"), build).unwrap();
+            store.freeze();
+            Box::new(move |images| {
+                let ImageEmbedding { regions, global } = network.forward(images, Mode::Eval);
+                let [batch, _, depth] = regions.dims();
+                (regions.reshape([batch, 17, 17, depth]), add(&sum(&regions), &sum(&global)))
+            })
+        }
+    };
+    let mut features = None;
+    let mut run = || {
+        let images = images.leaf();
+        let (outputs, total) = forward(&images);
+        backward(&total, &[&images]);
+        features = Some(outputs.detach());
+    };
+    (0..options.warm_up(1)).for_each(|_| run());
+    let seconds = options.time(&mut run);
+    Report { seconds, losses: Vec::new(), image: features.expect("there was at least one run") }
 }
 
 fn write(file: &str, image: &Tensor) {

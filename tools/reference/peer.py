@@ -1,6 +1,6 @@
 """PyTorch's side of tools/compare: one way of running the step or the generator, warm and waiting for its turns.
 
-    peer.py step|infer VARIANT [--device cuda:0] [--batch N] [--repeats N] [--widths GF,DF] [--outputs FILE]
+    peer.py step|infer|inception_v3|resnet152 VARIANT [--device cuda:0] [--batch N] [--repeats N] [--widths GF,DF] [--outputs FILE]
     peer.py reference|ceilings ..
 
 A variant is a list of words: f32, tf32 or bf16 (autocast; for `infer` the weights themselves), and any of `last`
@@ -50,7 +50,7 @@ class Work:
         lengths = torch.tensor([(18, 11, 7, 5)[i % 4] for i in range(b)])
         self.mask = (torch.arange(18)[None] >= lengths[:, None]).to(self.device)
         self.g = self.params("netG", S.generator(self.gf))
-        self.image = None
+        self.image, self.dtype = None, torch.float32
 
     def tensor(self, array):
         t = torch.from_numpy(array).to(self.device)
@@ -138,6 +138,37 @@ def step(w):
     return run
 
 
+def encoder(w):
+    """A frozen published encoder: its features, and the gradient of the images."""
+    kind = w.args.task if w.args.task in ENCODERS else w.args.variant
+    make, prefix, strip, heads = ENCODERS[kind]
+    module = make()
+    module.load_state_dict({k: torch.from_numpy(W.fill(prefix, strip + k, tuple(v.shape))) for k, v in module.state_dict().items()})
+    module = module.to(w.device, w.dtype, memory_format=w.place).requires_grad_(False)
+    p = {k: v.to(w.dtype) for k, v in w.params(prefix, heads()).items()}
+    image = w.tensor(W.tensor("image256", (w.batch, 3, 256, 256))).to(w.dtype)
+
+    def run():
+        x = image.detach().requires_grad_()
+        if kind == "inception_v3":
+            features, code = R.image_encoder(R.Net(p), module, x)
+            (features.sum() + code.sum()).backward()
+        else:
+            features = R.caption_cnn(R.Net(p), module, x)
+            features.sum().backward()
+            features = features[:, :, None, None]
+        w.image = features.detach()
+
+    return run
+
+
+# How torchvision makes each, the prefix of its formula weights, what its keys begin with there, and its heads.
+ENCODERS = {
+    "inception_v3": (R.inception_module, "image_encoder", "", lambda: S.image_encoder_heads(256)),
+    "resnet152": (R.resnet_module, "caption_cnn", "resnet.", lambda: S.caption_cnn_heads(256)),
+}
+
+
 def timed(w, run, repeats):
     """Mean seconds of the repeats."""
     if w.gpu:
@@ -171,7 +202,7 @@ def turns(args):
     words = args.variant.split()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in words or "bf16" in words
     w = Work(args, words)
-    run = (step if args.task == "step" else generator_alone)(w)
+    run = {"step": step, "infer": generator_alone}.get(args.task, encoder)(w)
     warm_up = 10 if w.gpu else 1
     if "compile" in words:
         run()  # compiles, beside the others; algorithms are chosen below
@@ -192,8 +223,13 @@ def turns(args):
 
 
 def reference(args):
-    """The generator's pictures in f64: in training as the step begins, in evaluation for `infer`."""
+    """In f64: the generator's pictures, in training as the step begins, in evaluation for `infer`; an encoder's features."""
     w = Work(args, [])
+    if args.variant in ENCODERS:
+        w.dtype = torch.float64
+        encoder(w)()
+        save(args.outputs, w.image)
+        return print(json.dumps({"done": True}))
     wide = lambda t: t.double() if t.is_floating_point() else t
     inputs = [wide(t) for t in (w.z, w.sentence, w.captions)] + [w.mask, wide(w.eps)]
     with torch.no_grad():
@@ -221,7 +257,7 @@ def ceilings(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["step", "infer", "reference", "ceilings"])
+    parser.add_argument("task", choices=["step", "infer", *ENCODERS, "reference", "ceilings"])
     parser.add_argument("variant", nargs="?", default="")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--batch", type=int, default=1)

@@ -1,14 +1,20 @@
-//! The register tile that all convolutions are made of: some rows by one or two vectors, 6×16 with AVX2.
+//! The register tile that all convolutions are made of: some rows by one or two vectors, 14×32 with AVX-512, 6×16 with AVX2.
 //!
 //! `acc[ROWS][LANES·V] += Σ_k a_i[k] · b[k][LANES·V]`, where each row a_i is read in place, segment by segment. Rows are
 //! broadcast, columns are vectors.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod portable;
+
+use std::sync::LazyLock;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
 pub use portable::Portable;
 
 /// The tile for one kind of processor. Values exist only where the processor can run it.
@@ -81,18 +87,31 @@ pub struct Strided<'a> {
     pub stride: usize,
 }
 
-/// The fastest microkernel of this processor.
+/// The fastest microkernel of this processor, no wider than `ENGINE_SIMD` allows: avx512, avx2 or portable.
+#[derive(Clone, Copy)]
 pub enum Best {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
     Portable(Portable),
 }
 
 pub fn best() -> Best {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx2) = Avx2::detect() {
-        return Best::Avx2(avx2);
-    }
+    static BEST: LazyLock<Best> =
+        LazyLock::new(|| fastest(std::env::var("ENGINE_SIMD").unwrap_or_default().as_str()));
+    *BEST
+}
+
+#[cfg(target_arch = "x86_64")]
+fn fastest(limit: &str) -> Best {
+    let avx512 = Avx512::detect().filter(|_| !["avx2", "portable"].contains(&limit));
+    let avx2 = Avx2::detect().filter(|_| limit != "portable");
+    avx512.map(Best::Avx512).or(avx2.map(Best::Avx2)).unwrap_or(Best::Portable(Portable))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fastest(_: &str) -> Best {
     Best::Portable(Portable)
 }
 
@@ -100,6 +119,8 @@ pub fn best() -> Best {
 macro_rules! with_microkernel {
     ($kernel:ident => $body:expr) => {
         match $crate::engine::device::cpu::tile::best() {
+            #[cfg(target_arch = "x86_64")]
+            $crate::engine::device::cpu::tile::Best::Avx512($kernel) => $body,
             #[cfg(target_arch = "x86_64")]
             $crate::engine::device::cpu::tile::Best::Avx2($kernel) => $body,
             $crate::engine::device::cpu::tile::Best::Portable($kernel) => $body,
@@ -113,27 +134,48 @@ pub(crate) use with_microkernel;
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_fast_tile_computes_what_the_portable_one_does() {
+    /// Every tile that runs here, in any layout of its operands, against sums in f64.
+    fn check<M: Microkernel>(kernel: M) {
         let value = |i: usize| ((i * 37) % 101) as f32 / 50.0 - 1.0;
-        let data: Vec<f32> = (0..600).map(value).collect();
-        let columns: Vec<f32> = (0..20 * 60).map(|i| value(i + 5)).collect();
-        let segments = [
-            Segment { at: [0, 30, 60, 90, 120, 120], len: 29 },
-            Segment { at: [200, 3, 250, 7, 300, 1], len: 31 },
-        ];
-        for (vectors, a_stride, b_stride) in [(1, 1, 8), (2, 1, 16), (2, 3, 20), (1, 2, 9)] {
+        let data: Vec<f32> = (0..800).map(value).collect();
+        let columns: Vec<f32> = (0..(M::WIDTH + 4) * 60).map(|i| value(i + 5)).collect();
+        let segments = [(29, 31), (31, 57)]
+            .map(|(len, spread)| Segment { at: M::rows(|i| (i * spread + len) % 600), len });
+        for (vectors, a_stride, more) in [(1, 1, 0), (M::VECTORS, 1, 0), (M::VECTORS, 3, 4), (1, 2, 1)] {
+            let width = vectors * M::LANES;
             let (a, b) =
-                (Strided { data: &data, stride: a_stride }, Strided { data: &columns, stride: b_stride });
+                (Strided { data: &data, stride: a_stride }, Strided { data: &columns, stride: width + more });
             for add in [false, true] {
-                let mut fast = vec![0.5; Portable::ROWS * Portable::LANES * vectors];
-                let mut slow = fast.clone();
-                with_microkernel!(m => m.tile(vectors, &mut fast, add, a, &segments, b));
-                Portable.tile(vectors, &mut slow, add, a, &segments, b);
-                for (f, s) in fast.iter().zip(&slow) {
-                    assert!((f - s).abs() < 1e-5, "{f} {s}");
+                let mut acc = vec![0.5; M::ROWS * width];
+                kernel.tile(vectors, &mut acc, add, a, &segments, b);
+                for (at, sum) in acc.iter().enumerate() {
+                    let (row, column) = (at / width, at % width);
+                    let mut exact = if add { 0.5 } else { 0.0 };
+                    let mut depth = 0;
+                    for Segment { at, len } in &segments {
+                        for k in 0..*len {
+                            let (x, w) =
+                                (data[at.as_ref()[row] + k * a_stride], columns[depth * b.stride + column]);
+                            exact += f64::from(x) * f64::from(w);
+                            depth += 1;
+                        }
+                    }
+                    assert!(
+                        (f64::from(*sum) - exact).abs() < 1e-5,
+                        "row {row}, column {column}: {sum} {exact}"
+                    );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_tile_of_this_processor_computes_the_sums() {
+        check(Portable);
+        #[cfg(target_arch = "x86_64")]
+        {
+            Avx2::detect().into_iter().for_each(check);
+            Avx512::detect().into_iter().for_each(check);
         }
     }
 }
