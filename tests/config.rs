@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mirrorgan_engine::config::{Config, PRESETS, Schedule, help};
+use mirrorgan_engine::config::{Config, PRESETS, Preset, Schedule, help};
 use mirrorgan_engine::engine::nn::CellKind;
 use mirrorgan_engine::engine::tensor::Precision;
 use mirrorgan_engine::mirrorgan::backbone::BackboneKind;
@@ -15,7 +15,7 @@ fn error(preset: &str, settings: &[&str]) -> String {
 
 #[test]
 fn every_preset_loads_and_comes_back_the_same() {
-    for (name, _) in PRESETS {
+    for Preset { name, .. } in PRESETS.iter() {
         let config = Config::load(name, &[]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
@@ -89,7 +89,7 @@ fn an_unknown_preset_lists_those_there_are() {
 fn a_file_with_a_key_too_many_or_too_few_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.toml");
-    let demo = PRESETS[0].1;
+    let demo = &PRESETS[0].text;
     std::fs::write(&path, demo.replace("average_decay", "avrage_decay = 0.9\naverage_decay")).unwrap();
     assert!(error(path.to_str().unwrap(), &[]).contains("gan.avrage_decay"));
     let without: Vec<&str> = demo.lines().filter(|line| !line.starts_with("lambda_damsm")).collect();

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use mirrorgan_engine::cli::command_line;
-use mirrorgan_engine::config::{Config, PRESETS};
+use mirrorgan_engine::config::{Config, PRESETS, Preset};
 use mirrorgan_engine::engine::nn::Archive;
 use mirrorgan_engine::error::{Error, Result, chain};
 use mirrorgan_engine::infer::Sampler;
@@ -146,7 +146,7 @@ fn require_names<T>(result: Result<T>, part: &str) {
 fn settings() {
     let presets: Vec<(&str, Vec<String>)> = PRESETS
         .iter()
-        .map(|(name, _)| {
+        .map(|Preset { name, .. }| {
             (*name, Config::load(name, &[]).unwrap().keys().into_iter().map(|k| k.key).collect())
         })
         .collect();

@@ -7,6 +7,7 @@ mod exit;
 mod infer;
 mod info;
 mod kernels;
+mod presets;
 mod progress;
 mod signals;
 mod train;
@@ -61,6 +62,8 @@ enum Command {
     Kernels(kernels::Args),
     /// Time operators and the networks' layers on this machine
     Bench(bench::Args),
+    /// List the presets, show one, or compare two
+    Presets(presets::Args),
     /// Render or check a data set
     #[command(subcommand)]
     Data(data::Command),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
             Command::Info(args) => info::run(args),
             Command::Kernels(args) => kernels::run(args),
             Command::Bench(args) => bench::run(args),
+            Command::Presets(args) => presets::run(args),
             Command::Data(command) => data::run(command),
         }
         .map(|()| ExitCode::from(exit::FINISHED))

@@ -22,7 +22,7 @@ pub fn help(key: &str) -> Option<&'static str> {
 
 /// Every preset has every key, so one of them is the list of the keys.
 fn reference() -> &'static str {
-    PRESETS[0].1
+    &PRESETS[0].text
 }
 
 /// The keys of a preset in its order, each with the comment on its line, empty where there is none.
@@ -154,12 +154,13 @@ fn kind_name(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Preset;
 
     #[test]
     fn every_key_of_every_preset_has_one_comment() {
         let expected = comments(reference());
         assert_eq!(expected.len(), known().len());
-        for (name, text) in PRESETS {
+        for Preset { name, text, .. } in PRESETS.iter() {
             for ((key, comment), (_, first)) in comments(text).iter().zip(&expected) {
                 assert!(!comment.is_empty(), "{name}: {key} has no comment");
                 assert_eq!(comment, first, "{name}: {key}");

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 pub use self::keys::{KeyHelp, help};
-pub use self::presets::PRESETS;
+pub use self::presets::{PRESETS, Preset};
 pub use self::resume::may_change;
 
 use crate::data::DecodeConfig;
@@ -125,6 +125,11 @@ impl Schedule {
         let of_epochs = self.epochs.map(|epochs| epochs.saturating_mul(each));
         [of_epochs, self.steps].into_iter().flatten().min().unwrap_or(0)
     }
+}
+
+/// The text of a preset, by its name, or of a TOML file.
+pub fn preset_text(preset: &str) -> Result<String> {
+    presets::text(preset).map(|(_, text)| text)
 }
 
 impl Config {

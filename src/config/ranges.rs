@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn every_number_has_a_range() {
-        for (name, _) in PRESETS {
-            let flat = Config::load(name, &[]).unwrap().flat();
+        for preset in PRESETS.iter() {
+            let flat = Config::load(preset.name, &[]).unwrap().flat();
             for (key, value) in flat {
                 let number = value.is_integer() || value.is_float() || value.is_array();
                 assert!(!number || range(&key).is_some(), "{key} has no range");
