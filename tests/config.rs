@@ -179,3 +179,15 @@ fn files_that_are_no_configuration_say_what_they_are() {
     assert!(with(b"seed = 0\n").contains("'seed' stands outside of the sections"));
     assert!(with(b"run = 3\n").contains("'run' stands outside"));
 }
+
+#[test]
+fn a_value_of_another_type_is_named_with_its_key() {
+    let message = error("demo", &["damsm.backbone.widths=[1, [2]]"]);
+    assert!(message.contains("damsm.backbone.widths: "), "{message}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    let text = PRESETS[0].text.replace("words_train = ", "words_train = \"many\" # ");
+    std::fs::write(&path, text).unwrap();
+    let message = Config::load(path.to_str().unwrap(), &[]).unwrap_err().to_string();
+    assert!(message.contains("mine.toml: data.words_train: "), "{message}");
+}

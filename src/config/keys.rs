@@ -71,9 +71,9 @@ pub(super) fn apply(table: &mut Table, setting: &str) -> Result<()> {
     if optional {
         return Ok(());
     }
-    // Names such as a cell's are known to the types alone.
+    // Names such as a cell's, and what lists hold, are known to the types alone.
     match (&like, deserialize(table.clone())) {
-        (Value::String(_), Err(why)) => Err(explained(why)),
+        (Value::String(_) | Value::Array(_), Err(why)) => Err(explained(why)),
         _ => Ok(()),
     }
 }
@@ -82,6 +82,16 @@ pub(super) fn apply(table: &mut Table, setting: &str) -> Result<()> {
 fn known() -> Flat {
     let table = reference().parse().unwrap_or_else(|e| unreachable!("a preset is TOML: {e}"));
     flatten(&table)
+}
+
+/// The key whose value is of another type than it must be: the one that spoils a configuration that is right otherwise.
+pub(super) fn wrong_type(table: &Table) -> Option<String> {
+    let spoils = |key: &String, value: &Value| {
+        let mut right: Table = reference().parse().unwrap_or_else(|e| unreachable!("a preset is TOML: {e}"));
+        insert(&mut right, key, value.clone());
+        deserialize(right).is_err()
+    };
+    flatten(table).into_iter().find(|(key, value)| spoils(key, value)).map(|(key, _)| key)
 }
 
 /// Refuses values where sections must be, which settings would fall into.

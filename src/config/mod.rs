@@ -160,7 +160,9 @@ impl Config {
         keys::require_complete(label, &table)?;
         // Of all settings that are wrong, the first is named with its range.
         ranges::check(&tree::flatten(&table))?;
-        let config = deserialize(table).map_err(|why| Error::config(label, why))?;
+        let key = |table: &Table| keys::wrong_type(table).map_or(String::new(), |key| format!("{key}: "));
+        let wrong = |why| Error::config(label, format!("{}{why}", key(&table)));
+        let config = deserialize(table.clone()).map_err(wrong)?;
         ranges::check_networks(&config)?;
         Ok(config)
     }
