@@ -4,6 +4,7 @@ pub mod bench;
 mod caption;
 mod data;
 mod exit;
+mod export;
 mod infer;
 mod info;
 mod kernels;
@@ -56,6 +57,8 @@ enum Command {
     Infer(infer::Args),
     /// Describe images
     Caption(caption::Args),
+    /// Write a run's networks as files for other programs
+    Export(export::Args),
     /// Show the version and the devices of this machine
     Info(info::Args),
     /// Compile the CUDA kernels ahead of use, and show their registers and memory
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
             Command::Train(args) => return train::run(args),
             Command::Infer(args) => infer::run(args),
             Command::Caption(args) => caption::run(args),
+            Command::Export(args) => export::run(args),
             Command::Info(args) => info::run(args),
             Command::Kernels(args) => kernels::run(args),
             Command::Bench(args) => bench::run(args),
@@ -134,17 +138,25 @@ fn say(line: impl Display) -> anyhow::Result<()> {
 
 /// Lines of the result of a command whose work goes on where standard output is closed.
 #[derive(Default)]
-struct Lines(Option<anyhow::Error>);
+struct Lines {
+    count: usize,
+    error: Option<anyhow::Error>,
+}
 
 impl Lines {
     fn say(&mut self, line: impl Display) {
-        if self.0.is_none() {
-            self.0 = say(line).err();
+        self.count += 1;
+        if self.error.is_none() {
+            self.error = say(line).err();
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     fn end(self) -> anyhow::Result<()> {
-        self.0.map_or(Ok(()), Err)
+        self.error.map_or(Ok(()), Err)
     }
 }
 

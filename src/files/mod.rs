@@ -3,3 +3,4 @@
 pub mod atomic;
 pub mod kind;
 pub mod lock;
+pub mod pickle;

@@ -14,6 +14,8 @@ use crate::files::atomic;
 /// How many checkpoints are kept. One is not enough: a full disk or a bad step may spoil the newest.
 const KEPT: usize = 2;
 const STATE: &str = "state.json";
+/// The file stem of the moments and averages of a phase's optimizers.
+pub const OPTIMIZER: &str = "optimizer";
 
 /// How far a phase is. Random numbers and batches are functions of seed and step, so nothing else is needed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +60,13 @@ impl Checkpoint {
         }
         present.iter().try_for_each(|name| require_whole(&folder.join(name)))?;
         Ok(Checkpoint { folder, state })
+    }
+
+    /// File stems of its networks.
+    pub fn networks(&self) -> Result<Vec<String>> {
+        let files = weight_files(&self.folder)?;
+        let stems = files.iter().filter_map(|name| name.strip_suffix(".safetensors"));
+        Ok(stems.filter(|stem| *stem != OPTIMIZER).map(str::to_string).collect())
     }
 
     /// Its name within the run, such as `gan/step-000123`.

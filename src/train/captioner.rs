@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::phase::{Evaluation, OPTIMIZER, PhaseTrainer, Position, WeightFiles, begin_backbone};
+use super::phase::{Evaluation, PhaseTrainer, Position, WeightFiles, begin_backbone};
 use crate::data::Batch;
 use crate::engine::nn::{Adam, Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
@@ -16,7 +16,7 @@ use crate::mirrorgan::backbone::{BackboneKind, TRUNK};
 use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::losses::Terms;
 use crate::run::seed::{RngStream, rng_for};
-use crate::run::{Context, Inputs, Phase};
+use crate::run::{Context, Inputs, OPTIMIZER, Phase};
 
 pub(super) struct CaptionerPhase<'a> {
     context: Context<'a>,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::phase::{
-    Evaluation, OPTIMIZER, PhaseTrainer, Position, Trainable, WeightFiles, begin_backbone, r_precision_metric,
+    Evaluation, PhaseTrainer, Position, Trainable, WeightFiles, begin_backbone, r_precision_metric,
 };
 use crate::data::Batch;
 use crate::engine::nn::{Archive, Mode, Source, Store};
@@ -15,7 +15,7 @@ use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use crate::mirrorgan::losses::Terms;
 use crate::mirrorgan::stem::TextEncoder;
 use crate::run::seed::{RngStream, rng_for};
-use crate::run::{Context, Inputs, Phase};
+use crate::run::{Context, Inputs, OPTIMIZER, Phase};
 
 pub(super) struct DamsmPhase<'a> {
     context: Context<'a>,

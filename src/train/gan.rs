@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use super::phase::{
-    Evaluation, OPTIMIZER, PhaseTrainer, Position, Trainable, WeightFiles, r_precision_metric,
-};
+use super::phase::{Evaluation, PhaseTrainer, Position, Trainable, WeightFiles, r_precision_metric};
 use crate::data::{Batch, Picture};
 use crate::engine::nn::{Adam, Archive, Mode, Scope, Source, Store};
 use crate::engine::tensor::{Rng, no_grad, range};
@@ -20,7 +18,7 @@ use crate::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
 use crate::mirrorgan::stem::{TextEmbedding, TextEncoder};
 use crate::render::grid;
 use crate::run::seed::{RngStream, rng_for};
-use crate::run::{Checkpoint, Context, Inputs, Phase};
+use crate::run::{Checkpoint, Context, Inputs, OPTIMIZER, Phase};
 
 /// The generator's weights as trained; `frozen::GENERATOR` has their average.
 const RAW_GENERATOR: &str = "netG_raw";

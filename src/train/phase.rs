@@ -13,9 +13,6 @@ use crate::mirrorgan::backbone::{BackboneConfig, load_imagenet};
 use crate::mirrorgan::losses::Terms;
 use crate::run::{Context, Inputs, Phase};
 
-/// The moments and averages of a phase's optimizers, in its checkpoints.
-pub(super) const OPTIMIZER: &str = "optimizer";
-
 /// Steps taken in a phase before this one, and the epoch it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Position {

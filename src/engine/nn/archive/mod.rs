@@ -1,9 +1,11 @@
 //! Weight files: named arrays with the names and the shapes that PyTorch gives.
 
+mod pth;
 mod safetensors;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::engine::tensor::Tensor;
@@ -83,16 +85,29 @@ pub fn require_whole(path: &Path) -> Result<()> {
     safetensors::require_whole(path)
 }
 
+/// The first bytes of a file.
+fn head(path: &Path) -> Result<Vec<u8>> {
+    const LENGTH: u64 = 16;
+    let mut head = Vec::new();
+    let file = fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    file.take(LENGTH).read_to_end(&mut head).map_err(|e| Error::io(path, e))?;
+    Ok(head)
+}
+
 impl Archive {
-    /// Reads a weight file.
+    /// Reads a weight file: safetensors, or PyTorch's `.pth` of today or of before version 1.6.
     ///
     /// # Errors
     /// `Io` when it cannot be read, `Data` when it is damaged or of another format.
     pub fn read(path: impl AsRef<Path>) -> Result<Archive> {
         let path = path.as_ref();
-        require_whole(path)?;
+        let is_pth = pth::is_pth(&head(path)?);
+        if !is_pth {
+            require_whole(path)?;
+        }
         let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-        let (arrays, metadata) = safetensors::read(path, &bytes)?;
+        let (arrays, metadata) =
+            if is_pth { pth::read(path, &bytes)? } else { safetensors::read(path, &bytes)? };
         Ok(Archive { file: path.to_owned(), arrays, metadata })
     }
 
@@ -105,6 +120,12 @@ impl Archive {
         let mut metadata = self.metadata.clone();
         metadata.extend(of_engine.map(|(key, value)| (key.to_string(), value.to_string())));
         atomic::write(path, &safetensors::bytes(path, &self.arrays, metadata)?)
+    }
+
+    /// Writes a `.pth` file, which `torch.load(weights_only=True)` opens as a state dict, whole or not at all.
+    pub fn write_pth(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        atomic::write(path, &pth::bytes(&self.arrays).map_err(|e| Error::io(path, e))?)
     }
 
     /// A file as versions before 0.3.0 wrote it.
@@ -198,8 +219,8 @@ mod tests {
     fn files_of_another_kind_say_what_they_are() {
         let folder = tempfile::tempdir().unwrap();
         for (bytes, expected) in [
-            (&b"PK\x03\x04\0\0netG/data.pkl"[..], "a PyTorch file"),
-            (b"\x80\x02\x8a\x0al\xfc\x9c", "a PyTorch file"),
+            (&b"PK\x03\x04\0\0netG/data.pkl"[..], "a PyTorch file that cannot be read: its zip is damaged"),
+            (b"\x80\x02\x8a\x0al\xfc\x9c", "a PyTorch file that cannot be read: its magic number is wrong"),
             (b"\x89PNG\r\n\x1a\n\0\0", "a PNG image"),
             (b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
             (b"", "an empty file"),
@@ -212,7 +233,6 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             let message = Archive::read(&path).unwrap_err().to_string();
             assert!(message.contains("netG.safetensors") && message.contains(expected), "{message}");
-            assert!(!message.contains("PyTorch") || !message.contains("copy it again"), "{message}");
             assert!(require_whole(&path).is_err());
         }
     }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::files::kind;
 
 /// Arrays and metadata by name.
-type Contents = (BTreeMap<String, Array>, BTreeMap<String, String>);
+pub type Contents = (BTreeMap<String, Array>, BTreeMap<String, String>);
 
 /// Bytes before the header: its length.
 const PREFIX: usize = 8;
@@ -30,11 +30,8 @@ pub fn require_whole(path: &Path) -> Result<()> {
     let mut head = Vec::new();
     (&mut file).take(HEAD).read_to_end(&mut head).map_err(failed)?;
     if let Some(kind) = kind::of_bytes(&head).filter(|kind| *kind != "a safetensors file") {
-        let what_to_do = match kind {
-            "a PyTorch file" => "save its tensors under their names as safetensors",
-            _ => "a weight file in safetensors format is expected",
-        };
-        return Err(Error::data(path, format!("{kind}; {what_to_do}")));
+        let why = format!("{kind}; a weight file is expected: safetensors, or PyTorch's .pth");
+        return Err(Error::data(path, why));
     }
     let cut_off = |why: String| Error::data(path, format!("{why}; copy it again"));
     let Some(prefix) = head.first_chunk::<PREFIX>() else {

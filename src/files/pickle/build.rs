@@ -9,6 +9,14 @@ type Step<T> = Result<T, String>;
 impl Machine<'_> {
     /// What a call of `class` makes: a plain value, or an object that is only named.
     pub fn build(&mut self, class: &str, args: &[Id]) -> Step<Node> {
+        let node = self.build_known(class, args)?;
+        if matches!(node, Node::Object(_)) {
+            self.unknown_calls.insert(class.to_string());
+        }
+        Ok(node)
+    }
+
+    fn build_known(&mut self, class: &str, args: &[Id]) -> Step<Node> {
         let class = class.replace("numpy._core.", "numpy.core.");
         let class = class.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.");
         let node = |at: usize| args.get(at).map(|id| self.nodes[*id].clone());
@@ -53,6 +61,7 @@ impl Machine<'_> {
                 parts.collect::<Option<Vec<_>>>().map_or_else(unknown, |parts| Node::Text(parts.join("/")))
             }
             name if name.starts_with("numpy.") => self.build_numpy(name, args)?,
+            name if name.starts_with("torch.") => self.build_torch(name, args)?.unwrap_or_else(unknown),
             _ => unknown(),
         })
     }

@@ -1,56 +1,14 @@
 //! The shapes of Python pickle that CUB's users have, from Python 2 (byte strings) or 3, with numpy's types or without.
 
-mod build;
-mod machine;
-mod numpy;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use self::machine::Pickle;
-use self::numpy::ElementType;
 use super::captions::Vocabulary;
 use super::names::trimmed;
 use crate::error::{Error, Result};
 use crate::files::kind;
-
-/// The number of a node.
-type Id = usize;
-
-/// A value of a pickle.
-#[derive(Debug, Clone)]
-enum Node {
-    None,
-    Bool(bool),
-    Int(i64),
-    Float,
-    Text(String),
-    Bytes(Vec<u8>),
-    /// A list, tuple or set.
-    List(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    Type(ElementType),
-    /// An array of numpy whose content is yet to come.
-    Array,
-    /// A class, by its module and name.
-    Class(String),
-    /// Something of a class that is not known here.
-    Object(String),
-}
-
-impl Node {
-    /// What it takes of a file's allowance.
-    fn weight(&self) -> usize {
-        1 + match self {
-            Node::Text(text) => text.len(),
-            Node::Bytes(bytes) => bytes.len(),
-            Node::List(items) => items.len(),
-            Node::Dict(entries) => entries.len(),
-            _ => 0,
-        }
-    }
-}
+use crate::files::pickle::{self, Id, Node, Pickle};
 
 /// What `captions.pickle` holds: `[train ids, test ids, index → word, word → index]`.
 pub struct Captions {
@@ -114,7 +72,7 @@ const MOST_IDS: usize = 100_000_000;
 
 fn load(path: &Path) -> Result<Pickle> {
     let bytes = fs::read(path).map_err(|source| Error::io(path, source))?;
-    machine::read(&bytes).map_err(|why| {
+    pickle::read(&bytes).map_err(|why| {
         let why = match kind::of_bytes(&bytes) {
             _ if bytes.is_empty() => "an empty file, not a pickle; copy it again".to_string(),
             Some("a Python pickle") | None => format!("not a pickle that can be read: {why}"),
@@ -150,48 +108,4 @@ fn id_lists(pickle: &Pickle, id: Id, words: usize, room: &mut usize) -> Option<V
             ids.iter().map(|at| id(at).map(|id| id as i32)).collect()
         })
         .collect()
-}
-
-impl Pickle {
-    fn list(&self, id: Id) -> Option<&[Id]> {
-        match self.node(id) {
-            Node::List(items) => Some(items),
-            _ => None,
-        }
-    }
-
-    /// A string, or a byte string of Python 2 in UTF-8 or else Latin-1.
-    fn text(&self, id: Id) -> Option<String> {
-        match self.node(id) {
-            Node::Text(text) => Some(text.clone()),
-            Node::Bytes(bytes) => Some(
-                String::from_utf8(bytes.clone())
-                    .unwrap_or_else(|_| bytes.iter().copied().map(char::from).collect()),
-            ),
-            _ => None,
-        }
-    }
-
-    fn int(&self, id: Id) -> Option<i64> {
-        match self.node(id) {
-            Node::Int(value) => Some(*value),
-            _ => None,
-        }
-    }
-
-    /// What a value is, for a message.
-    fn describe(&self, id: Id) -> String {
-        match self.node(id) {
-            Node::None => "None".into(),
-            Node::Bool(_) => "a truth value".into(),
-            Node::Int(_) | Node::Float => "a number".into(),
-            Node::Text(_) | Node::Bytes(_) => "a string".into(),
-            Node::List(_) => "a list".into(),
-            Node::Dict(_) => "a dictionary".into(),
-            Node::Type(_) => "a type of numpy".into(),
-            Node::Array => "an empty array of numpy".into(),
-            Node::Class(name) => format!("the class {name}"),
-            Node::Object(name) => format!("an object of {name}"),
-        }
-    }
 }

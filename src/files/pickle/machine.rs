@@ -3,7 +3,7 @@
 //! Every value is a node, and lists hold the numbers of nodes, since Python fills a list after others refer to it. What
 //! nodes hold is paid for from an allowance in proportion to the file, so no file takes more memory than it should.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Id, Node};
 
@@ -11,11 +11,19 @@ use super::{Id, Node};
 pub struct Pickle {
     nodes: Vec<Node>,
     pub root: Id,
+    /// Bytes that it took.
+    pub length: usize,
+    /// Functions and classes that it wants to call and that are not known here, each once.
+    pub unknown_calls: BTreeSet<String>,
 }
 
 impl Pickle {
     pub fn node(&self, id: Id) -> &Node {
         &self.nodes[id]
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter()
     }
 }
 
@@ -28,6 +36,7 @@ pub struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
     pub nodes: Vec<Node>,
+    pub unknown_calls: BTreeSet<String>,
     allowance: usize,
 }
 
@@ -40,13 +49,15 @@ pub fn read(bytes: &[u8]) -> Step<Pickle> {
         marks: Vec::new(),
         memo: HashMap::new(),
         nodes: Vec::new(),
+        unknown_calls: BTreeSet::new(),
         allowance: bytes.len().saturating_mul(8).saturating_add(4096),
     };
     loop {
         let code = machine.byte()?;
         if code == b'.' {
             let root = machine.pop()?;
-            return Ok(Pickle { nodes: machine.nodes, root });
+            let Machine { at: length, nodes, unknown_calls, .. } = machine;
+            return Ok(Pickle { nodes, root, length, unknown_calls });
         }
         machine.step(code)?;
     }
@@ -215,8 +226,9 @@ impl<'a> Machine<'a> {
                 self.push(Node::Object("a persistent id".into()))?;
             }
             b'Q' => {
-                self.pop()?;
-                self.push(Node::Object("a persistent id".into()))?;
+                let id = self.pop()?;
+                let node = self.storage(id).unwrap_or_else(|| Node::Object("a persistent id".into()));
+                self.push(node)?;
             }
             b'i' | b'o' | b'R' | 0x81 | 0x92 => self.call_step(code)?,
             _ => return Err("it uses Python's registry of extensions; save plain lists".into()),

@@ -1,0 +1,331 @@
+//! PyTorch's `.pth` files: the zip format of today, and the legacy format from before PyTorch 1.6. Nothing in them is executed.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Read, Write};
+use std::path::Path;
+use std::rc::Rc;
+
+use half::{bf16, f16};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
+
+use super::safetensors::Contents;
+use super::{Array, Values};
+use crate::error::{Error, Result};
+use crate::files::pickle::{self, Id, Node, Pickle, Storage, Tensor};
+
+/// Why a file cannot be read.
+type Reading<T> = std::result::Result<T, String>;
+
+/// Whether a file begins as one of both formats does.
+pub fn is_pth(head: &[u8]) -> bool {
+    head.starts_with(b"PK\x03\x04") || matches!(head, [0x80, 2..=5, 0x8a, 0x0a, ..])
+}
+
+/// The tensors in `bytes`, which are those of the file `path`.
+///
+/// # Errors
+/// `Data` when the file is damaged, holds no dictionary of tensors or several, or wants to call what is no tensor.
+pub fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
+    let found = if bytes.starts_with(b"PK") { read_zip(bytes) } else { read_legacy(bytes) };
+    found.map_err(|why| Error::data(path, format!("a PyTorch file that cannot be read: {why}")))
+}
+
+// ---------------------------------------------------------------- containers
+
+/// The numbers of a storage.
+struct Numbers<'a> {
+    bytes: &'a [u8],
+    big_endian: bool,
+}
+
+/// `NAME/data.pkl`, `NAME/data/KEY` and `NAME/byteorder`, stored without compression.
+fn read_zip(bytes: &[u8]) -> Reading<Contents> {
+    let damaged = |e: &dyn std::fmt::Display| format!("its zip is damaged ({e}); copy it again");
+    let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(|e| damaged(&e))?;
+    let names: Vec<String> = zip.file_names().flatten().map(|name| name.into_owned()).collect();
+    let Some(object) = names.iter().find(|name| name.ends_with("/data.pkl")).cloned() else {
+        return Err("there is no data.pkl in it; is it TorchScript, or another zip?".to_string());
+    };
+    let folder = object.trim_end_matches("data.pkl").to_string();
+    // Entries that overlap would unfold to more than the file.
+    let mut left = bytes.len() as u64;
+    let mut entry = |name: &str| -> Reading<Vec<u8>> {
+        let mut file = zip.by_name(name).map_err(|e| format!("{name}: {}", damaged(&e)))?;
+        let size = file.size();
+        left = left.checked_sub(size).ok_or("its parts are larger than the file; copy it again")?;
+        let mut content = Vec::with_capacity(size as usize);
+        file.by_ref().take(size).read_to_end(&mut content).map_err(|e| format!("{name}: {}", damaged(&e)))?;
+        // The checksum is compared at the end of the entry.
+        file.read(&mut [0]).map_err(|e| format!("{name}: {}", damaged(&e)))?;
+        Ok(content)
+    };
+    let pickle = pickle::read(&entry(&object)?)?;
+    let order = format!("{folder}byteorder");
+    let big_endian = names.contains(&order) && entry(&order)?.starts_with(b"big");
+    let mut kept: BTreeMap<String, Rc<Vec<u8>>> = BTreeMap::new();
+    tensors(&pickle, bytes.len(), |storage, decode| {
+        if !kept.contains_key(&storage.key) {
+            kept.insert(storage.key.clone(), Rc::new(entry(&format!("{folder}data/{}", storage.key))?));
+        }
+        decode(Numbers { bytes: &kept[&storage.key], big_endian })
+    })
+}
+
+/// The first pickle of the legacy format. Source: `MAGIC_NUMBER` of `torch/serialization.py`, as its pickle has it.
+const MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+
+/// Five pickles (magic, protocol, system, object, keys of storages), then of each storage its count and its numbers.
+fn read_legacy(bytes: &[u8]) -> Reading<Contents> {
+    if !bytes.get(2..).is_some_and(|rest| rest.starts_with(MAGIC)) {
+        return Err("its magic number is wrong; copy it again".to_string());
+    }
+    let mut at = 0;
+    let mut next = || -> Reading<Pickle> {
+        let pickle = pickle::read(&bytes[at..])?;
+        at += pickle.length;
+        Ok(pickle)
+    };
+    let (_magic, _protocol, system, object, keys) = (next()?, next()?, next()?, next()?, next()?);
+    let little = entries(&system, system.root)
+        .into_iter()
+        .any(|(key, value)| key == "little_endian" && matches!(system.node(value), Node::Bool(true)));
+    let keys = keys.list(keys.root).unwrap_or_default().iter().filter_map(|key| keys.text(*key));
+    let keys: Vec<String> = keys.collect();
+    let sizes = storages(&object);
+    let mut places: BTreeMap<&str, &[u8]> = BTreeMap::new();
+    for key in &keys {
+        let cut = || format!("it is cut off at the numbers of storage {key}; copy it again");
+        let storage = sizes.get(key.as_str()).ok_or_else(|| format!("storage {key} belongs to no tensor"))?;
+        let width = width(&storage.class).ok_or_else(|| not_read(&storage.class))?;
+        let head: [u8; 8] = bytes.get(at..).and_then(|rest| rest.first_chunk().copied()).ok_or_else(cut)?;
+        let count = if little { u64::from_le_bytes(head) } else { u64::from_be_bytes(head) };
+        let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(width));
+        let end = length.and_then(|length| (at + 8).checked_add(length));
+        let numbers = end.and_then(|end| bytes.get(at + 8..end)).ok_or_else(cut)?;
+        places.insert(key, numbers);
+        at += 8 + numbers.len();
+    }
+    tensors(&object, bytes.len(), |storage, decode| {
+        let bytes = places.get(storage.key.as_str());
+        let mut bytes =
+            *bytes.ok_or_else(|| format!("the numbers of storage {} are missing", storage.key))?;
+        if let Some((_, first, count)) = &storage.part {
+            let width = width(&storage.class).unwrap_or(1);
+            let range = first.checked_mul(width).zip(count.checked_mul(width));
+            let range = range.and_then(|(first, count)| Some(first..first.checked_add(count)?));
+            bytes = range.and_then(|range| bytes.get(range)).ok_or("a part lies outside of its storage")?;
+        }
+        decode(Numbers { bytes, big_endian: !little })
+    })
+}
+
+/// The storages of all tensors, by key.
+fn storages(pickle: &Pickle) -> BTreeMap<&str, &Storage> {
+    let storages = pickle.nodes().filter_map(|node| match node {
+        Node::Storage(storage) => Some((storage.key.as_str(), storage.as_ref())),
+        _ => None,
+    });
+    storages.collect()
+}
+
+// ---------------------------------------------------------------- what they hold
+
+/// A dictionary's entries whose keys are strings.
+fn entries(pickle: &Pickle, id: Id) -> Vec<(String, Id)> {
+    let Node::Dict(entries) = pickle.node(id) else { return Vec::new() };
+    entries.iter().filter_map(|(key, value)| Some((pickle.text(*key)?, *value))).collect()
+}
+
+/// The tensors of a dictionary.
+fn state(pickle: &Pickle, id: Id) -> Vec<(String, Rc<Tensor>)> {
+    let tensor = |(key, id): (String, Id)| match pickle.node(id) {
+        Node::Tensor(tensor) => Some((key, tensor.clone())),
+        _ => None,
+    };
+    entries(pickle, id).into_iter().filter_map(tensor).collect()
+}
+
+/// Finds the dictionary of tensors and decodes it; `numbers` gives those of a storage to its second argument.
+fn tensors(
+    pickle: &Pickle,
+    file_size: usize,
+    mut numbers: impl FnMut(&Storage, &mut dyn FnMut(Numbers) -> Reading<Array>) -> Reading<Array>,
+) -> Reading<Contents> {
+    if let Some(call) = pickle.unknown_calls.first() {
+        return Err(format!(
+            "it wants to call {call}, which makes no tensor; save the model's state_dict() alone, and do not load this file \
+             with PyTorch unless you trust it"
+        ));
+    }
+    let (mut state_dict, mut metadata) = (state(pickle, pickle.root), BTreeMap::new());
+    if state_dict.is_empty() {
+        let inner = entries(pickle, pickle.root).into_iter().map(|(key, id)| (key, state(pickle, id)));
+        let mut inner: Vec<_> = inner.filter(|(_, state)| !state.is_empty()).collect();
+        match inner.len() {
+            0 => return Err(format!("it holds {}, no tensors by name", pickle.describe(pickle.root))),
+            1 => {
+                let (key, state) = inner.remove(0);
+                metadata.insert("wrapped".to_string(), key);
+                state_dict = state;
+            }
+            _ => {
+                let keys: Vec<String> = inner.into_iter().map(|(key, _)| key).collect();
+                return Err(format!("it holds several networks ({}); save one of them", keys.join(", ")));
+            }
+        }
+    }
+    const PARALLEL: &str = "module.";
+    let is_parallel = state_dict.iter().all(|(name, _)| name.starts_with(PARALLEL));
+    // Views that repeat numbers may be larger than the file, within reason.
+    let mut left = file_size.saturating_mul(16);
+    let mut arrays = BTreeMap::new();
+    for (name, tensor) in state_dict {
+        let count = tensor.shape.iter().try_fold(1_usize, |n, side| n.checked_mul(*side));
+        left = count
+            .and_then(|count| left.checked_sub(count))
+            .ok_or_else(|| format!("'{name}' is of {:?}, far more than the file can hold", tensor.shape))?;
+        let array = numbers(&tensor.storage, &mut |numbers| decode(&tensor, &numbers));
+        let array = array.map_err(|why| format!("'{name}': {why}"))?;
+        let name = if is_parallel { name[PARALLEL.len()..].to_string() } else { name };
+        if arrays.insert(name.clone(), array).is_some() {
+            return Err(format!("'{name}' is in it twice"));
+        }
+    }
+    Ok((arrays, metadata))
+}
+
+/// Bytes of a number; none for a class that is not read here.
+fn width(class: &str) -> Option<usize> {
+    Some(match class {
+        "DoubleStorage" | "LongStorage" => 8,
+        "FloatStorage" | "IntStorage" => 4,
+        "HalfStorage" | "BFloat16Storage" | "ShortStorage" => 2,
+        "ByteStorage" | "CharStorage" | "BoolStorage" => 1,
+        _ => return None,
+    })
+}
+
+fn not_read(class: &str) -> String {
+    format!("{class} is not read here; save it as float32")
+}
+
+fn decode(tensor: &Tensor, numbers: &Numbers) -> Reading<Array> {
+    let class = tensor.storage.class.as_str();
+    let width = width(class).ok_or_else(|| not_read(class))?;
+    let there = numbers.bytes.len() / width;
+    let places = places(tensor, there).ok_or_else(|| {
+        let Tensor { shape, stride, offset, .. } = tensor;
+        format!("a view of {shape:?} with strides {stride:?} from {offset} leaves its {there} numbers; copy the file again")
+    })?;
+    let number = |place: usize| {
+        let mut eight = [0; 8];
+        eight[..width].copy_from_slice(&numbers.bytes[place * width..][..width]);
+        if numbers.big_endian {
+            eight[..width].reverse();
+        }
+        eight
+    };
+    let low = |eight: [u8; 8]| u64::from_le_bytes(eight);
+    let floats = |f: fn(u64) -> f32| Values::F32(places.iter().map(|p| f(low(number(*p)))).collect());
+    let integers = |f: fn(u64) -> i64| Values::I64(places.iter().map(|p| f(low(number(*p)))).collect());
+    let values = match class {
+        "FloatStorage" => floats(|bits| f32::from_bits(bits as u32)),
+        "DoubleStorage" => floats(|bits| f64::from_bits(bits) as f32),
+        "HalfStorage" => floats(|bits| f16::from_bits(bits as u16).to_f32()),
+        "BFloat16Storage" => floats(|bits| bf16::from_bits(bits as u16).to_f32()),
+        "LongStorage" => integers(|bits| bits as i64),
+        "IntStorage" => integers(|bits| i64::from(bits as u32 as i32)),
+        "ShortStorage" => integers(|bits| i64::from(bits as u16 as i16)),
+        "CharStorage" => integers(|bits| i64::from(bits as u8 as i8)),
+        _ => integers(|bits| bits as i64),
+    };
+    Ok(Array { shape: tensor.shape.clone(), values })
+}
+
+/// Where each number of a tensor lies among `there` numbers, in row-major order; none where one lies outside.
+fn places(tensor: &Tensor, there: usize) -> Option<Vec<usize>> {
+    let Tensor { offset, shape, stride, .. } = tensor;
+    if shape.contains(&0) {
+        return Some(Vec::new());
+    }
+    let reach = shape.iter().zip(stride).try_fold(*offset, |reach, (side, stride)| {
+        (side - 1).checked_mul(*stride).and_then(|more| reach.checked_add(more))
+    });
+    reach.filter(|last| *last < there)?;
+    let mut places = vec![*offset];
+    for (side, stride) in shape.iter().zip(stride) {
+        places = places.iter().flat_map(|place| (0..*side).map(move |i| place + i * stride)).collect();
+    }
+    Some(places)
+}
+
+// ---------------------------------------------------------------- writing
+
+/// The bytes of a file in the zip format that holds `arrays`, as `torch.save` of a state dict would write them.
+pub fn bytes(arrays: &BTreeMap<String, Array>) -> std::io::Result<Vec<u8>> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+    let mut put = |name: &str, content: &[u8]| {
+        zip.start_file(format!("archive/{name}"), stored)?;
+        zip.write_all(content)
+    };
+    put("data.pkl", &state_dict(arrays))?;
+    put("byteorder", b"little")?;
+    for (key, array) in arrays.values().enumerate() {
+        let content: Vec<u8> = match &array.values {
+            Values::F32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Values::I64(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        };
+        put(&format!("data/{key}"), &content)?;
+    }
+    put("version", b"3\n")?;
+    Ok(zip.finish()?.into_inner())
+}
+
+/// The pickle of an OrderedDict of tensors, protocol 2.
+fn state_dict(arrays: &BTreeMap<String, Array>) -> Vec<u8> {
+    const ORDERED_DICT: &[u8] = b"ccollections\nOrderedDict\n)R";
+    let mut out = b"\x80\x02".to_vec();
+    out.extend(ORDERED_DICT);
+    out.push(b'(');
+    for (key, (name, array)) in arrays.iter().enumerate() {
+        let class = match &array.values {
+            Values::F32(_) => "FloatStorage",
+            Values::I64(_) => "LongStorage",
+        };
+        let count: usize = array.shape.iter().product();
+        text(&mut out, name);
+        out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((");
+        text(&mut out, "storage");
+        out.extend(format!("ctorch\n{class}\n").as_bytes());
+        text(&mut out, &key.to_string());
+        text(&mut out, "cpu");
+        integer(&mut out, count);
+        out.extend(b"tQ");
+        integer(&mut out, 0);
+        let stride = (0..array.shape.len()).map(|axis| array.shape[axis + 1..].iter().product());
+        for sizes in [array.shape.clone(), stride.collect::<Vec<usize>>()] {
+            out.push(b'(');
+            sizes.into_iter().for_each(|size| integer(&mut out, size));
+            out.push(b't');
+        }
+        // It needs no gradient and has no hooks.
+        out.push(0x89);
+        out.extend(ORDERED_DICT);
+        out.extend(b"tR");
+    }
+    out.extend(b"u.");
+    out
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'X');
+    out.extend((text.len() as u32).to_le_bytes());
+    out.extend(text.as_bytes());
+}
+
+fn integer(out: &mut Vec<u8>, value: usize) {
+    out.extend([0x8a, 8]);
+    out.extend((value as u64).to_le_bytes());
+}
