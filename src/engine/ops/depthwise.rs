@@ -229,7 +229,7 @@ impl Problem {
     fn filter_gradient_cuda(&self, g: &Gpu, dw: Out, dy: In, x: In) {
         const SHARES: usize = 256;
         let (n, lines) = (self.window * self.window, self.batch * self.output[0]);
-        let share = lines.div_ceil(SHARES).next_multiple_of(8);
+        let share = lines.div_ceil(SHARES).max(1).next_multiple_of(8);
         let shares = lines.div_ceil(share);
         let mut partial = g.scratch(shares * n * self.c);
         let grid = Grid::new([self.c.div_ceil(32), shares, 1], 256);
