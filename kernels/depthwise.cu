@@ -56,7 +56,9 @@ __device__ __forceinline__ void input_gradient(real* dx, const real* dy, const f
     int width = d.c / N, channel = i % width * N, pixel = i / width, line = pixel / d.w;
     int row = line % d.h + d.top, col = pixel % d.w + d.left;
     const real* image = dy + line / d.h * d.oh * d.ow * d.c + channel;
-    float sum[N] = {}, v[N], t[N];
+    // Filters come four at a time, for want of registers.
+    constexpr int HALF = N == 1 ? 1 : 4;
+    float sum[N] = {}, v[N], t[HALF];
 #pragma unroll 1
     for (int r = row % d.stride; r < K; r += d.stride) {
         int from = (row - r) / d.stride;
@@ -66,9 +68,12 @@ __device__ __forceinline__ void input_gradient(real* dx, const real* dy, const f
             int at = (col - s) / d.stride;
             if (col < s || at >= d.ow) continue;
             fetch(v, image + (from * d.ow + at) * d.c);
-            fetch(t, taps + (r * K + s) * d.c + channel);
 #pragma unroll
-            for (int j = 0; j < N; j++) sum[j] += v[j] * t[j];
+            for (int half = 0; half < N; half += HALF) {
+                fetch(t, taps + (r * K + s) * d.c + channel + half);
+#pragma unroll
+                for (int j = 0; j < HALF; j++) sum[half + j] += v[half + j] * t[j];
+            }
         }
     }
     put(dx + i * N, sum);

@@ -1,5 +1,6 @@
 //! Image networks that DAMSM and the captioner take their features from.
 
+mod efficientnet_lite;
 mod input;
 mod small;
 
@@ -9,6 +10,9 @@ use self::input::Input;
 use crate::engine::nn::{Mode, Scope};
 use crate::engine::tensor::Tensor;
 
+pub use efficientnet_lite::{
+    EfficientNetLite, EfficientNetLiteConfig, EfficientNetLiteMap, EfficientNetLiteVariant,
+};
 pub use input::InputConfig;
 pub use small::{Small, SmallConfig};
 
