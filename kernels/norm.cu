@@ -2,7 +2,7 @@
 // linear unit (Dauphin et al., 2017).
 //
 //   z = scale x + shift + residual,  scale = γ inv_std,  shift = β - mean scale,  inv_std = 1 / √(variance + eps)
-//   y = z where z > 0, else slope z (slope 1 is no activation);  gated: y = a σ(b) with z = [a | b]
+//   y = z where z > 0, else slope z (slope 1 is no activation), at most the ceiling;  gated: y = a σ(b) with z = [a | b]
 //
 // x, residual, dx [rows,C]; y, dy [rows,C], gated [rows,C/2]; γ, β and all that is by channel [C], always float.
 //
@@ -13,7 +13,7 @@
 struct NormDims {
     int rows, c, columns, width;
     int depth;  // rows a block sums
-    float slope;
+    float slope, ceiling;
 };
 
 struct TileDims {
@@ -250,6 +250,11 @@ __device__ __forceinline__ Channels<N> plus(Channels<N> a, const Channels<N>& b)
     return a;
 }
 
+__device__ __forceinline__ float rectified(float z, const NormDims& d) {
+    z = z > 0.0f ? z : d.slope * z;
+    return z > d.ceiling ? d.ceiling : z;
+}
+
 template <int N>
 __device__ __forceinline__ void forward(real* __restrict__ y, const real* __restrict__ x,
                                         const real* __restrict__ residual, const float* scale, const float* shift,
@@ -263,7 +268,7 @@ __device__ __forceinline__ void forward(real* __restrict__ y, const real* __rest
         Channels<N> z = normalized(load<N>(x + i), scales, shifts);
         if (residual) z = plus(z, load<N>(residual + i));
 #pragma unroll
-        for (int k = 0; k < N; k++) z.v[k] = z.v[k] > 0.0f ? z.v[k] : d.slope * z.v[k];
+        for (int k = 0; k < N; k++) z.v[k] = rectified(z.v[k], d);
         put(y + i, z.v);
     }
 }
@@ -306,9 +311,9 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // dz of a rectifier, from the recomputed z.
 template <int N>
-__device__ __forceinline__ Channels<N> rectified_bwd(Channels<N> dy, const Channels<N>& z, float slope) {
+__device__ __forceinline__ Channels<N> rectified_bwd(Channels<N> dy, const Channels<N>& z, const NormDims& d) {
 #pragma unroll
-    for (int k = 0; k < N; k++) dy.v[k] = z.v[k] > 0.0f ? dy.v[k] : slope * dy.v[k];
+    for (int k = 0; k < N; k++) dy.v[k] = z.v[k] > d.ceiling ? 0.0f : z.v[k] > 0.0f ? dy.v[k] : d.slope * dy.v[k];
     return dy;
 }
 
@@ -372,7 +377,7 @@ __device__ __forceinline__ void bwd_sums(float* sums, const real* __restrict__ d
             int i = row * d.c + at.j;
             Channels<N> v = load<N>(x + i), z = normalized(v, scales, shifts);
             if (residual) z = plus(z, load<N>(residual + i));
-            sum_products(total, rectified_bwd(load<N>(dy + i), z, d.slope), v, means);
+            sum_products(total, rectified_bwd(load<N>(dy + i), z, d), v, means);
         }
     }
     write_lane_sums(sums, total, at, at.j, d, shared);
@@ -484,7 +489,7 @@ __device__ __forceinline__ void backward(real* __restrict__ dx, real* __restrict
         int i = row * d.c + at.j;
         Channels<N> v = load<N>(x + i), z = normalized(v, center.scale, shifts);
         if (residual) z = plus(z, load<N>(residual + i));
-        Channels<N> dz = rectified_bwd(load<N>(dy + i), z, d.slope);
+        Channels<N> dz = rectified_bwd(load<N>(dy + i), z, d);
         if (dr) put(dr + i, dz.v);
         if (dx) put(dx + i, center(dz, v).v);
     }

@@ -63,6 +63,7 @@ goldens! {
     damsm_losses
     stream
     image_encoder
+    image_encoder_lite
     image_encoder_small
     captioner_small
     gan_step_mirror
@@ -449,6 +450,28 @@ fn damsm_losses() {
     golden.gradient("grad.in.code", &grad(&seen.global).to_vec());
     golden.gradient("grad.in.sentence", &grad(&said.sentence).to_vec());
     golden.finish();
+}
+
+/// EfficientNet-Lite as DAMSM's image encoder, against the definition in the wheel efficientnet-lite-pytorch.
+fn image_encoder_lite() {
+    for (name, kind, side) in [
+        ("image_encoder_lite0", BackboneKind::EfficientnetLite0, 7),
+        ("image_encoder_lite2", BackboneKind::EfficientnetLite2, 9),
+    ] {
+        let mut golden = Golden::open(name);
+        let config = BackboneConfig { kind, ..small_backbone() };
+        let (encoder, store) = network(name, |scope| ImageEncoder::new(scope, 32, &config));
+        let image = image("image256", 1, 256).leaf();
+        let seen = encoder.forward(&image, Mode::Train);
+        let regions = swapped(&seen.regions).reshape([1, 32, side, side]);
+        let loss = add(&probe("regions", &regions), &probe("code", &seen.global));
+        let grads = gradients(&loss, &targets(&store, &[&image]));
+        golden.forward("regions", &regions.to_vec(), 1e-4);
+        golden.forward("code", &seen.global.to_vec(), 1e-4);
+        golden.deep_gradient("grad.in.image256", &channels_first(grads.get(&image).unwrap()).to_vec());
+        golden.gradients(name, &store, &grads);
+        golden.finish();
+    }
 }
 
 /// The small backbone in place of Inception-v3.

@@ -105,6 +105,8 @@ fn no_file_runs_anything_or_takes_more_than_it_holds() {
     let mut strange = unknown.clone();
     strange[at..at + 5].copy_from_slice(b"Quant");
     assert!(refusal(&strange).contains("QuantStorage"), "{}", refusal(&strange));
+    let sides = [b'K', 1].repeat(65);
+    assert!(refusal(&one_tensor(b"K\0", &sides, &sides)).contains("a tensor without numbers"));
     // Lists that hold each other without end, and a bomb of references.
     assert!(refusal(&legacy(b"]q\0h\0a.", b"\x80\x02].")).contains("it holds a list, no tensors by name"));
     let deep = [&b"("[..], &[b']'; 50_000], &[b'a'; 40_000], b"t."].concat();

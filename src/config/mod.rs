@@ -218,10 +218,9 @@ pub fn require_weights(section: &str, backbone: &BackboneConfig) -> Result<()> {
             let why = format!("the {name} encoder is trained from scratch and takes no file: {key}=none");
             Err(Error::config(key, why))
         }
-        (Some(ImagenetFile { name: file, function }), None) => {
+        (Some(ImagenetFile { name: file, origin }), None) => {
             let why = format!(
-                "the {name} encoder begins with ImageNet's weights, torchvision's {file}: where \
-                 torchvision.models.{function}(weights=\"IMAGENET1K_V1\") has left it, name it with --set {key}=FILE; to do \
+                "the {name} encoder begins with ImageNet's weights, {file} ({origin}): name it with --set {key}=FILE; to do \
                  without, take --set {section}.backbone.kind=small"
             );
             Err(Error::config(key, why))

@@ -34,6 +34,8 @@ fn conv(kernel: usize, inputs: usize, outputs: usize, side: usize) -> f64 {
 /// Multiplications of the published networks on an image of their own size.
 const INCEPTION_V3: f64 = 5.7e9;
 const RESNET_152: f64 = 11.5e9;
+const EFFICIENTNET_LITE0: f64 = 0.4e9;
+const EFFICIENTNET_LITE2: f64 = 0.9e9;
 
 fn backbone(config: &BackboneConfig, side: usize) -> f64 {
     match config.kind {
@@ -44,6 +46,8 @@ fn backbone(config: &BackboneConfig, side: usize) -> f64 {
         }
         BackboneKind::InceptionV3 => INCEPTION_V3,
         BackboneKind::Resnet152 => RESNET_152,
+        BackboneKind::EfficientnetLite0 => EFFICIENTNET_LITE0,
+        BackboneKind::EfficientnetLite2 => EFFICIENTNET_LITE2,
     }
 }
 

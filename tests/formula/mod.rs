@@ -32,7 +32,7 @@ fn range_of(key: &str, shape: &[usize]) -> (f64, f64) {
         _ => {}
     }
     if shape.len() == 1 {
-        return if key.contains(".bn3.") { (0.15, 0.25) } else { (0.75, 1.25) };
+        return if key.contains(".bn3.") || key.contains("._bn2.") { (0.15, 0.25) } else { (0.75, 1.25) };
     }
     if key == "encoder.weight" || key == "embed.weight" {
         return (-1.0, 1.0);

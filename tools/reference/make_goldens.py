@@ -174,6 +174,22 @@ def image_encoder_small(name, train, nef=16, map_after=3):
     return g
 
 
+def image_encoder_lite(name, kind, side, nef=32):
+    """EfficientNet-Lite as DAMSM's image encoder; the network itself is the wheel efficientnet-lite-pytorch's."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    g, p = Golden(name), params(name, S.image_encoder_heads(nef, 1280, 1280), True)
+    module = trunk(name, EfficientNet.from_name(f"efficientnet-{kind}").eval(), "efficientnet.")
+    x = inp("image256", (1, 3, 256, 256), True)
+    y = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+    y = module.extract_features(((y + 1) * 127.5 - 127) / 128)
+    regions = F.conv2d(y, p["emb_features.weight"])
+    code = F.linear(y.mean((2, 3)), p["emb_cnn_code.weight"], p["emb_cnn_code.bias"])
+    (probe(g, "regions", regions) + probe(g, "code", code)).backward()
+    g.put("regions", regions), g.put("code", code), g.put("grad.in.image256", x.grad), g.grads(name, p)
+    return g
+
+
 def captioner_small(name, train, n_words=39, embed=8, hidden=10, side=64):
     """Image to loss, with the end token that a small captioner learns."""
     shapes = {f"cnn.{k}": v for k, v in (S.small_backbone(WIDTHS) | S.caption_cnn_heads(embed, WIDTHS[-1])).items()}
@@ -295,6 +311,8 @@ GOLDENS = {
     "text_encoder_lstm": lambda name: text_encoder(name, "LSTM", 4),
     "text_encoder_gru": lambda name: text_encoder(name, "GRU", 3),
     "image_encoder": image_encoder,
+    "image_encoder_lite0": lambda name: image_encoder_lite(name, "lite0", 224),
+    "image_encoder_lite2": lambda name: image_encoder_lite(name, "lite2", 260),
     "stream": stream,
     "damsm_loss": matching,
     "gan_step_mirror": lambda name: gan_step(name, True),

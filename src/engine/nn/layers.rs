@@ -4,6 +4,7 @@ use super::Mode;
 use super::init::Initializer;
 use super::store::{Param, Scope};
 use crate::engine::ops::conv::{self, Conv};
+use crate::engine::ops::depthwise::{Depthwise, depthwise_conv2d};
 use crate::engine::ops::norm::{self, Activation};
 use crate::engine::ops::{embed, matmul};
 use crate::engine::tensor::{IntTensor, Tensor, no_grad};
@@ -85,6 +86,30 @@ impl Convolution for UpConv {
             true => conv::upsample2x_conv3x3_with_moments(x, &self.weight.tensor()),
             false => (conv::upsample2x_conv3x3(x, &self.weight.tensor()), None),
         }
+    }
+}
+
+/// Depthwise convolution with TensorFlow's "SAME" padding: [B,H,W,C] -> [B,⌈H/stride⌉,..,C].
+pub struct DepthwiseConv2d {
+    weight: Param,
+    window: usize,
+    stride: usize,
+}
+
+impl DepthwiseConv2d {
+    pub fn same(scope: &Scope, channels: usize, window: usize, stride: usize) -> DepthwiseConv2d {
+        let weight = scope.depthwise_filter("weight", [channels, window, window], scope.policy().weight);
+        DepthwiseConv2d { weight, window, stride }
+    }
+}
+
+impl Convolution for DepthwiseConv2d {
+    #[track_caller]
+    fn convolve(&self, x: &Tensor, _: bool) -> (Tensor, Option<Tensor>) {
+        let _open = self.weight.enter();
+        let [_, h, w, _] = x.dims();
+        let depthwise = Depthwise::same([h, w], self.window, self.stride);
+        (depthwise_conv2d(x, &self.weight.tensor(), depthwise), None)
     }
 }
 
@@ -178,7 +203,7 @@ impl BatchNorm {
         BatchNorm { momentum, ..self }
     }
 
-    /// Added to the variance.
+    /// What is added to the variance.
     pub fn epsilon(self, epsilon: f32) -> BatchNorm {
         BatchNorm { epsilon, ..self }
     }

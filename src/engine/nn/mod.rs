@@ -9,7 +9,7 @@ mod store;
 
 pub use archive::{Archive, Array, Values};
 pub use init::{Initializer, Policy};
-pub use layers::{BatchNorm, Conv2d, Embedding, Linear, UpConv};
+pub use layers::{BatchNorm, Conv2d, DepthwiseConv2d, Embedding, Linear, UpConv};
 pub use optim::{Adam, AdamConfig};
 pub use rnn::{Bidirectional, CellKind, Lstm};
 pub use store::{Fill, Param, Scope, Source, Store};

@@ -28,6 +28,8 @@ enum FileLayout {
     Same,
     /// [Cout,R,S,Cin] in memory, [Cout,Cin,R,S] in a file.
     Filter,
+    /// [C,R,S] in memory, [C,1,R,S] in a file.
+    Depthwise,
     /// One float in memory, one integer in a file.
     Count,
 }
@@ -83,6 +85,7 @@ impl Param {
         let shape = self.0.value.read().unwrap_or_else(PoisonError::into_inner).shape();
         match (self.0.layout, &*shape) {
             (FileLayout::Filter, &[o, r, s, i]) => vec![o, i, r, s],
+            (FileLayout::Depthwise, &[c, r, s]) => vec![c, 1, r, s],
             (_, dims) => dims.to_vec(),
         }
     }
@@ -92,6 +95,10 @@ impl Param {
     pub fn published(&self, tensor: &Tensor) -> Array {
         match self.0.layout {
             FileLayout::Same => Array::from(tensor),
+            FileLayout::Depthwise => {
+                let [c, r, s] = tensor.dims();
+                Array::f32(&[c, 1, r, s], tensor.to_vec())
+            }
             FileLayout::Count => Array::count(tensor.item() as u64),
             FileLayout::Filter => {
                 let [o, r, s, i] = tensor.dims();
@@ -231,6 +238,7 @@ impl Builder {
     ) -> Param {
         let shape: Vec<usize> = match (layout, published) {
             (FileLayout::Filter, &[o, i, r, s]) => vec![o, r, s, i],
+            (FileLayout::Depthwise, &[c, _, r, s]) => vec![c, r, s],
             _ => published.to_vec(),
         };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -294,6 +302,11 @@ impl Scope<'_> {
     /// The filters of a convolution, [Cout,R,S,Cin] in memory.
     pub fn filter(&self, name: impl Display, [o, r, s, i]: [usize; 4], how: Initializer) -> Param {
         self.add(name, FileLayout::Filter, !self.frozen, &[o, i, r, s], Draw { how, fan_in: i * r * s })
+    }
+
+    /// The filters of a depthwise convolution, [C,R,S] in memory.
+    pub fn depthwise_filter(&self, name: impl Display, [c, r, s]: [usize; 3], how: Initializer) -> Param {
+        self.add(name, FileLayout::Depthwise, !self.frozen, &[c, 1, r, s], Draw { how, fan_in: r * s })
     }
 
     /// A buffer: saved, not trained.

@@ -14,7 +14,7 @@ pub use case::Case;
 macro_rules! for_each_family {
     ($with:ident) => {
         $with! {
-            attention conv embed loss matching matmul norm optim pointwise pool random reduce resample rnn shape
+            attention conv depthwise embed loss matching matmul norm optim pointwise pool random reduce resample rnn shape
             softmax
         }
     };

@@ -17,6 +17,9 @@ pub struct Storage {
     pub part: Option<(String, usize, usize)>,
 }
 
+/// PyTorch allows no more.
+const MOST_DIMENSIONS: usize = 64;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
     pub storage: Rc<Storage>,
@@ -71,7 +74,12 @@ impl Machine<'_> {
         };
         let (shape, stride) = (sizes(2)?, sizes(3)?);
         let offset = self.count(*args.get(1)?)?;
-        (shape.len() == stride.len()).then(|| Tensor { storage: storage.clone(), offset, shape, stride })
+        (shape.len() == stride.len() && shape.len() <= MOST_DIMENSIONS).then(|| Tensor {
+            storage: storage.clone(),
+            offset,
+            shape,
+            stride,
+        })
     }
 
     fn text_of(&self, id: Id) -> Option<String> {

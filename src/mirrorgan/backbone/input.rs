@@ -1,6 +1,6 @@
 //! The step before a backbone: images in [-1, 1] at the size and in the range that the backbone was trained on.
 
-use super::{BackboneKind, Preprocessing};
+use super::{BackboneKind, EfficientNetLiteVariant, Preprocessing};
 use crate::engine::ops::pointwise::affine_channels;
 use crate::engine::ops::resample::bilinear;
 use crate::engine::tensor::Tensor;
@@ -30,6 +30,15 @@ impl InputConfig {
             BackboneKind::Resnet152 => {
                 InputConfig { resize: Some(resize.unwrap_or(RESNET_SIDE)), imagenet_normalization }
             }
+            // The network itself brings images into its range.
+            BackboneKind::EfficientnetLite0 => InputConfig {
+                resize: Some(EfficientNetLiteVariant::Lite0.side()),
+                imagenet_normalization: false,
+            },
+            BackboneKind::EfficientnetLite2 => InputConfig {
+                resize: Some(EfficientNetLiteVariant::Lite2.side()),
+                imagenet_normalization: false,
+            },
         }
     }
 }

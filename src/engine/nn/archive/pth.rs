@@ -57,7 +57,9 @@ fn read_zip(bytes: &[u8]) -> Reading<Contents> {
         let mut content = Vec::with_capacity(size as usize);
         file.by_ref().take(size).read_to_end(&mut content).map_err(|e| format!("{name}: {}", damaged(&e)))?;
         // The checksum is compared at the end of the entry.
-        file.read(&mut [0]).map_err(|e| format!("{name}: {}", damaged(&e)))?;
+        if file.read(&mut [0]).map_err(|e| format!("{name}: {}", damaged(&e)))? > 0 {
+            return Err(format!("{name}: {}", damaged(&"a wrong size")));
+        }
         Ok(content)
     };
     let pickle = pickle::read(&entry(&object)?)?;
@@ -159,26 +161,25 @@ fn tensors(
         ));
     }
     let (mut state_dict, mut metadata) = (state(pickle, pickle.root), BTreeMap::new());
-    if state_dict.is_empty() {
-        let inner = entries(pickle, pickle.root).into_iter().map(|(key, id)| (key, state(pickle, id)));
-        let mut inner: Vec<_> = inner.filter(|(_, state)| !state.is_empty()).collect();
-        match inner.len() {
-            0 => return Err(format!("it holds {}, no tensors by name", pickle.describe(pickle.root))),
-            1 => {
-                let (key, state) = inner.remove(0);
-                metadata.insert("wrapped".to_string(), key);
-                state_dict = state;
-            }
-            _ => {
-                let keys: Vec<String> = inner.into_iter().map(|(key, _)| key).collect();
-                return Err(format!("it holds several networks ({}); save one of them", keys.join(", ")));
-            }
+    let inner = entries(pickle, pickle.root).into_iter().map(|(key, id)| (key, state(pickle, id)));
+    let mut inner: Vec<_> = inner.filter(|(_, state)| !state.is_empty()).collect();
+    match (state_dict.len(), inner.len()) {
+        (0, 0) => return Err(format!("it holds {}, no tensors by name", pickle.describe(pickle.root))),
+        (0, 1) => {
+            let (key, state) = inner.remove(0);
+            metadata.insert("wrapped".to_string(), key);
+            state_dict = state;
+        }
+        (_, 0) => {}
+        _ => {
+            let keys: Vec<String> = inner.into_iter().map(|(key, _)| key).collect();
+            return Err(format!("it holds several networks ({}); save one of them", keys.join(", ")));
         }
     }
     const PARALLEL: &str = "module.";
     let is_parallel = state_dict.iter().all(|(name, _)| name.starts_with(PARALLEL));
     // Views that repeat numbers may be larger than the file, within reason.
-    let mut left = file_size.saturating_mul(16);
+    let mut left = file_size.saturating_mul(4).saturating_add(1 << 16);
     let mut arrays = BTreeMap::new();
     for (name, tensor) in state_dict {
         let count = tensor.shape.iter().try_fold(1_usize, |n, side| n.checked_mul(*side));
@@ -226,38 +227,49 @@ fn decode(tensor: &Tensor, numbers: &Numbers) -> Reading<Array> {
         }
         eight
     };
-    let low = |eight: [u8; 8]| u64::from_le_bytes(eight);
-    let floats = |f: fn(u64) -> f32| Values::F32(places.iter().map(|p| f(low(number(*p)))).collect());
-    let integers = |f: fn(u64) -> i64| Values::I64(places.iter().map(|p| f(low(number(*p)))).collect());
+    let bits = places.map(|place| u64::from_le_bytes(number(place)));
     let values = match class {
-        "FloatStorage" => floats(|bits| f32::from_bits(bits as u32)),
-        "DoubleStorage" => floats(|bits| f64::from_bits(bits) as f32),
-        "HalfStorage" => floats(|bits| f16::from_bits(bits as u16).to_f32()),
-        "BFloat16Storage" => floats(|bits| bf16::from_bits(bits as u16).to_f32()),
-        "LongStorage" => integers(|bits| bits as i64),
-        "IntStorage" => integers(|bits| i64::from(bits as u32 as i32)),
-        "ShortStorage" => integers(|bits| i64::from(bits as u16 as i16)),
-        "CharStorage" => integers(|bits| i64::from(bits as u8 as i8)),
-        _ => integers(|bits| bits as i64),
+        "FloatStorage" => Values::F32(bits.map(|b| f32::from_bits(b as u32)).collect()),
+        "DoubleStorage" => Values::F32(bits.map(|b| f64::from_bits(b) as f32).collect()),
+        "HalfStorage" => Values::F32(bits.map(|b| f16::from_bits(b as u16).to_f32()).collect()),
+        "BFloat16Storage" => Values::F32(bits.map(|b| bf16::from_bits(b as u16).to_f32()).collect()),
+        "LongStorage" => Values::I64(bits.map(|b| b as i64).collect()),
+        "IntStorage" => Values::I64(bits.map(|b| i64::from(b as u32 as i32)).collect()),
+        "ShortStorage" => Values::I64(bits.map(|b| i64::from(b as u16 as i16)).collect()),
+        "CharStorage" => Values::I64(bits.map(|b| i64::from(b as u8 as i8)).collect()),
+        _ => Values::I64(bits.map(|b| b as i64).collect()),
     };
     Ok(Array { shape: tensor.shape.clone(), values })
 }
 
 /// Where each number of a tensor lies among `there` numbers, in row-major order; none where one lies outside.
-fn places(tensor: &Tensor, there: usize) -> Option<Vec<usize>> {
+fn places(tensor: &Tensor, there: usize) -> Option<impl Iterator<Item = usize>> {
     let Tensor { offset, shape, stride, .. } = tensor;
-    if shape.contains(&0) {
-        return Some(Vec::new());
-    }
+    let is_empty = shape.contains(&0);
     let reach = shape.iter().zip(stride).try_fold(*offset, |reach, (side, stride)| {
-        (side - 1).checked_mul(*stride).and_then(|more| reach.checked_add(more))
+        side.saturating_sub(1).checked_mul(*stride).and_then(|more| reach.checked_add(more))
     });
-    reach.filter(|last| *last < there)?;
-    let mut places = vec![*offset];
-    for (side, stride) in shape.iter().zip(stride) {
-        places = places.iter().flat_map(|place| (0..*side).map(move |i| place + i * stride)).collect();
+    if !is_empty && reach.is_none_or(|last| last >= there) {
+        return None;
     }
-    Some(places)
+    // Sides of one number move nothing.
+    let axes: Vec<(usize, usize)> =
+        shape.iter().copied().zip(stride.iter().copied()).filter(|(side, _)| *side != 1).collect();
+    let count = if is_empty { 0 } else { axes.iter().map(|(side, _)| side).product() };
+    let (mut index, mut place) = (vec![0; axes.len()], *offset);
+    Some((0..count).map(move |_| {
+        let here = place;
+        for (at, (side, stride)) in index.iter_mut().zip(&axes).rev() {
+            *at += 1;
+            place = place.wrapping_add(*stride);
+            if *at < *side {
+                break;
+            }
+            place = place.wrapping_sub(stride.wrapping_mul(*side));
+            *at = 0;
+        }
+        here
+    }))
 }
 
 // ---------------------------------------------------------------- writing

@@ -59,6 +59,17 @@ pub fn cases() -> Vec<Case> {
         let case = case.constant([c], -0.5, 0.5).constant([c], 0.5, 1.5);
         stored(case, residual.then_some((&[0, 5], shape)))
     };
+    let steep = |name, act: Activation, shape: &[usize]| {
+        let run = move |x: &[Tensor]| vec![batch_norm_eval(&x[0], &x[1], &x[2], &x[3], &x[4], act, None, EPS)];
+        let c = *shape.last().unwrap();
+        let case = Case::new("batch_norm_eval", name, run).input(shape).input_in([c], 9.0, 12.0).input([c]);
+        case.constant([c], -0.5, 0.5).constant([c], 0.5, 1.5).bf16(X)
+    };
+    let cut = Case::new("batch_norm_eval", "relu6, cut off", |x| {
+        vec![batch_norm_eval(&x[0], &x[1], &x[2], &x[3], &x[4], Activation::Relu6, None, EPS)]
+    });
+    let cut = cut.input([2, 3, 4, 5]).input_in([5], 0.5, 1.5).input_in([5], 10.0, 12.0);
+    let cut = cut.constant([5], -0.5, 0.5).constant([5], 0.5, 1.5).bf16(X);
     let track = |x: &[Tensor]| {
         let [mut mean, mut variance, mut batches] = [&x[0], &x[1], &x[4]].map(Tensor::detach);
         batch_norm_track([&mut mean, &mut variance, &mut batches], [&x[2], &x[3]], 0.1, 1.25);
@@ -78,6 +89,7 @@ pub fn cases() -> Vec<Case> {
         train("plain", Activation::None, &[2, 3, 4, 5], false),
         train("residual", Activation::None, &[2, 3, 4, 5], true),
         train("relu", Activation::Relu, &[2, 3, 3, 4], false),
+        train("relu6", Activation::Relu6, &[2, 3, 3, 4], false),
         train("leaky relu", leaky, &[2, 3, 3, 4], false),
         train("relu of a residual", Activation::Relu, &[2, 3, 3, 4], true),
         train("glu", Activation::Glu, &[2, 3, 3, 8], false),
@@ -96,6 +108,9 @@ pub fn cases() -> Vec<Case> {
         eval("plain", Activation::None, &[2, 3, 4, 5], false),
         eval("residual", Activation::None, &[2, 3, 4, 5], true),
         eval("leaky relu of a residual", leaky, &[2, 3, 3, 4], true),
+        eval("relu6", Activation::Relu6, &[2, 3, 4, 5], false),
+        cut,
+        steep("relu6, both ends, large", Activation::Relu6, &[2, 23, 21, 40]).large(),
         eval("glu", Activation::Glu, &[2, 3, 3, 8], false),
         eval("large", Activation::Relu, &[2, 37, 37, 64], true).large(),
         eval("large glu", Activation::Glu, &[2, 37, 37, 64], false).large(),

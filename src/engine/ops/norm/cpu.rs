@@ -138,6 +138,10 @@ impl Activation {
         if let Some(slope) = self.slope() {
             z.iter_mut().for_each(|z| *z = if *z > 0.0 { *z } else { slope * *z });
         }
+        if self == Activation::Relu6 {
+            let ceiling = self.ceiling();
+            z.iter_mut().for_each(|z| *z = if *z > ceiling { ceiling } else { *z });
+        }
     }
 }
 
@@ -176,7 +180,10 @@ impl<'a> Backward<'a> {
             return dy;
         }
         self.normalize.apply(z, row(self.x, i, c), self.residual.map(|r| row(r, i, c)));
-        if let Some(slope) = self.act.slope() {
+        if self.act == Activation::Relu6 {
+            let ceiling = self.act.ceiling();
+            z.iter_mut().zip(dy).for_each(|(z, dy)| *z = if *z > 0.0 && *z <= ceiling { *dy } else { 0.0 });
+        } else if let Some(slope) = self.act.slope() {
             z.iter_mut().zip(dy).for_each(|(z, dy)| *z = if *z > 0.0 { *dy } else { slope * dy });
         } else {
             let (a, b) = z.split_at_mut(dy.len());

@@ -19,7 +19,7 @@ pub(super) fn moments_and_statistics(
 ) {
     let tiling = RowTiling::new(rows, c, pack(dtype, c), c);
     let mut moments = g.scratch(tiling.tiles * 3 * c);
-    k::batch_norm_moments_fwd(g, tiling.sum_grid(), moments.out(), x, tiling.dims(1.0));
+    k::batch_norm_moments_fwd(g, tiling.sum_grid(), moments.out(), x, tiling.dims(Activation::None));
     statistics(g, outs, moments.view(), tiling.tiles, affine, eps);
 }
 
@@ -112,10 +112,11 @@ impl RowTiling {
         Grid::new([self.rows.div_ceil(4 * self.lanes).min(blocks), self.across, 1], 256)
     }
 
-    pub(super) fn dims(&self, slope: f32) -> k::NormDims {
+    pub(super) fn dims(&self, act: Activation) -> k::NormDims {
+        let (slope, ceiling) = (act.slope().unwrap_or(1.0), act.ceiling());
         let [rows, c, columns, width, depth] =
             [self.rows, self.c, self.columns, self.width, self.depth].map(|n| n as i32);
-        k::NormDims { rows, c, columns, width, depth, slope }
+        k::NormDims { rows, c, columns, width, depth, slope, ceiling }
     }
 }
 
@@ -134,7 +135,7 @@ pub(super) fn sums(
     let &BatchNormSaved { x, mean, inv_std, scale, shift } = saved;
     let (tiling, c) = (RowTiling::of_backward(act, size, dtype), size[1]);
     let mut sums = g.scratch(tiling.tiles * 2 * c);
-    let (grid, d) = (tiling.sum_grid(), tiling.dims(act.slope().unwrap_or(1.0)));
+    let (grid, d) = (tiling.sum_grid(), tiling.dims(act));
     if act == Activation::Glu {
         k::batch_norm_glu_bwd_w(g, grid, sums.out(), dy, x, mean, scale, shift, d);
     } else {
@@ -161,7 +162,7 @@ pub(super) fn input_gradients(
 ) {
     let &BatchNormSaved { x, mean, inv_std, scale, shift } = saved;
     let (dgamma, dbeta) = sums.map(|[dgamma, dbeta]| (dgamma, dbeta)).unzip();
-    let (grid, d) = (tiling.grid(g), tiling.dims(act.slope().unwrap_or(1.0)));
+    let (grid, d) = (tiling.grid(g), tiling.dims(act));
     if act == Activation::Glu {
         let dx = dx.expect("a gate has no residual, so only dx is asked for");
         k::batch_norm_glu_bwd(g, grid, dx, dy, x, mean, inv_std, scale, shift, dgamma, dbeta, d);

@@ -18,6 +18,8 @@ use crate::engine::tensor::{Tensor, run, same_shape};
 pub enum Activation {
     None,
     Relu,
+    /// min(max(z, 0), 6)
+    Relu6,
     LeakyRelu(f32),
     Glu,
 }
@@ -26,10 +28,15 @@ impl Activation {
     /// What negative values are multiplied by, if the activation is a rectifier.
     fn slope(self) -> Option<f32> {
         match self {
-            Activation::Relu => Some(0.0),
+            Activation::Relu | Activation::Relu6 => Some(0.0),
             Activation::LeakyRelu(slope) => Some(slope),
             Activation::None | Activation::Glu => None,
         }
+    }
+
+    /// What greater values become; infinite where nothing is cut off.
+    fn ceiling(self) -> f32 {
+        if self == Activation::Relu6 { 6.0 } else { f32::INFINITY }
     }
 }
 
@@ -251,7 +258,7 @@ impl BatchNormSaved {
             },
             |g, [y], (x, residual, [scale, shift])| {
                 let tiling = cuda::RowTiling::of(act, [rows, c], dtype);
-                let (grid, d) = (tiling.grid(g), tiling.dims(act.slope().unwrap_or(1.0)));
+                let (grid, d) = (tiling.grid(g), tiling.dims(act));
                 if act == Activation::Glu {
                     k::batch_norm_glu_fwd(g, grid, y, x, scale, shift, d);
                 } else {
@@ -354,8 +361,10 @@ mod tests {
                 let (b, open) = (a + c / 2, 1.0 / (1.0 + (-z[a + c / 2]).exp()));
                 (y[i], dz[a], dz[b]) = (z[a] * open, dy * open, dy * z[a] * open * (1.0 - open));
             } else {
+                let ceiling = act.ceiling() as f64;
                 let slope = if z[i] > 0.0 { 1.0 } else { act.slope().unwrap_or(1.0) as f64 };
-                (y[i], dz[i]) = (slope * z[i], slope * dy);
+                let inside = if z[i] <= ceiling { slope } else { 0.0 };
+                (y[i], dz[i]) = ((slope * z[i]).min(ceiling), inside * dy);
             }
         }
         let dgamma: Vec<f64> = (0..c).map(|j| n * mean_over(&|i| dz[i] * unit[i], j)).collect();
@@ -371,6 +380,7 @@ mod tests {
             (Activation::Glu, false),
             (Activation::LeakyRelu(0.2), true),
             (Activation::Relu, false),
+            (Activation::Relu6, true),
             (Activation::None, true),
         ] {
             let shape = [2, 53, 37, 24];
