@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 
 mod binary;
+mod device;
 
 use std::process::Command;
 
@@ -20,7 +21,7 @@ fn on_terminal(kind: &str, columns: usize) -> Option<String> {
         .stdin(std::process::Stdio::null())
         .output();
     let Ok(output) = output else {
-        println!("SKIPPED: terminal: there is no `script` here");
+        device::skip("there is no `script` here");
         return None;
     };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -43,7 +43,7 @@ impl Progress for Display {
 
     fn step(&mut self, step: u64, epoch: u64, images: usize, losses: &[Loss]) {
         let Some(shown) = &mut self.shown else { return };
-        let seconds = shown.measure(1);
+        let seconds = shown.measure();
         let parts = Parts {
             head: format!("{} {step}/{}", shown.label, shown.to),
             done: step as f64 / shown.to.max(1) as f64,
@@ -98,8 +98,9 @@ impl Shown {
         Shown { label, to, beyond, bar: renews().then(bar), last_step: now, seconds: None, last_line }
     }
 
-    fn measure(&mut self, steps: u64) -> f64 {
-        let took = self.last_step.elapsed().as_secs_f64() / steps as f64;
+    /// The smoothed seconds of a step, of which one ends now.
+    fn measure(&mut self) -> f64 {
+        let took = self.last_step.elapsed().as_secs_f64();
         self.last_step = Instant::now();
         let seconds = self.seconds.map_or(took, |seconds| seconds + SHARE * (took - seconds));
         self.seconds = Some(seconds);
