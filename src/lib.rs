@@ -35,6 +35,7 @@ pub mod run;
 pub mod infer;
 
 pub mod eval;
+pub mod import;
 
 pub mod train;
 

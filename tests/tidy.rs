@@ -126,7 +126,7 @@ const FLOORS: [&[&str]; 14] = [
     &["render"],
     &["run"],
     &["infer"],
-    &["eval"],
+    &["eval", "import"],
     &["train"],
 ];
 /// These stand above all.

@@ -131,6 +131,8 @@ fn train_watched(
     let mut job = TrainJob {
         phases: train::required_phases(&config),
         record: Record::new(out, "demo", "demo", &BIRDS.root, Fingerprint::of(&BIRDS)),
+        from: None,
+        dump: None,
         config,
         dataset: BIRDS.clone(),
         run,

@@ -9,7 +9,7 @@ use super::{Lines, Run};
 use crate::engine::nn::Archive;
 use crate::error::Error;
 use crate::infer::frozen::weight_file;
-use crate::run::{Checkpoints, Phase, RunFolder};
+use crate::run::{Checkpoints, Phase, RunFolder, State};
 
 /// Write a run's networks as files for other programs
 ///
@@ -51,7 +51,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 FormatName::Pth => archive.write_pth(&path)?,
                 FormatName::Safetensors => archive.write(&path)?,
             }
-            list.say(format!("{}  {} at step {}", path.display(), phase.name(), checkpoint.state.step));
+            let State { step, imported, .. } = checkpoint.state;
+            let when = if imported { ", imported".to_string() } else { format!(" at step {step}") };
+            list.say(format!("{}  {}{when}", path.display(), phase.name()));
         }
     }
     if list.is_empty() {

@@ -5,6 +5,7 @@ mod caption;
 mod data;
 mod exit;
 mod export;
+mod import;
 mod infer;
 mod info;
 mod kernels;
@@ -57,6 +58,8 @@ enum Command {
     Infer(infer::Args),
     /// Describe images
     Caption(caption::Args),
+    /// Make a run of checkpoints that PyTorch wrote
+    Import(import::Args),
     /// Write a run's networks as files for other programs
     Export(export::Args),
     /// Show the version and the devices of this machine
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
             Command::Train(args) => return train::run(args),
             Command::Infer(args) => infer::run(args),
             Command::Caption(args) => caption::run(args),
+            Command::Import(args) => import::run(args),
             Command::Export(args) => export::run(args),
             Command::Info(args) => info::run(args),
             Command::Kernels(args) => kernels::run(args),

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 
 use super::progress::Display;
 use super::{Machine, exit, say, signals};
-use crate::config::{Config, KeyHelp};
+use crate::config::{Config, KeyHelp, choose_encoders};
 use crate::data::{self, Dataset, Fingerprint, Format, demo};
 use crate::engine::device;
 use crate::error::{Error, Result, note};
@@ -54,6 +54,12 @@ pub struct Args {
     /// Go on with what earlier calls left unfinished; `--resume RUN` needs nothing else
     #[arg(long, value_name = "RUN", num_args = 0..=1)]
     resume: Option<Option<PathBuf>>,
+    /// Also write the first batch and the first noise of each phase into this folder, for comparisons with other programs
+    #[arg(long, value_name = "DIR")]
+    dump: Option<PathBuf>,
+    /// Begin every phase with the weights of another run, trained or imported [default of the configuration: that run's]
+    #[arg(long, value_name = "RUN")]
+    from: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
 }
@@ -95,8 +101,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => target.render()?,
     };
     notes.extend(target.notes(&dataset));
-    let Target { config, out, name, data, preset } = target;
+    let Target { config, out, name, data, preset, from, .. } = target;
     let record = Record::new(&out, &preset, name.name(), &data, Fingerprint::of(&dataset));
+    let record = record.from(from.as_deref())?;
     let limit = args.steps.map(Limit::Steps).or(args.epochs.map(Limit::Epochs));
     let deadline = args.time_limit.and_then(|limit| begin.checked_add(limit));
     let (call, resume) = (call(), args.resume.is_some());
@@ -109,8 +116,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         run,
         phases,
         resume,
+        from,
         limit,
         deadline,
+        dump: args.dump,
         notes,
         resume_command,
         header,
@@ -128,6 +137,10 @@ struct Target {
     data: PathBuf,
     config: Config,
     preset: String,
+    /// The run whose weights the phases begin with.
+    from: Option<PathBuf>,
+    /// Choices that the configuration left open.
+    notes: Vec<String>,
 }
 
 impl Args {
@@ -146,7 +159,16 @@ impl Args {
             },
         };
         let preset = self.preset.clone().or_else(|| record.as_ref().map(|record| record.preset.clone()));
-        let config = self.config(run.as_ref(), name)?;
+        let from = self.initial(run.as_ref(), record.as_ref())?;
+        let first = match (&run, &from) {
+            (None, Some(from)) => Some(RunFolder::open(from)?),
+            _ => None,
+        };
+        let mut config = self.config(run.as_ref().or(first.as_ref()), name)?;
+        let notes = match (&run, &first) {
+            (None, None) => choose_encoders(&mut config, &self.set),
+            _ => Vec::new(),
+        };
         let data = self.data.clone().or_else(|| record.and_then(|record| record.folder(&out)));
         let data = match (data, name) {
             (Some(data), _) => data,
@@ -156,7 +178,21 @@ impl Args {
             }
         };
         let preset = preset.unwrap_or_else(|| name.name().to_string());
-        Ok(Target { out, name, data, config, preset })
+        Ok(Target { out, name, data, config, preset, from, notes })
+    }
+
+    /// The run whose weights the phases begin with: the one that is named, or that the run was begun with.
+    fn initial(&self, run: Option<&RunFolder>, record: Option<&Record>) -> anyhow::Result<Option<PathBuf>> {
+        let begun = record.and_then(|record| record.from.clone()).map(PathBuf::from);
+        let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        match (&self.from, begun) {
+            (Some(from), begun) if run.is_some() && begun.as_deref() != Some(&whole(from)) => {
+                let begun =
+                    begun.map_or("without --from".to_string(), |begun| format!("--from {}", begun.display()));
+                bail!("--from {}: the run was begun {begun}; take another --out", from.display())
+            }
+            (from, begun) => Ok(from.clone().or(begun)),
+        }
     }
 
     /// The run's folder, and the run where one is begun there.
@@ -234,7 +270,14 @@ impl Target {
         });
         let notices = dataset.notices.iter().filter(|_| !self.is_own_demo()).cloned();
         let metric = dataset.metric_notice(self.config.eval.candidates);
-        notices.chain(skipped).chain(metric).map(|line| format!("note: {line}")).collect()
+        self.notes
+            .iter()
+            .cloned()
+            .chain(notices)
+            .chain(skipped)
+            .chain(metric)
+            .map(|line| format!("note: {line}"))
+            .collect()
     }
 }
 
@@ -248,7 +291,7 @@ impl Name {
 }
 
 /// This call, for the run's log.
-fn call() -> Call {
+pub(super) fn call() -> Call {
     Call {
         command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         version: env!("CARGO_PKG_VERSION").to_string(),
@@ -259,7 +302,7 @@ fn call() -> Call {
 }
 
 /// Version, device and command line, as comments on top of the written configuration.
-fn header(call: &Call) -> String {
+pub(super) fn header(call: &Call) -> String {
     let Call { version, revision, device, command, .. } = call;
     let command = command.join(" ").replace(char::is_control, " ");
     format!("# engine {version} (revision {revision})\n# on {device}\n# {command}\n")
@@ -308,13 +351,13 @@ fn resume_command(run: &Path) -> String {
 }
 
 /// How the reader called this program.
-fn program() -> String {
+pub(super) fn program() -> String {
     let name = std::env::args_os().next().unwrap_or_else(|| "engine".into());
     quoted(&name.to_string_lossy())
 }
 
 /// A word of a command line, in quotes where a shell needs them.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_string();

@@ -1,6 +1,7 @@
 //! A run's configuration as one typed tree. Every hyper-parameter is in a preset file, none in code; a section is the
 //! structure of the module that reads it.
 
+mod encoders;
 mod keys;
 mod migrate;
 mod near;
@@ -14,6 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+pub use self::encoders::{choose_encoders, require_weights};
 pub use self::keys::{KeyHelp, help};
 pub use self::presets::{PRESETS, Preset};
 pub use self::resume::may_change;
@@ -22,7 +24,7 @@ use crate::data::DecodeConfig;
 use crate::engine::nn::AdamConfig;
 use crate::engine::tensor::Precision;
 use crate::error::{Error, Result};
-use crate::mirrorgan::backbone::{BackboneConfig, ImagenetFile};
+use crate::mirrorgan::backbone::BackboneConfig;
 use crate::mirrorgan::captioner::CaptionerConfig;
 use crate::mirrorgan::damsm::Gammas;
 use crate::mirrorgan::discriminator::DiscriminatorConfig;
@@ -205,30 +207,6 @@ impl Config {
         let network = &self.captioner.network;
         let side = network.resize.unwrap_or_else(|| self.largest_side());
         ranges::check_backbone("captioner", &network.backbone, side)
-    }
-}
-
-/// Refuses to begin with a published backbone that has no weights; `section` is the one that chose it.
-pub fn require_weights(section: &str, backbone: &BackboneConfig) -> Result<()> {
-    let key = format!("{section}.backbone.weights");
-    let name = backbone.kind.name();
-    match (backbone.kind.imagenet_file(), &backbone.weights) {
-        (None, None) => Ok(()),
-        (None, Some(_)) => {
-            let why = format!("the {name} encoder is trained from scratch and takes no file: {key}=none");
-            Err(Error::config(key, why))
-        }
-        (Some(ImagenetFile { name: file, origin }), None) => {
-            let why = format!(
-                "the {name} encoder begins with ImageNet's weights, {file} ({origin}): name it with --set {key}=FILE; to do \
-                 without, take --set {section}.backbone.kind=small"
-            );
-            Err(Error::config(key, why))
-        }
-        (Some(_), Some(file)) => match Path::new(file).is_file() {
-            true => Ok(()),
-            false => Err(Error::config(key, format!("{file}: there is no such file"))),
-        },
     }
 }
 

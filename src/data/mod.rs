@@ -37,7 +37,7 @@ mod tree;
 
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub use self::captions::{Encoded, Vocabulary};
 pub use self::check::{Report, check};
@@ -64,5 +64,18 @@ pub enum Format {
 pub fn open(format: Format, dir: impl AsRef<Path>) -> Result<Dataset> {
     match format {
         Format::Cub => cub::open(dir.as_ref()),
+    }
+}
+
+/// The words that published weights were trained with: of captions.pickle, or of a text file with one word a line.
+///
+/// # Errors
+/// `Io` when it cannot be read; `Data` when it is neither, or when a word is missing or there twice.
+pub fn read_vocabulary(path: impl AsRef<Path>) -> Result<Vocabulary> {
+    let path = path.as_ref();
+    let head = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+    match head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).starts_with(captions::END.as_bytes()) {
+        true => Vocabulary::load(path),
+        false => Ok(pickle::captions(path)?.vocabulary),
     }
 }

@@ -48,15 +48,16 @@ pub fn for_held_out(
     Ok(true)
 }
 
-/// The codes of the held-out images; `encode` gives those of a batch's images and of its captions, both [B,D]. None
+/// The codes of the held-out images, seen in batches of `batch`; `encode` gives those of a batch's images and of its captions, both [B,D]. None
 /// where `watch` ended it.
 pub fn codes(
     context: &Context,
+    batch: usize,
     watch: &mut dyn Watch,
     mut encode: impl FnMut(&Inputs) -> (Tensor, Tensor),
 ) -> Result<Option<Codes>> {
     let mut codes = Codes::default();
-    let whole = for_held_out(context, context.config.gan.schedule.batch, watch, |batch| {
+    let whole = for_held_out(context, batch, watch, |batch| {
         codes.classes.extend(batch.classes.as_slice());
         let (images, captions) = encode(batch);
         codes.images.extend(rows(&images));

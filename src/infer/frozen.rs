@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::engine::nn::{Archive, Scope, Source, Store};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::damsm::ImageEncoder;
 use crate::mirrorgan::generator::Generator;
@@ -17,13 +17,23 @@ pub const CAPTION_CNN: &str = "caption_cnn";
 pub const CAPTION_RNN: &str = "caption_rnn";
 pub const GENERATOR: &str = "netG";
 
+/// The file stem of a discriminator, from that of the smallest image, as published.
+pub fn discriminator_stem(index: usize) -> String {
+    format!("netD{index}")
+}
+
 /// The weight file of a network in a checkpoint.
 pub fn weight_file(checkpoint: &Path, network: &str) -> PathBuf {
     checkpoint.join(format!("{network}.safetensors"))
 }
 
 fn archive(checkpoint: &Path, network: &str) -> Result<Source> {
-    Ok(Source::Archive(Archive::read(weight_file(checkpoint, network))?))
+    let file = weight_file(checkpoint, network);
+    if !file.exists() {
+        let why = format!("there is no {network} in this checkpoint; import it together with the others");
+        return Err(Error::data(checkpoint, why));
+    }
+    Ok(Source::Archive(Archive::read(file)?))
 }
 
 /// STEM from a checkpoint of the DAMSM phase.

@@ -131,6 +131,6 @@ impl Sample {
 fn newest(run: &RunFolder, phase: Phase) -> Result<Checkpoint> {
     Checkpoints::of(run.root(), phase).latest()?.ok_or_else(|| {
         let name = phase.name();
-        Error::data(run.root(), format!("there is no checkpoint of the {name} phase yet; train it first"))
+        Error::data(run.root(), format!("there is no checkpoint of the {name} phase yet; train or import it"))
     })
 }

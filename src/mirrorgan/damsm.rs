@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::nn::{Conv2d, Initializer, Linear, Mode, Policy, Scope};
 use crate::engine::ops::matching::{cosine_scores, matching_loss, word_scores};
+use crate::engine::ops::matmul::linear;
+use crate::engine::ops::pointwise::scale;
+use crate::engine::ops::shape::transpose;
+use crate::engine::ops::softmax::softmax;
 use crate::engine::tensor::{DType, IntTensor, Tensor};
 
 use super::backbone::{Backbone, BackboneConfig, BackboneKind, Preprocessing};
@@ -68,6 +72,12 @@ pub struct Gammas {
     pub gamma3: f32,
 }
 
+/// Each word's attention over the regions of an image, [T,N], of words [T,D] and regions [N,D]: equations 8 and 9 of AttnGAN.
+pub fn region_attention(words: &Tensor, regions: &Tensor, gamma1: f32) -> Tensor {
+    let over_words = softmax(&linear(regions, words, None));
+    softmax(&scale(&transpose(&over_words, &[1, 0]), gamma1))
+}
+
 /// The four terms of the DAMSM loss: w0, w1 for words and s0, s1 for sentences, each in both directions. Within a
 /// batch, a pair of one class that is not the match itself is masked out.
 pub fn damsm_loss(
@@ -83,4 +93,30 @@ pub fn damsm_loss(
     let (w0, w1) = matching_loss(&word_similarity, gamma3, classes);
     let (s0, s1) = matching_loss(&sentence_similarity, gamma3, classes);
     Terms::from([("w0", w0), ("w1", w1), ("s0", s0), ("s1", s1)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ops::matmul::matmul;
+    use crate::engine::tensor::Rng;
+
+    /// The score of a word and an image is that of the word and the regions it attends to.
+    #[test]
+    fn the_attention_is_that_of_the_word_scores() {
+        let mut rng = Rng::new(7, 0);
+        let (words, regions) = (rng.normal([1, 3, 8]), rng.normal([1, 5, 8]));
+        let expected = word_scores(&words, &IntTensor::new(vec![3], [1]), &regions, 4.0, 5.0).item();
+        let (words, regions) = (words.reshape([3, 8]), regions.reshape([5, 8]));
+        let attention = region_attention(&words, &regions, 4.0);
+        let (rows, contexts) = (attention.to_vec(), matmul(&attention, &regions).to_vec());
+        assert!(rows.chunks(5).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+        let cosine = |(a, b): (&[f32], &[f32])| {
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+            dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+        };
+        let similarities = words.to_vec().chunks(8).zip(contexts.chunks(8)).map(cosine).collect::<Vec<_>>();
+        let score = similarities.iter().map(|s| (5.0 * s).exp()).sum::<f32>().ln();
+        assert!((score - expected).abs() < 1e-4, "{score} {expected}");
+    }
 }

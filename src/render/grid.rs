@@ -31,6 +31,18 @@ pub fn table(rows: &[Vec<Picture>]) -> Picture {
     canvas
 }
 
+/// Pictures one below the other.
+pub fn column(pictures: &[Picture]) -> Picture {
+    let width = pictures.iter().map(|picture| picture.width).max().unwrap_or(0);
+    let mut canvas = blank(width, pictures.iter().map(|picture| picture.height).sum());
+    let mut top = 0;
+    for picture in pictures {
+        paste(&mut canvas, picture, [0, top]);
+        top += picture.height;
+    }
+    canvas
+}
+
 /// Side of a tile of an attention sheet; a larger picture keeps its side.
 const TILE: usize = 128;
 /// Tiles in a row of an attention sheet.

@@ -31,6 +31,9 @@ pub struct State {
     /// The steps of the other phases' checkpoints that this one was trained with.
     #[serde(default)]
     pub after: BTreeMap<Phase, u64>,
+    /// Trained elsewhere, before the first step of this phase here; there is no optimizer's state.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
     /// Its weight files; none are named by versions before 0.3.0.
     #[serde(default)]
     pub files: Vec<String>,
@@ -257,6 +260,7 @@ mod tests {
             epoch: 0,
             seed: 1,
             finished: false,
+            imported: false,
             after: BTreeMap::new(),
             files: vec![],
         }

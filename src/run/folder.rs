@@ -4,6 +4,7 @@
 //! RUN/config.toml        what the weights were trained with, complete; on top revision, device, command line
 //! RUN/run.json           the data set: where it lies, and what identifies it
 //! RUN/runs.jsonl         every call that trained: time, command line, revision, what it changed, what was trained
+//! RUN/import.json        of a run that was imported: the files that its weights come from
 //! RUN/vocabulary.txt     one word a line; the line, from 0, is the word's id
 //! RUN/<phase>/           of damsm, captioner, gan: checkpoints, and metrics.json when it is finished
 //! RUN/logs/<phase>/      TensorBoard's event files
@@ -70,6 +71,34 @@ impl RunFolder {
             }
         }
         Ok(run)
+    }
+
+    /// Makes a run of weights that were trained elsewhere, whole or not at all; `fill` writes its checkpoints into a folder
+    /// that then gets the name `root`.
+    ///
+    /// # Errors
+    /// `Data` where something stands at `root` already, `Io` where it cannot be written.
+    pub fn create(
+        root: &Path,
+        config: &Config,
+        vocabulary: &Vocabulary,
+        header: &str,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let is_empty = || fs::read_dir(root).is_ok_and(|mut entries| entries.next().is_none());
+        if root.exists() && !is_empty() {
+            return Err(Error::data(root, "there is something already; take another --out"));
+        }
+        let temporary = atomic::beside(root);
+        fs::create_dir_all(&temporary).map_err(|e| Error::io(&temporary, e))?;
+        let run = RunFolder { root: temporary.clone(), lock: None, is_new: true };
+        let write = || {
+            fill(&temporary)?;
+            vocabulary.save(run.vocabulary_path())?;
+            run.write_config(config, header)?;
+            fs::rename(&temporary, root).map_err(|e| Error::io(root, e))
+        };
+        write().inspect_err(|_| drop(fs::remove_dir_all(&temporary)))
     }
 
     pub fn root(&self) -> &Path {

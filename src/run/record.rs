@@ -25,14 +25,31 @@ pub struct Record {
     /// Its folder, relative to the run where it lies inside; none where the path is not UTF-8.
     pub data: Option<String>,
     pub fingerprint: Fingerprint,
+    /// The run whose weights the phases begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
 }
 
 impl Record {
     pub fn new(run: &Path, preset: &str, dataset: &str, data: &Path, fingerprint: Fingerprint) -> Record {
-        let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let (run, data) = (whole(run), whole(data));
         let data = data.strip_prefix(&run).unwrap_or(&data).to_str().map(str::to_string);
-        Record { preset: preset.to_string(), dataset: dataset.to_string(), data, fingerprint }
+        Record { preset: preset.to_string(), dataset: dataset.to_string(), data, fingerprint, from: None }
+    }
+
+    /// With the run whose weights the phases begin with.
+    ///
+    /// # Errors
+    /// `Data` where its path is not UTF-8, as a record must be.
+    pub fn from(mut self, run: Option<&Path>) -> Result<Record> {
+        let path = |run: &Path| {
+            let path = whole(run).to_str().map(str::to_string);
+            path.ok_or_else(|| {
+                Error::data(run, "a path that is not UTF-8 cannot be kept in run.json; rename it")
+            })
+        };
+        self.from = run.map(path).transpose()?;
+        Ok(self)
     }
 
     /// None for a run of a version before 0.3.0, which kept no record.
@@ -103,6 +120,11 @@ impl Call {
         });
         atomic::append_line(run.join(CALLS), &line.to_string())
     }
+}
+
+/// As seen from any folder.
+fn whole(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 fn now() -> String {

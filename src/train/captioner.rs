@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::initial::InitialWeights;
 use super::phase::{Evaluation, PhaseTrainer, Position, WeightFiles, begin_backbone};
 use crate::data::Batch;
 use crate::engine::nn::{Adam, Archive, Mode, Source, Store};
@@ -63,6 +64,12 @@ impl PhaseTrainer for CaptionerPhase<'_> {
         Ok(())
     }
 
+    fn adopt(&mut self, weights: &InitialWeights) -> Result<()> {
+        weights.load(CAPTION_CNN, &self.stores.cnn)?;
+        let tables = ["embed.weight", "linear.weight", "linear.bias"];
+        weights.load_by_word(CAPTION_RNN, &self.stores.rnn, &tables)
+    }
+
     fn load(&self, batch: Batch) -> Inputs {
         Inputs::new(batch, &self.context.image_sides(Phase::Captioner))
     }
@@ -102,22 +109,36 @@ impl PhaseTrainer for CaptionerPhase<'_> {
         vec![(CAPTION_CNN, self.cnn.lr()), (CAPTION_RNN, self.rnn.lr())]
     }
 
+    fn measure(&mut self, watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>> {
+        Ok(self.held_out_loss(watch)?.map(|(loss, _)| vec![("held_out_loss".to_string(), loss)]))
+    }
+
     /// The caption loss on held-out images. An untrained captioner is at the logarithm of the vocabulary's size.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation> {
-        let (mut sum, mut count) = (0.0, 0);
-        let whole =
-            for_held_out(&self.context, self.context.config.captioner.schedule.batch, watch, |batch| {
-                let loss =
-                    || self.captioner.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Eval);
-                sum += no_grad(loss).item() * batch.count() as f32;
-                count += batch.count();
-            })?;
-        if !whole {
-            return Ok(Evaluation::Interrupted);
-        }
-        let (value, chance) = (sum / count.max(1) as f32, (self.context.words() as f32).ln());
-        let message =
+        let Some((value, count)) = self.held_out_loss(watch)? else { return Ok(Evaluation::Interrupted) };
+        let chance = (self.context.words() as f32).ln();
+        let mut message =
             format!("caption loss {value:.3} a word on {count} held-out images (chance {chance:.3})");
+        if value > chance - NOTHING_LEARNT {
+            message.push_str("; the loss equals ln(V) of the vocabulary's V words: nothing is learnt");
+        }
         Ok(Evaluation::Metric(Metric { name: "held_out".to_string(), value, message }))
+    }
+}
+
+/// A loss so near to chance is chance: STREAM of the published code ended there.
+const NOTHING_LEARNT: f32 = 0.05;
+
+impl CaptionerPhase<'_> {
+    /// The loss of a word, and the number of images; none where `watch` ended it.
+    fn held_out_loss(&self, watch: &mut dyn Watch) -> Result<Option<(f32, usize)>> {
+        let (mut sum, mut count) = (0.0, 0);
+        let batch = self.context.config.captioner.schedule.batch;
+        let whole = for_held_out(&self.context, batch, watch, |batch| {
+            let loss = || self.captioner.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Eval);
+            sum += no_grad(loss).item() * batch.count() as f32;
+            count += batch.count();
+        })?;
+        Ok(whole.then_some((sum / count.max(1) as f32, count)))
     }
 }

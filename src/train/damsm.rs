@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
+use super::initial::InitialWeights;
 use super::phase::{
     Evaluation, PhaseTrainer, Position, Trainable, WeightFiles, begin_backbone, r_precision_metric,
 };
-use crate::data::Batch;
+use crate::data::{Batch, Picture};
 use crate::engine::nn::{Archive, Mode, Source, Store};
+use crate::engine::ops::shape::{slice, transpose};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
-use crate::infer::features::{self, Watch};
+use crate::infer::features::{self, Codes, Watch};
 use crate::infer::frozen::{IMAGE_ENCODER, TEXT_ENCODER, weight_file};
-use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
+use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss, region_attention};
 use crate::mirrorgan::losses::Terms;
 use crate::mirrorgan::stem::TextEncoder;
+use crate::render::grid;
 use crate::run::seed::{RngStream, rng_for};
 use crate::run::{Context, Inputs, OPTIMIZER, Phase};
 
@@ -50,6 +53,11 @@ impl<'a> DamsmPhase<'a> {
 impl PhaseTrainer for DamsmPhase<'_> {
     fn begin(&mut self) -> Result<()> {
         begin_backbone(&self.image.store, &self.context.config.damsm.backbone)
+    }
+
+    fn adopt(&mut self, weights: &InitialWeights) -> Result<()> {
+        weights.load_by_word(TEXT_ENCODER, &self.text.store, &["encoder.weight"])?;
+        weights.load(IMAGE_ENCODER, &self.image.store)
     }
 
     fn load(&self, batch: Batch) -> Inputs {
@@ -90,14 +98,75 @@ impl PhaseTrainer for DamsmPhase<'_> {
         vec![(TEXT_ENCODER, self.text.adam.lr()), (IMAGE_ENCODER, self.image.adam.lr())]
     }
 
+    /// Which regions each word of a held-out image's caption attends to.
+    fn sample(&mut self) -> Option<(&'static str, Picture)> {
+        let config = self.context.config;
+        let rows = config.run.sample_rows.min(SHEETS);
+        let batch = self.context.held_out(rows, rows).ok()?.next()?.ok().filter(|batch| !batch.is_empty())?;
+        let captions: Vec<Vec<i32>> =
+            batch.captions.chunks(config.data.words_eval).map(<[i32]>::to_vec).collect();
+        let batch = Inputs::new(batch, &[config.largest_side()]);
+        let vocabulary = &self.context.dataset.vocabulary;
+        let sheets = no_grad(|| {
+            let text = self.text.network.forward(&batch.captions, &batch.lengths, None);
+            let image = self.image.network.forward(batch.largest(), Mode::Eval);
+            let [_, regions, width] = image.regions.dims();
+            let side = regions.isqrt();
+            let sheet = |(at, (ids, &length)): (usize, (&Vec<i32>, &i32))| {
+                let length = length as usize;
+                let own = slice(&image.regions, 0, at, 1).reshape([regions, width]);
+                let words = slice(&slice(&text.words, 0, at, 1), 1, 0, length).reshape([length, width]);
+                let attention = region_attention(&words, &own, config.damsm.gammas.gamma1);
+                let maps = transpose(&attention, &[1, 0]).reshape([1, side, side, length]);
+                let spelled = ids[..length].iter().filter_map(|&id| vocabulary.word(id));
+                let spelled: Vec<String> = spelled.map(str::to_string).collect();
+                grid::attention_sheet(&grid::picture(batch.largest(), at), &maps, 0, &spelled)
+            };
+            captions.iter().zip(batch.lengths.as_slice()).enumerate().map(sheet).collect::<Vec<Picture>>()
+        });
+        Some(("attention", grid::column(&sheets)))
+    }
+
+    fn measure(&mut self, watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>> {
+        let (mut sum, mut count) = (0.0, 0);
+        let codes =
+            self.codes(watch, |loss, images| (sum, count) = (sum + loss * images as f32, count + images))?;
+        let Some(codes) = codes else { return Ok(None) };
+        let mut values = Vec::new();
+        if count > 0 {
+            values.push(("held_out_loss".to_string(), sum / count as f32));
+        }
+        if let Evaluation::Metric(metric) = r_precision_metric(&self.context, "real images", Some(codes)) {
+            values.push((metric.name, metric.value));
+        }
+        Ok(Some(values))
+    }
+
     /// How often a real image finds its caption.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation> {
-        let codes = no_grad(|| {
-            features::codes(&self.context, watch, |batch| {
-                let text = self.text.network.forward(&batch.captions, &batch.lengths, None);
-                (self.image.network.forward(batch.largest(), Mode::Eval).global, text.sentence)
-            })
-        })?;
+        let codes = self.codes(watch, |_, _| {})?;
         Ok(r_precision_metric(&self.context, "real images", codes))
+    }
+}
+
+/// Images whose attention a sample shows, at most.
+const SHEETS: usize = 4;
+
+impl DamsmPhase<'_> {
+    /// The codes of the held-out images; `seen` takes the loss of every whole batch and its number of images.
+    fn codes(&self, watch: &mut dyn Watch, mut seen: impl FnMut(f32, usize)) -> Result<Option<Codes>> {
+        let damsm = &self.context.config.damsm;
+        no_grad(|| {
+            features::codes(&self.context, damsm.schedule.batch, watch, |batch| {
+                let text = self.text.network.forward(&batch.captions, &batch.lengths, None);
+                let image = self.image.network.forward(batch.largest(), Mode::Eval);
+                // The loss of a batch depends on its size.
+                if batch.count() == damsm.schedule.batch {
+                    let loss = damsm_loss(&image, &text, &batch.lengths, Some(&batch.classes), damsm.gammas);
+                    seen(loss.total().item(), batch.count());
+                }
+                (image.global, text.sentence)
+            })
+        })
     }
 }

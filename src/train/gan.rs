@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use super::initial::InitialWeights;
 use super::phase::{Evaluation, PhaseTrainer, Position, Trainable, WeightFiles, r_precision_metric};
+use crate::config::Config;
 use crate::data::{Batch, Picture};
 use crate::engine::nn::{Adam, Archive, Mode, Scope, Source, Store};
 use crate::engine::tensor::{Rng, no_grad, range};
 use crate::engine::{IntTensor, Tensor};
 use crate::error::{Error, Result};
 use crate::infer::features::{self, Watch};
-use crate::infer::frozen::{self, GENERATOR, weight_file};
+use crate::infer::frozen::{self, GENERATOR, discriminator_stem, weight_file};
 use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use crate::mirrorgan::discriminator::Discriminator;
@@ -50,14 +52,15 @@ struct SampleInputs {
     eps: Tensor,
 }
 
-/// The name of a discriminator's files, as published.
-fn discriminator_name(index: usize) -> String {
-    format!("netD{index}")
-}
-
 /// z [B,Z] and the augmentation's eps [B,C].
 fn draw_noise(rng: &mut Rng, batch: usize, config: &GeneratorConfig) -> (Tensor, Tensor) {
     (rng.normal([batch, config.noise]), rng.normal([batch, config.condition]))
+}
+
+/// The noise of a step.
+fn step_noise(config: &Config, at: Position, batch: &Inputs) -> (Tensor, Tensor) {
+    let mut rng = rng_for(config.run.seed, at.step, RngStream::Noise);
+    draw_noise(&mut rng, batch.count(), &config.generator)
 }
 
 impl<'a> GanPhase<'a> {
@@ -123,8 +126,23 @@ impl<'a> GanPhase<'a> {
 }
 
 impl PhaseTrainer for GanPhase<'_> {
+    /// The generator begins with the averaged weights, which are all that the published code kept.
+    fn adopt(&mut self, weights: &InitialWeights) -> Result<()> {
+        let Trainable { store, adam, .. } = &mut self.generator;
+        weights.load(GENERATOR, store)?;
+        let config = &self.context.config.gan;
+        *adam = Adam::new(store.params(), config.generator_adam).averaging(config.average_decay);
+        let stores = self.discriminator_stores.iter().enumerate();
+        stores.map(|(i, store)| weights.load(&discriminator_stem(i), store)).collect()
+    }
+
     fn load(&self, batch: Batch) -> Inputs {
         Inputs::new(batch, &self.context.image_sides(Phase::Gan))
+    }
+
+    fn noise(&self, at: Position, batch: &Inputs) -> Vec<(&'static str, Tensor)> {
+        let (z, eps) = step_noise(self.context.config, at, batch);
+        vec![("z", z), ("eps", eps)]
     }
 
     fn compute(&mut self, at: Position, batch: &Inputs) -> Terms {
@@ -134,8 +152,7 @@ impl PhaseTrainer for GanPhase<'_> {
         let text = range("text", || self.text.forward(&batch.captions, &batch.lengths, None));
 
         // 2  noise z, w, s → an image from every stage
-        let mut rng = rng_for(config.run.seed, at.step, RngStream::Noise);
-        let (z, eps) = draw_noise(&mut rng, batch.count(), &config.generator);
+        let (z, eps) = step_noise(config, at, batch);
         let generate = || self.generator.network.forward(&z, &text, &batch.lengths, &eps, Mode::Train);
         let generated = range("generator", generate);
 
@@ -169,8 +186,8 @@ impl PhaseTrainer for GanPhase<'_> {
         optimizer.add_section(GENERATOR, adam.archive());
         let discriminators = self.discriminator_stores.iter().zip(&self.discriminator_adams);
         for (i, (store, adam)) in discriminators.enumerate() {
-            files.write(&discriminator_name(i), store.archive())?;
-            optimizer.add_section(&discriminator_name(i), adam.archive());
+            files.write(&discriminator_stem(i), store.archive())?;
+            optimizer.add_section(&discriminator_stem(i), adam.archive());
         }
         files.write(OPTIMIZER, optimizer)
     }
@@ -181,8 +198,8 @@ impl PhaseTrainer for GanPhase<'_> {
         self.generator.adam.load(optimizer.take_section(GENERATOR))?;
         let discriminators = self.discriminator_stores.iter().zip(&mut self.discriminator_adams);
         for (i, (store, adam)) in discriminators.enumerate() {
-            store.load(Archive::read(weight_file(folder, &discriminator_name(i)))?)?;
-            adam.load(optimizer.take_section(&discriminator_name(i)))?;
+            store.load(Archive::read(weight_file(folder, &discriminator_stem(i)))?)?;
+            adam.load(optimizer.take_section(&discriminator_stem(i)))?;
         }
         Ok(())
     }
@@ -196,12 +213,12 @@ impl PhaseTrainer for GanPhase<'_> {
         [(GENERATOR, self.generator.adam.lr())].into_iter().chain(discriminators).collect()
     }
 
-    fn sample(&mut self) -> Option<Picture> {
+    fn sample(&mut self) -> Option<(&'static str, Picture)> {
         let SampleInputs { embedding, lengths, noise, eps, .. } = &self.samples;
         let Trainable { network, adam, .. } = &mut self.generator;
         let generated = averaged(adam, || network.forward(noise, embedding, lengths, eps, Mode::Eval));
         let row = |caption| generated.images.iter().map(|image| grid::picture(image, caption)).collect();
-        Some(grid::table(&(0..lengths.len()).map(row).collect::<Vec<Vec<Picture>>>()))
+        Some(("images", grid::table(&(0..lengths.len()).map(row).collect::<Vec<Vec<Picture>>>())))
     }
 
     fn captions(&self) -> &[String] {
@@ -222,7 +239,7 @@ impl PhaseTrainer for GanPhase<'_> {
             let largest = &generated.images[generated.images.len() - 1];
             (encoder.forward(largest, Mode::Eval).global, text.sentence)
         };
-        let codes = averaged(adam, || features::codes(context, watch, encode))?;
+        let codes = averaged(adam, || features::codes(context, config.gan.schedule.batch, watch, encode))?;
         Ok(r_precision_metric(context, "generated images", codes))
     }
 }

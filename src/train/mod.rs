@@ -12,24 +12,25 @@
 mod captioner;
 mod damsm;
 mod gan;
+mod initial;
 mod log;
 mod phase;
 mod plan;
 mod session;
 mod work;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use self::session::Session;
 use crate::config::{Config, require_weights};
-use crate::data::Dataset;
+use crate::data::{Dataset, Vocabulary};
 use crate::engine::tensor::set_precision;
 use crate::error::Result;
 use crate::mirrorgan::losses::Loss;
-use crate::run::{Call, Checkpoints, Phase, Record, RunFolder};
+use crate::run::{Call, Checkpoint, Checkpoints, Phase, Record, RunFolder};
 
 /// What to train, on what, and where to write it.
 pub struct TrainJob {
@@ -43,8 +44,12 @@ pub struct TrainJob {
     pub phases: Vec<Phase>,
     /// Go on with a phase that is not finished.
     pub resume: bool,
+    /// The run whose weights every phase begins with.
+    pub from: Option<PathBuf>,
     pub limit: Option<Limit>,
     pub deadline: Option<Instant>,
+    /// A folder for the first batch and the first noise of each phase, for comparisons with other programs.
+    pub dump: Option<PathBuf>,
     /// Lines for the user, where there is something to do.
     pub notes: Vec<String>,
     /// The command that goes on with this run, as messages show it.
@@ -122,12 +127,21 @@ pub fn train(mut job: TrainJob, progress: &mut dyn Progress) -> Result<Outcome> 
     outcome
 }
 
+/// The checkpoint of another run that a phase begins with, and the words of that run.
+fn initial(job: &TrainJob, phase: Phase) -> Result<Option<(Checkpoint, Vocabulary)>> {
+    let Some(from) = &job.from else { return Ok(None) };
+    let run = RunFolder::open(from)?;
+    let checkpoint = Checkpoints::of(from, phase).latest()?;
+    checkpoint.map(|checkpoint| Ok((checkpoint, run.vocabulary()?))).transpose()
+}
+
 /// Finds before the first step what would fail only hours later.
 fn check(job: &TrainJob) -> Result<()> {
     let config = &job.config;
     for &phase in &job.phases {
         job.dataset.require_trainable(&phase.batch_key(), phase.schedule(config).batch)?;
-        let begins = Checkpoints::of(job.run.root(), phase).latest()?.is_none();
+        let begins =
+            Checkpoints::of(job.run.root(), phase).latest()?.is_none() && initial(job, phase)?.is_none();
         match phase {
             Phase::Damsm if begins => require_weights("damsm", &config.damsm.backbone)?,
             Phase::Captioner => {

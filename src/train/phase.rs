@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use super::initial::InitialWeights;
 use crate::data::{Batch, Picture};
 use crate::engine::nn::archive::NotFinite;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Store};
+use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 use crate::eval::{Metric, r_precision};
 use crate::infer::features::{Codes, Watch};
@@ -28,8 +30,16 @@ pub(super) trait PhaseTrainer {
         Ok(())
     }
 
+    /// Begins with the weights of another checkpoint of this phase, instead of [`PhaseTrainer::begin`].
+    fn adopt(&mut self, weights: &InitialWeights) -> Result<()>;
+
     /// A batch of the loader as tensors.
     fn load(&self, batch: Batch) -> Inputs;
+
+    /// The random inputs of a step, by name.
+    fn noise(&self, _: Position, _: &Inputs) -> Vec<(&'static str, Tensor)> {
+        Vec::new()
+    }
 
     /// Takes a step; returns the terms of the losses before it, on the device and off the tape.
     fn compute(&mut self, at: Position, batch: &Inputs) -> Terms;
@@ -47,14 +57,19 @@ pub(super) trait PhaseTrainer {
     /// The learning rate of each optimizer, by the network that it trains.
     fn learning_rates(&self) -> Vec<(&'static str, f64)>;
 
-    /// Images of fixed captions with fixed noise; none where the phase generates no images.
-    fn sample(&mut self) -> Option<Picture> {
+    /// What the networks make of fixed captions or images, and what it is called; none where there is nothing to see.
+    fn sample(&mut self) -> Option<(&'static str, Picture)> {
         None
     }
 
     /// The captions of [`PhaseTrainer::sample`], from the top.
     fn captions(&self) -> &[String] {
         &[]
+    }
+
+    /// Losses and metrics on the held-out images, by name, as the networks are now; none where `watch` ended it.
+    fn measure(&mut self, _watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>> {
+        Ok(Some(Vec::new()))
     }
 
     /// The metric of the finished phase.

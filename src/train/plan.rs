@@ -57,7 +57,11 @@ pub(super) fn plan(job: &TrainJob, phase: Phase) -> Result<Plan> {
         return Ok(Plan::Steps(fresh));
     };
     let name = phase.name();
-    let State { step, finished, .. } = checkpoint.state;
+    let State { step, finished, imported, .. } = checkpoint.state;
+    if imported && !(job.resume && job.phases == [phase]) {
+        let why = format!("{name}: imported, kept (--resume with --phase {name} trains it further)");
+        return Ok(Plan::Kept(why));
+    }
     if finished && (step >= last || !job.resume) {
         if job.resume && !is_evaluated(job, phase, step) {
             let span = Span { from: step, to: step, last: step, resumed: Some(checkpoint), ..fresh };

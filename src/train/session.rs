@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::initial::InitialWeights;
 use super::log::{EventLog, loss_tag};
 use super::phase::{Evaluation, PhaseTrainer, Position, WeightFiles};
 use super::plan::{METRICS, Plan, Span, plan};
-use super::{Outcome, Progress, StopReason, TrainJob, captioner, damsm, gan, work};
+use super::{Outcome, Progress, StopReason, TrainJob, captioner, damsm, gan, initial, work};
 use crate::data::{Batch, Loader, Skip, save_png};
+use crate::engine::nn::Array;
 use crate::engine::tensor::range;
 use crate::error::{Error, Result, caught};
 use crate::eval::Metric;
 use crate::files::atomic;
 use crate::infer::features::Watch;
+use crate::infer::frozen::weight_file;
 use crate::mirrorgan::losses::{Loss, Terms};
 use crate::run::{Checkpoint, Checkpoints, Context, Phase, State};
 
@@ -113,11 +116,9 @@ impl<'a> Session<'a> {
         };
         let context = self.context();
         let mut trainer: Box<dyn PhaseTrainer + 'a> = self.trainer(phase, context)?;
-        match &span.resumed {
-            Some(checkpoint) => trainer.restore(&checkpoint.folder)?,
-            None => trainer.begin()?,
-        }
+        let notes = self.set_weights(&span, trainer.as_mut())?;
         self.begin(progress)?;
+        notes.iter().for_each(|line| progress.note(&format!("note: {line}")));
         match (&span.begins_again, &span.resumed) {
             (Some(why), _) => {
                 progress.note(why);
@@ -143,6 +144,22 @@ impl<'a> Session<'a> {
             Some(reason) => End::Stopped { step: span.to, reason },
             None => End::Finished,
         })
+    }
+
+    /// Gives the networks of a phase the weights that it goes on or begins with; lines for the user.
+    fn set_weights(&self, span: &Span, trainer: &mut dyn PhaseTrainer) -> Result<Vec<String>> {
+        let ours = &self.job.dataset.vocabulary;
+        let (folder, theirs) = match &span.resumed {
+            Some(checkpoint) if checkpoint.state.imported => (checkpoint.folder.clone(), ours.clone()),
+            Some(checkpoint) => return trainer.restore(&checkpoint.folder).map(|()| Vec::new()),
+            None => match initial(self.job, span.phase)? {
+                Some((checkpoint, words)) => (checkpoint.folder, words),
+                None => return trainer.begin().map(|()| Vec::new()),
+            },
+        };
+        let weights = InitialWeights::new(folder, theirs, ours);
+        trainer.adopt(&weights)?;
+        Ok(weights.notes())
     }
 
     fn trainer(&self, phase: Phase, context: Context<'a>) -> Result<Box<dyn PhaseTrainer + 'a>> {
@@ -208,7 +225,10 @@ impl<'a> Session<'a> {
                 self.log_losses(&mut log, done, &losses, span.phase, trainer)?;
             }
             if due(run.sample_every) {
-                self.sample(done, trainer, &mut log)?;
+                self.sample(span.phase, done, trainer, &mut log)?;
+            }
+            if due(run.sample_every) && !last {
+                self.measure(span.phase, done, trainer, &mut log, progress)?;
             }
             let stop = if last { None } else { self.stop_reason() };
             if stop.is_some() && !read {
@@ -281,6 +301,14 @@ impl<'a> Session<'a> {
     ) -> Result<Terms> {
         let images = batch.len();
         let inputs = trainer.load(batch);
+        if let Some(folder) = self.job.dump.as_ref().filter(|_| at.step == span.from) {
+            std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+            let mut archive = inputs.archive();
+            for (name, noise) in trainer.noise(at, &inputs) {
+                archive.insert(name, Array::from(&noise));
+            }
+            archive.write(weight_file(folder, span.phase.name()))?;
+        }
         let terms = range(span.label(at.step + 1), || caught(|| trainer.compute(at, &inputs)));
         terms.map_err(|error| with_smaller_batch(error, span.phase, images, &self.job.resume_command))
     }
@@ -346,6 +374,7 @@ impl<'a> Session<'a> {
             epoch: at.epoch,
             seed: config.run.seed,
             finished: at.step == span.last,
+            imported: false,
             after: begun_with.unwrap_or_else(|| trainer.builds_on().into_iter().collect()),
             files: Vec::new(),
         };
@@ -370,16 +399,47 @@ impl<'a> Session<'a> {
     }
 
     /// A sample grid into the run's folder and to TensorBoard.
-    fn sample(&self, step: u64, trainer: &mut dyn PhaseTrainer, log: &mut EventLog) -> Result<()> {
-        let Some(table) = trainer.sample() else { return Ok(()) };
+    fn sample(
+        &self,
+        phase: Phase,
+        step: u64,
+        trainer: &mut dyn PhaseTrainer,
+        log: &mut EventLog,
+    ) -> Result<()> {
+        let Some((what, picture)) = trainer.sample() else { return Ok(()) };
         let folder = self.job.run.root().join("samples");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let path = folder.join(format!("step-{step:06}.png"));
-        let legend = trainer.captions().join("\n") + "\n";
-        atomic::write(folder.join("captions.txt"), legend.as_bytes())?;
-        save_png(&path, table.width, table.height, &table.pixels)?;
+        let of_phase = if phase == Phase::Gan { String::new() } else { format!("{}-", phase.name()) };
+        let path = folder.join(format!("{of_phase}step-{step:06}.png"));
+        if !trainer.captions().is_empty() {
+            let legend = trainer.captions().join("\n") + "\n";
+            atomic::write(folder.join("captions.txt"), legend.as_bytes())?;
+        }
+        save_png(&path, picture.width, picture.height, &picture.pixels)?;
         let png = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        log.image(step, "samples/images", [table.width, table.height], &png)
+        log.image(step, &format!("samples/{what}"), [picture.width, picture.height], &png)
+    }
+
+    /// Losses and metrics on held-out images in the middle of a phase: shown and logged.
+    fn measure(
+        &self,
+        phase: Phase,
+        step: u64,
+        trainer: &mut dyn PhaseTrainer,
+        log: &mut EventLog,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        if self.job.dataset.test.is_empty() {
+            return Ok(());
+        }
+        let mut quiet = Quiet { session: self, progress };
+        let Some(values) = trainer.measure(&mut quiet)?.filter(|values| !values.is_empty()) else {
+            return Ok(());
+        };
+        let shown: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
+        progress.note(&format!("{} step {step}: {}", phase.name(), shown.join(", ")));
+        let tagged = |(name, value): (String, f32)| (format!("metric/{name}"), f64::from(value));
+        log.scalars(step, &values.into_iter().map(tagged).collect::<Vec<_>>())
     }
 
     /// The metric of a finished phase: shown, logged, and written beside its checkpoints. Why it was stopped before.
@@ -435,6 +495,22 @@ impl Watch for Watcher<'_> {
             self.begun = true;
         }
         self.progress.evaluated(done);
+        self.session.stop_reason().is_none()
+    }
+
+    fn skipped(&mut self, skip: &Skip) {
+        self.session.name_broken(skip, self.progress);
+    }
+}
+
+/// As [`Watcher`], without a bar of its own.
+struct Quiet<'s> {
+    session: &'s Session<'s>,
+    progress: &'s mut dyn Progress,
+}
+
+impl Watch for Quiet<'_> {
+    fn seen(&mut self, _: usize, _: usize) -> bool {
         self.session.stop_reason().is_none()
     }
 

@@ -50,8 +50,11 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
+/// The binary, where no weights of ImageNet are found on this machine.
 pub fn command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_engine"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_engine"));
+    command.env("ENGINE_WEIGHTS", "no such folder").env("TORCH_HOME", "no such folder");
+    command
 }
 
 #[track_caller]

@@ -1,6 +1,7 @@
 //! Named parameters. A network has one constructor; the [`Source`] that its store is built from decides whether that
 //! constructor initializes the parameters, loads them or fills them by a formula.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ pub enum Source {
     Init(Rng),
     Archive(Archive),
     Fill(Fill),
+    /// None: the names and shapes alone count.
+    Shapes,
 }
 
 /// How a parameter's layout in a file differs from that in memory.
@@ -73,6 +76,11 @@ impl Param {
     /// The value for an optimizer, which changes several at once.
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Tensor> {
         self.0.value.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Files from before PyTorch 0.4.1 have no num_batches_tracked.
+    fn is_counter(&self) -> bool {
+        self.0.layout == FileLayout::Count
     }
 
     fn freeze(&self) {
@@ -189,27 +197,50 @@ impl Store {
         self.archive().write(path)
     }
 
-    /// Loads all values from an archive that fits exactly and holds finite numbers; changes nothing if it does not.
-    pub fn load(&self, mut archive: Archive) -> Result<()> {
-        archive.require_finite()?;
-        let (mut found, mut missing, mut misshaped) = (Vec::new(), Vec::new(), Vec::new());
+    /// Compares names and shapes with those of an archive.
+    ///
+    /// # Errors
+    /// `Weights` with all names that are missing, unexpected or of another shape.
+    pub fn require_fit(&self, archive: &Archive) -> Result<()> {
+        let (mut missing, mut misshaped) = (Vec::new(), Vec::new());
+        let mut unexpected: BTreeSet<&str> = archive.names().collect();
         for param in &self.entries {
             let wanted = param.published_shape();
-            match archive.take(param.name()) {
-                Some(array) if array.shape == wanted => found.push((param, array)),
+            unexpected.remove(param.name());
+            match archive.get(param.name()) {
+                Some(array) if array.shape == wanted => {}
                 Some(array) => {
                     misshaped.push(format!("{} is {:?}, wanted {wanted:?}", param.name(), array.shape))
                 }
-                // Files from before PyTorch 0.4.1 have no num_batches_tracked.
-                None if param.0.layout == FileLayout::Count => {}
+                None if param.is_counter() => {}
                 None => missing.push(param.name().to_owned()),
             }
         }
-        let unexpected: Vec<String> = archive.names().map(str::to_owned).collect();
-        if !(missing.is_empty() && unexpected.is_empty() && misshaped.is_empty()) {
-            return Err(Error::Weights { file: archive.file().to_owned(), missing, unexpected, misshaped });
+        if missing.is_empty() && unexpected.is_empty() && misshaped.is_empty() {
+            return Ok(());
         }
-        found.into_iter().for_each(|(param, array)| param.set_published(into_f32(array)));
+        let unexpected = unexpected.into_iter().map(str::to_owned).collect();
+        Err(Error::Weights { file: archive.file().to_owned(), missing, unexpected, misshaped })
+    }
+
+    /// Adds the counters that an archive lacks.
+    pub fn add_counters(&self, archive: &mut Archive) {
+        for param in self.entries.iter().filter(|param| param.is_counter()) {
+            if archive.get(param.name()).is_none() {
+                archive.insert(param.name(), Array::count(0));
+            }
+        }
+    }
+
+    /// Loads all values from an archive that fits exactly and holds finite numbers; changes nothing if it does not.
+    pub fn load(&self, mut archive: Archive) -> Result<()> {
+        archive.require_finite()?;
+        self.require_fit(&archive)?;
+        for param in &self.entries {
+            if let Some(array) = archive.take(param.name()) {
+                param.set_published(into_f32(array));
+            }
+        }
         Ok(())
     }
 }
@@ -250,7 +281,7 @@ impl Builder {
         match &mut *self.source.lock().unwrap_or_else(PoisonError::into_inner) {
             Source::Init(rng) => param.set_published(init.how.draw(published, init.fan_in, rng)),
             Source::Fill(fill) => param.set_published(fill(param.name(), published)),
-            Source::Archive(_) => {}
+            Source::Archive(_) | Source::Shapes => {}
         }
         entries.push(param.clone());
         param

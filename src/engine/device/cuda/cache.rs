@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use crate::error::{chain, note};
-use crate::files::atomic;
+use crate::files::{atomic, cache_folder};
 
 /// What the file begins with: who wrote it, in which layout.
 const MAGIC: &[u8; 8] = b"engine-1";
@@ -19,9 +19,7 @@ pub fn folder() -> Option<PathBuf> {
     if let Some(own) = std::env::var_os("ENGINE_CACHE") {
         return (!own.is_empty()).then(|| own.into());
     }
-    let home = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let caches = home("XDG_CACHE_HOME").or_else(|| home("HOME").map(|h| h.join(".cache")))?;
-    Some(caches.join(env!("CARGO_PKG_NAME")))
+    cache_folder()
 }
 
 /// A name made of everything the result depends on.

@@ -77,6 +77,9 @@ pub struct NotFinite {
     pub value: f32,
 }
 
+/// Metadata: the names of the networks in a file of several.
+const NETWORKS: &str = "networks";
+
 /// Looks whether a weight file is there and whole, by its header and its length alone.
 ///
 /// # Errors
@@ -100,7 +103,21 @@ impl Archive {
     /// # Errors
     /// `Io` when it cannot be read, `Data` when it is damaged or of another format.
     pub fn read(path: impl AsRef<Path>) -> Result<Archive> {
-        let path = path.as_ref();
+        let archive = Archive::read_all(path.as_ref())?;
+        match archive.metadata(NETWORKS) {
+            Some(names) => {
+                let why = format!(
+                    "a PyTorch file that cannot be read: it holds several networks ({names}); save one of them"
+                );
+                Err(Error::data(archive.file, why))
+            }
+            None => Ok(archive),
+        }
+    }
+
+    /// As [`Archive::read`], but a `.pth` file may hold several networks, such as `{"netG": .., "netD": ..}`; then each
+    /// name begins with its network's: `netG.`
+    pub fn read_all(path: &Path) -> Result<Archive> {
         let is_pth = pth::is_pth(&head(path)?);
         if !is_pth {
             require_whole(path)?;
@@ -190,6 +207,11 @@ impl Archive {
         self.arrays.len()
     }
 
+    /// How many numbers all its arrays hold.
+    pub fn numbers(&self) -> usize {
+        self.arrays.values().map(|array| array.shape.iter().product::<usize>()).sum()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.arrays.is_empty()
     }
@@ -202,9 +224,13 @@ impl Archive {
 
     /// Removes the arrays under `section/` and returns them without that prefix.
     pub fn take_section(&mut self, section: &str) -> Archive {
-        let prefix = format!("{section}/");
+        self.take_prefixed(&format!("{section}/"))
+    }
+
+    /// Removes the arrays whose names begin with `prefix` and returns them without it.
+    pub fn take_prefixed(&mut self, prefix: &str) -> Archive {
         let (inside, outside): (BTreeMap<_, _>, _) =
-            std::mem::take(&mut self.arrays).into_iter().partition(|(name, _)| name.starts_with(&prefix));
+            std::mem::take(&mut self.arrays).into_iter().partition(|(name, _)| name.starts_with(prefix));
         self.arrays = outside;
         let arrays = inside.into_iter().map(|(name, array)| (name[prefix.len()..].to_owned(), array));
         Archive { file: self.file.clone(), arrays: arrays.collect(), metadata: self.metadata.clone() }

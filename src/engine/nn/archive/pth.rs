@@ -22,10 +22,10 @@ pub fn is_pth(head: &[u8]) -> bool {
     head.starts_with(b"PK\x03\x04") || matches!(head, [0x80, 2..=5, 0x8a, 0x0a, ..])
 }
 
-/// The tensors in `bytes`, which are those of the file `path`.
+/// The tensors in `bytes`, which are those of the file `path`. Several dictionaries of tensors, each under its name, become one.
 ///
 /// # Errors
-/// `Data` when the file is damaged, holds no dictionary of tensors or several, or wants to call what is no tensor.
+/// `Data` when the file is damaged, holds no dictionary of tensors, or wants to call what is no tensor.
 pub fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
     let found = if bytes.starts_with(b"PK") { read_zip(bytes) } else { read_legacy(bytes) };
     found.map_err(|why| Error::data(path, format!("a PyTorch file that cannot be read: {why}")))
@@ -172,8 +172,12 @@ fn tensors(
         }
         (_, 0) => {}
         _ => {
-            let keys: Vec<String> = inner.into_iter().map(|(key, _)| key).collect();
-            return Err(format!("it holds several networks ({}); save one of them", keys.join(", ")));
+            let keys: Vec<&str> = inner.iter().map(|(key, _)| key.as_str()).collect();
+            metadata.insert(super::NETWORKS.to_string(), keys.join(", "));
+            let named = |(network, state): (String, Vec<(String, Rc<Tensor>)>)| {
+                state.into_iter().map(move |(name, tensor)| (format!("{network}.{name}"), tensor))
+            };
+            state_dict.extend(inner.into_iter().flat_map(named));
         }
     }
     const PARALLEL: &str = "module.";
