@@ -96,7 +96,7 @@ fn lite0_stands_in_for_encoders_without_weights() {
     // What torchvision downloaded is found where it lies.
     let hub = folder.path().join("hub/checkpoints");
     std::fs::create_dir_all(&hub).unwrap();
-    std::fs::write(hub.join("inception_v3_google-0cc3c7bd.pth"), b"PK").unwrap();
+    std::fs::write(hub.join("inception_v3_google-0cc3c7bd.pth"), b"PK\x03\x04 cut off here").unwrap();
     let mut train = command();
     train.env("ENGINE_WEIGHTS", file.parent().unwrap()).env("TORCH_HOME", folder.path());
     train
