@@ -41,6 +41,7 @@ const VARIANTS: [Variant; 8] = [
         settings: &[
             ("captioner.backbone.kind", "\"small\""),
             ("captioner.schedule.batch", "32"),
+            ("captioner.schedule.epochs", "200"),
             ("damsm.backbone.kind", "\"small\""),
             ("damsm.schedule.batch", "32"),
             ("data.exif_orientation", "true"),

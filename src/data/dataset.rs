@@ -242,9 +242,13 @@ impl Dataset {
         (others + 1 < candidates).then(|| {
             let images = count(items.len(), "image", "images");
             let classes = count(by_class.len(), "class", "classes");
+            let fewer = match others {
+                0 => String::new(),
+                others => format!("; --set eval.candidates={} chooses among fewer", others + 1),
+            };
             format!(
                 "no R-precision: it chooses among {candidates} captions of different classes, and there are only \
-                 {images} of {classes} in the held-out split"
+                 {images} of {classes} in the held-out split{fewer}"
             )
         })
     }

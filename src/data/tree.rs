@@ -38,6 +38,12 @@ impl Tree {
         })
     }
 
+    /// The file of a name in the folder of `file`, which lies in this one.
+    pub fn find_beside(&self, file: &Path, name: &str) -> Option<PathBuf> {
+        let folder = file.parent()?;
+        Some(folder.join(self.names(folder).get(name)?))
+    }
+
     /// Some file of it or of a folder in it, for a message.
     pub fn example(&self) -> Option<String> {
         let names = self.names(&self.root);

@@ -47,15 +47,26 @@ pub enum Named {
 
 impl Pictures {
     /// # Errors
-    /// `Data` when a folder cannot be read.
+    /// `Data` when the folder cannot be read.
     pub fn of(root: &Path, skipped: &mut Vec<Skip>) -> Result<Pictures> {
         let mut all = Vec::new();
         let walk = WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter();
         for entry in walk.filter_entry(|entry| entry.depth() == 0 || !is_ignored(entry)) {
-            let entry = entry.map_err(|error| {
-                let file = error.path().unwrap_or(root).to_path_buf();
-                Error::data(file, format!("cannot be read ({error}); make it readable, or remove it"))
-            })?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if error.depth() == 0 => {
+                    return Err(Error::data(root, format!("cannot be read ({error}); make it readable")));
+                }
+                // Links that lead nowhere, or in a circle, and folders of others.
+                Err(error) => {
+                    let file = error.path().unwrap_or(root).to_path_buf();
+                    let is_hidden =
+                        file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                    let why = format!("cannot be read ({error})");
+                    skipped.extend((!is_hidden).then_some(Skip { file, why }));
+                    continue;
+                }
+            };
             let (file, below) = (entry.path(), entry.path().strip_prefix(root).unwrap_or(entry.path()));
             if !entry.file_type().is_file() || names::ending(&below.to_string_lossy()).is_none() {
                 continue;
@@ -112,7 +123,8 @@ impl Pictures {
     }
 }
 
-fn file_name(path: &str) -> &str {
+/// The last part of a path.
+pub fn file_name(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 

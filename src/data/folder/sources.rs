@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::pictures::{Named, Pictures};
+use super::pictures::{Named, Picture, Pictures, file_name};
 use super::side::Side;
 use super::tables::{self, Row, Table};
 use crate::data::caption_file;
@@ -44,8 +44,9 @@ pub fn gather(
     skipped: &mut Vec<Skip>,
 ) -> Result<Vec<Gathered>> {
     let tree = Tree::new(root.to_path_buf());
-    let texts: Vec<_> =
-        pictures.all.iter().map(|picture| tree.find(&format!("{}.txt", picture.stem()))).collect();
+    let text =
+        |picture: &Picture| tree.find_beside(&picture.file, &format!("{}.txt", file_name(picture.stem())));
+    let texts: Vec<_> = pictures.all.iter().map(text).collect();
     let beside = texts.iter().flatten().count();
     let there: Vec<&str> = TABLES.into_iter().filter(|name| root.join(name).is_file()).collect();
     let tables = match there.first() {
@@ -57,16 +58,21 @@ pub fn gather(
             return Err(no_captions(root, pictures));
         }
         refuse_one_stem(root, pictures, &texts)?;
+        notices.push("the captions are those of .txt files beside the pictures".into());
         return Ok(of_texts(pictures, texts, tokenizer, skipped));
     };
     let others = there.iter().skip(1).map(ToString::to_string);
     let texts =
         (beside > 0).then(|| count(beside, ".txt file beside a picture", ".txt files beside pictures"));
     let others: Vec<String> = others.chain(texts).collect();
-    if !others.is_empty() {
-        let name = first.file.file_name().unwrap_or_default().display();
-        notices.push(format!("the captions are those of {name}; not read: {}", others.join(", ")));
+    let mut notice = format!("the captions are those of {}", name_of(root, first));
+    if tables.len() > 1 {
+        notice += &format!(" and of {} more", count(tables.len() - 1, "folder", "folders"));
     }
+    if !others.is_empty() {
+        notice += &format!("; not read: {}", others.join(", "));
+    }
+    notices.push(notice);
     of_tables(root, pictures, &tables, tokenizer, notices, skipped)
 }
 
@@ -102,8 +108,8 @@ fn refuse_one_stem(root: &Path, pictures: &Pictures, texts: &[Option<PathBuf>]) 
         let Some(text) = text else { continue };
         if let Some(first) = seen.insert(text, &picture.path) {
             let why = format!(
-                "'{first}' and '{}' would both have the captions of '{}'; rename one of them, or write captions.csv with whole \
-                 file names",
+                "'{first}' and '{}' would both have the captions of '{}'; rename one of them, or write captions.csv with \
+                 whole file names",
                 picture.path,
                 text.strip_prefix(root).unwrap_or(text).display()
             );
