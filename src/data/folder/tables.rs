@@ -99,8 +99,9 @@ fn rows(file: &Path, text: &str, delimiter: u8) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for record in records {
         let record = record.map_err(malformed)?;
-        rows.push(row(file, &record, &columns)?);
-        refuse_open_quote(file, text, &record, rows.last().map_or(1, |row: &Row| row.line))?;
+        let row = row(file, &record, &columns)?;
+        refuse_open_quote(file, text, &record, row.line)?;
+        rows.push(row);
     }
     Ok(rows)
 }
@@ -126,16 +127,13 @@ fn row(file: &Path, record: &csv::StringRecord, columns: &Columns) -> Result<Row
     })
 }
 
-/// A quote that nothing closes makes one row of the rest of the file.
+/// A quote that nothing closes makes one field of the rest of the file.
 fn refuse_open_quote(file: &Path, text: &str, record: &csv::StringRecord, line: usize) -> Result<()> {
-    let spans = record.iter().any(|field| field.matches('\n').count() > 1);
-    if spans && !record.iter().last().is_some_and(str::is_empty) {
-        let end = text.trim_end();
-        let last = record.iter().last().unwrap_or_default().trim_end();
-        if end.ends_with(last) && text.matches('"').count() % 2 == 1 {
-            let why = "a quote (\") opens a field here, and none closes it; close it, or write \"\" for a quote itself";
-            return Err(Error::data_at(file, line, why));
-        }
+    let last = record.iter().next_back().unwrap_or_default();
+    if last.contains('\n') && text.trim_end().ends_with(last.trim_end()) {
+        let why =
+            "a quote (\") opens a field here, and none closes it; close it, or write \"\" for a quote itself";
+        return Err(Error::data_at(file, line, why));
     }
     Ok(())
 }
