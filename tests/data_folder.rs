@@ -51,7 +51,7 @@ fn texts_beside_the_pictures_are_read() {
         .put("c.txt", "\n");
     assert_eq!(read(&album), ["a: a red bird, the bird", "b: the red v\u{f6}gel"]);
     let expected =
-        ["d.jpg: no caption: there is no .txt file beside it", "c.txt: the captions file is empty"];
+        ["d.jpg: no .txt file with its captions is beside it", "c.txt: the captions file is empty"];
     let skips: BTreeSet<String> = album.skips().into_iter().collect();
     assert_eq!(skips, expected.map(String::from).into());
     album.put("d.txt", b"a bird\n\xff\n");
@@ -199,11 +199,11 @@ fn rows_that_cannot_be_used_are_named_with_their_line() {
         "none.jpg: the image is missing (captions.csv, line 3)",
         "e.jpg: several pictures have this name (captions.csv, line 7): 'x/e.jpg' and 'y/e.jpg'; write folder and ending too",
         "captions.csv: a row that names no picture (line 8)",
-        "b.jpg: no caption: its rows in captions.csv have no word",
-        "c.jpg: no caption: its rows in captions.csv have no word",
-        "d.jpg: no caption: captions.csv has no row of it",
-        "x/e.jpg: no caption: captions.csv has no row of it",
-        "y/e.jpg: no caption: captions.csv has no row of it",
+        "b.jpg: its rows in captions.csv have no word",
+        "c.jpg: its rows in captions.csv have no word",
+        "d.jpg: captions.csv has no row of it",
+        "x/e.jpg: captions.csv has no row of it",
+        "y/e.jpg: captions.csv has no row of it",
     ];
     assert_eq!(skips, expected.map(String::from).into());
     says(&album.notices(), &["2 rows have no caption in captions.csv, such as line 5"]);
@@ -316,9 +316,12 @@ fn a_share_is_held_out_by_name() {
         &set.notices.join("\n"),
         &["split: by the pictures' names (data.test_ratio = 0.1, data.split_seed = 0)"],
     );
-    says(&set.notices.join("\n"), &["1 word of the captions is not in the training captions' vocabulary"]);
+    says(
+        &set.notices.join("\n"),
+        &["1 word of the held-out captions is not in the vocabulary of the training captions"],
+    );
     let one = captioned(1).open_with(&CONFIG);
-    says(&one.notices.join("\n"), &["no held-out images (data.test_ratio is 0, or there is one image only)"]);
+    says(&one.notices.join("\n"), &["no held-out images (data.test_ratio holds out none that can be used)"]);
 }
 
 #[test]
@@ -418,14 +421,17 @@ fn words_are_those_of_the_training_captions() {
     }
     let set = album.open_with(&CONFIG);
     assert_eq!(set.vocabulary.words(), ["<end>", "red", "bird", "dog"]);
-    let notice = "2 words of the captions are not in the training captions' vocabulary and are left out, such as a, blue";
+    let notice = "2 words of the held-out captions are not in the vocabulary of the training captions and are left out, such as a, blue";
     says(&set.notices.join("\n"), &[notice]);
     let set = album.open_with(&OpenConfig { min_count: 2, ..CONFIG });
     assert_eq!(set.vocabulary.words(), ["<end>", "red", "bird"]);
     says(&set.notices.join("\n"), &["1 word occurs fewer than 2 times (data.min_count)"]);
     album.put("d.txt", "something else");
     let set = album.open_with(&CONFIG);
-    says(&set.skipped[0].why, &["none of its captions has a word of the training captions' vocabulary"]);
+    says(
+        &set.skipped[0].why,
+        &["none of its captions has a word of the vocabulary of the training captions"],
+    );
     // Where a tokenizer reads no word of a caption, that is said.
     album.put("d.txt", "\u{7ea2}\u{9e1f}");
     says(&album.skips().join("\n"), &["d.txt: none of its captions has an ASCII word"]);

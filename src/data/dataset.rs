@@ -86,7 +86,7 @@ impl SplitSource {
             SplitSource::Lists => "test.txt names none that can be used",
             SplitSource::Column => "the column split says test of none",
             SplitSource::Folders => "the folder test holds none that can be used",
-            SplitSource::Ratio => "data.test_ratio is 0, or there is one image only",
+            SplitSource::Ratio => "data.test_ratio holds out none that can be used",
         }
     }
 

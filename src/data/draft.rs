@@ -54,7 +54,7 @@ impl Drafts {
         let (missing_of, [of_train, of_test]) = match &words {
             Words::Given(_) => ("captions.pickle", [true, true]),
             Words::OfBoth => ("the vocabulary", [false, false]),
-            Words::OfTraining => ("the training captions' vocabulary", [false, true]),
+            Words::OfTraining => ("the vocabulary of the training captions", [false, true]),
         };
         let vocabulary = match words {
             Words::Given(vocabulary) => vocabulary,
@@ -78,7 +78,8 @@ impl Drafts {
             items
         };
         let (train, test) = (encode(train, of_train), encode(test, of_test));
-        notices.extend(unknown_words(&unknown, missing_of));
+        let whose = if of_train { "the captions" } else { "the held-out captions" };
+        notices.extend(unknown_words(&unknown, whose, missing_of));
         Items { train, test, vocabulary }
     }
 }
@@ -143,12 +144,11 @@ fn wordless(splits: [&[Draft]; 2], config: &OpenConfig) -> Option<String> {
 }
 
 /// One notice for all words that the vocabulary lacks.
-fn unknown_words(unknown: &BTreeSet<String>, missing_of: &str) -> Option<String> {
+fn unknown_words(unknown: &BTreeSet<String>, whose: &str, missing_of: &str) -> Option<String> {
     let first: Vec<&str> = unknown.iter().take(3).map(String::as_str).collect();
     let words = count(unknown.len(), "word", "words");
     let are = if unknown.len() == 1 { "is" } else { "are" };
     let such = first.join(", ");
-    (!first.is_empty()).then(|| {
-        format!("{words} of the captions {are} not in {missing_of} and {are} left out, such as {such}")
-    })
+    (!first.is_empty())
+        .then(|| format!("{words} of {whose} {are} not in {missing_of} and {are} left out, such as {such}"))
 }

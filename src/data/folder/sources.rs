@@ -128,7 +128,7 @@ fn of_texts(
     let gather = |(picture, text): (usize, Option<PathBuf>)| {
         let image = &pictures.all[picture].file;
         let missing =
-            || Skip { file: image.clone(), why: "no caption: there is no .txt file beside it".into() };
+            || Skip { file: image.clone(), why: "no .txt file with its captions is beside it".into() };
         let file = text.ok_or_else(missing)?;
         match caption_file::read(&file, tokenizer) {
             Ok(captions) => Ok(Gathered { picture, captions, class: None, side: None }),
@@ -201,8 +201,8 @@ fn of_tables(
                 gathered.push(Gathered { picture, captions, class: rows.class, side: rows.side });
                 continue;
             }
-            (0, _) => format!("no caption: {name} has no row of it"),
-            (_, 0) => format!("no caption: its rows in {name} have no word"),
+            (0, _) => format!("{name} has no row of it"),
+            (_, 0) => format!("its rows in {name} have no word"),
             _ => format!("none of its captions has an ASCII word: {}", tokenizer.why_wordless()),
         };
         skipped.push(Skip { file, why });
