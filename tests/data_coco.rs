@@ -90,13 +90,16 @@ fn images_and_annotations_may_lie_elsewhere() {
 fn another_year_is_read_and_said_to_be_there() {
     let album = official();
     album.put("annotations/captions_train2017.json", captions("train", &[9], &[(9, "a bird")]).to_string());
-    says(&album.notices(), &["captions of 2014 and of 2017 are here; those of 2014 are taken"]);
+    says(
+        &album.notices(),
+        &["captions of train2014 and of train2017 are here; those of train2014 are taken"],
+    );
     album.remove("train2014").pictures(&["train2017/COCO_train2014_000000000009.jpg"]);
     let set = album.open();
     assert_eq!(ids(&set.train), ["train2017/COCO_train2014_000000000009"]);
     says(
         &set.notices.join("\n"),
-        &["those of 2017 are taken", "no held-out images (there is no validation image)"],
+        &["those of train2017 are taken", "no held-out images (there is no validation image)"],
     );
 }
 

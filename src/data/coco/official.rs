@@ -51,7 +51,9 @@ pub fn open(root: &Path, files: Files, published: bool, config: &OpenConfig) -> 
     }
     if let Some(other) = files.other {
         let year = files.year;
-        notices.push(format!("captions of {year} and of {other} are here; those of {year} are taken"));
+        notices.push(format!(
+            "captions of train{year} and of train{other} are here; those of train{year} are taken"
+        ));
     }
     let [train, val] = [("train", &files.train), ("val", &files.val)]
         .map(|(split, file)| file.as_ref().map(|file| (split, file, folder(root, split, files.year))));

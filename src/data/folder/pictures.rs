@@ -101,20 +101,19 @@ impl Pictures {
             name.split(['/', '\\']).map(str::trim).filter(|p| !p.is_empty() && *p != ".").collect();
         let name = parts.join("/");
         let candidates = self.by_name.get(&file_name(&name).to_lowercase()).map_or(&[][..], Vec::as_slice);
-        let is_equal = |at: &&usize| self.all[**at].path == name || self.all[**at].stem() == name;
         let lower = name.to_lowercase();
-        let fits = |at: &&usize| {
-            let picture = &self.all[**at];
-            [&picture.path, picture.stem()].iter().any(|path| is_end(&path.to_lowercase(), &lower))
-        };
-        let first_two = |fits: &dyn Fn(&&usize) -> bool| {
-            let mut found = candidates.iter().filter(fits);
+        let is_end = |path: &str| is_end(&path.to_lowercase(), &lower);
+        let ways: [&dyn Fn(&Picture) -> bool; 4] = [
+            &|picture| picture.path == name,
+            &|picture| picture.stem() == name,
+            &|picture| is_end(&picture.path),
+            &|picture| is_end(picture.stem()),
+        ];
+        let first_two = |fits: &dyn Fn(&Picture) -> bool| {
+            let mut found = candidates.iter().filter(|at| fits(&self.all[**at]));
             (found.next().copied(), found.next().copied())
         };
-        let found = match first_two(&is_equal) {
-            (None, _) => first_two(&fits),
-            found => found,
-        };
+        let found = ways.iter().map(first_two).find(|(first, _)| first.is_some()).unwrap_or_default();
         match found {
             (None, _) => Named::None,
             (Some(one), None) => Named::One(one),
@@ -149,7 +148,16 @@ mod tests {
     #[test]
     fn a_name_means_a_picture_from_any_folder() {
         let picture = |path: &str| Picture { path: path.into(), file: path.into() };
-        let paths = ["a.jpg", "a.png", "cats/1.jpg", "caf\u{e9}/x y.JPG", "dogs/1.jpg", "dogs/2.webp"];
+        let paths = [
+            "a.jpg",
+            "a.png",
+            "cats/1.jpg",
+            "caf\u{e9}/x y.JPG",
+            "dogs/1.jpg",
+            "dogs/2.webp",
+            "a.jpg.png",
+            "dogs/1.jpg.png",
+        ];
         let pictures = Pictures::new(paths.map(picture).into());
         for (name, expected) in [
             ("a.jpg", Named::One(0)),
@@ -159,6 +167,8 @@ mod tests {
             ("Cats\\1.JPG", Named::One(2)),
             ("/home/me/pictures/cats/1.jpg", Named::One(2)),
             ("1.jpg", Named::Several(2, 4)),
+            ("a.jpg.png", Named::One(6)),
+            ("Dogs/1.jpg", Named::One(4)),
             ("birds/1.jpg", Named::None),
             ("at/cats/1", Named::One(2)),
             ("cafe\u{301}/x y.jpg", Named::One(3)),
