@@ -18,7 +18,8 @@ pub const TEST_CLASSES: [i32; 50] = [
 /// An image file with its captions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
-    /// Folder and stem, such as `001.Black_footed_Albatross/Black_Footed_Albatross_0046_18`, in NFC.
+    /// Folder and stem, such as `001.Black_footed_Albatross/Black_Footed_Albatross_0046_18`, in NFC; with the ending where
+    /// two pictures of a folder differ in nothing else. No two items have one.
     pub id: String,
     pub image: PathBuf,
     /// `[x, y, width, height]` in pixels; `None` takes the whole image.

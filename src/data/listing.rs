@@ -216,5 +216,6 @@ fn missing_list(root: &Path, file: &Path, error: &std::io::Error) -> Error {
         return Error::data(root, format!("{what}; {layout}"));
     }
     let why = format!("CUB's list of images cannot be read here ({error}); {layout}");
-    Error::data(file, why)
+    let other = "; pictures in another layout are read with --dataset folder";
+    Error::data(file, if file.parent().is_some_and(Path::is_dir) { why } else { why + other })
 }

@@ -63,14 +63,14 @@ pub fn open(root: &Path, config: &OpenConfig) -> Result<Dataset> {
 }
 
 fn drafts(pictures: &Pictures, gathered: Vec<Gathered>, sides: &[Option<Side>], classes: &[i32]) -> Drafts {
-    let mut of_stem: HashMap<&str, usize> = HashMap::new();
-    for found in &gathered {
-        *of_stem.entry(pictures.all[found.picture].stem()).or_default() += 1;
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    for picture in gathered.iter().map(|found| &pictures.all[found.picture]) {
+        [picture.stem(), &picture.path].iter().for_each(|name| *uses.entry(name).or_default() += 1);
     }
     let mut drafts = Drafts::default();
     for ((found, side), class) in gathered.into_iter().zip(sides).zip(classes) {
         let picture = &pictures.all[found.picture];
-        let id = if of_stem[picture.stem()] > 1 { &picture.path } else { picture.stem() };
+        let id = if uses[picture.stem()] > 1 { &picture.path } else { picture.stem() };
         let captions = Captions::Words(found.captions);
         let (id, image) = (id.to_string(), picture.file.clone());
         let draft = Draft { id, image, class: *class, bbox: None, captions };

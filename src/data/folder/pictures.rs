@@ -109,7 +109,7 @@ impl Pictures {
             &|picture| is_end(&picture.path),
             &|picture| is_end(picture.stem()),
         ];
-        let first_two = |fits: &dyn Fn(&Picture) -> bool| {
+        let first_two = |fits: &&dyn Fn(&Picture) -> bool| {
             let mut found = candidates.iter().filter(|at| fits(&self.all[**at]));
             (found.next().copied(), found.next().copied())
         };
