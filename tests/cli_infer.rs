@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use binary::{RUN, assert_says, command, copied_run, engine, read, refused, run, shared_run, succeeds};
-use mirrorgan_engine::data::{self, EvalBatches, Format, LoaderConfig};
+use mirrorgan_engine::data::{self, EvalBatches, Format, LoaderConfig, OpenConfig};
 use mirrorgan_engine::engine::nn::{Archive, Array};
 use mirrorgan_engine::infer::image_square;
 
@@ -168,7 +168,7 @@ fn nothing_is_computed_before_the_places_are_there() {
 #[test]
 fn caption_sees_what_evaluation_sees() {
     let data = RUN.join("data");
-    let dataset = data::open(Format::Cub, &data).unwrap();
+    let dataset = data::open(Format::Cub, &data, &OpenConfig::default()).unwrap();
     let item = dataset.test[0].clone();
     let config = LoaderConfig {
         batch: 1,

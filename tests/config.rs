@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use mirrorgan_engine::config::{Config, PRESETS, Preset, Schedule, help};
+use mirrorgan_engine::data::OpenConfig;
 use mirrorgan_engine::engine::nn::CellKind;
 use mirrorgan_engine::engine::tensor::Precision;
 use mirrorgan_engine::mirrorgan::backbone::BackboneKind;
@@ -128,6 +129,25 @@ fn configurations_of_version_0_1_0_are_read() {
     assert_eq!(config.run.precision, Precision::F32);
     std::fs::write(&path, text.replace("[stem]", "[stem]\nfoo = 1")).unwrap();
     assert!(Config::read(&path).unwrap_err().to_string().contains("stem.foo"));
+}
+
+/// What version 0.3.0 wrote has no word on how a data set is opened: it was opened as the defaults say.
+#[test]
+fn configurations_without_the_keys_of_data_sets_are_read() {
+    let config = Config::load("demo", &[]).unwrap();
+    let new = ["tokenizer = ", "min_count = ", "test_ratio = ", "split_seed = ", "classes = "];
+    let text = config.to_toml();
+    let kept: Vec<&str> = text.lines().filter(|line| !new.iter().any(|key| line.starts_with(key))).collect();
+    assert_eq!(text.lines().count() - kept.len(), new.len());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, kept.join("\n")).unwrap();
+    let read = Config::read(&path).unwrap();
+    assert_eq!((read.differences(&config), read.data.open), (vec![], OpenConfig::default()));
+    let message = error("demo", &["data.tokenizer=bpe"]);
+    assert!(message.contains("data.tokenizer: ") && message.contains("attngan (ASCII words"), "{message}");
+    assert!(error("demo", &["data.test_ratio=1"]).contains("data.test_ratio: 1.0 is too large"));
+    assert!(error("demo", &["data.classes=some"]).contains("data.classes: "));
 }
 
 #[test]

@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mirrorgan_engine::data::captions::{encode, fit_eval, fit_train, tokenize};
+use mirrorgan_engine::data::captions::{Encoded, fit_eval, fit_train};
 use mirrorgan_engine::data::{
-    Batch, DecodeConfig, EvalBatches, Format, Item, Loader, LoaderConfig, Picture, Region, Vocabulary,
-    bbox_crop, check, decode, demo, margin_side, open, save_png,
+    Batch, Dataset, DecodeConfig, EvalBatches, Format, Item, Loader, LoaderConfig, OpenConfig, Picture,
+    Region, Tokenizer, Vocabulary, bbox_crop, captions, check, decode, demo, margin_side, save_png,
 };
+use mirrorgan_engine::error::Result;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 use serde_pickle::{HashableValue, SerOptions, Value};
@@ -19,10 +20,20 @@ use serde_pickle::{HashableValue, SerOptions, Value};
 const SPARROW: &str = "002.Sparrow/Sparrow_1";
 const FINCH: &str = "001.Finch/Finch_1";
 
+/// As the published presets do.
+fn open(format: Format, dir: impl AsRef<Path>) -> Result<Dataset> {
+    mirrorgan_engine::data::open(format, dir, &OpenConfig::default())
+}
+
+fn encode(text: &str, vocabulary: &Vocabulary) -> Encoded {
+    captions::encode(text, vocabulary, Tokenizer::AttnGan)
+}
+
 // Captions
 
 #[test]
 fn tokens_are_those_of_attngan() {
+    let tokenize = |caption| Tokenizer::AttnGan.words(caption);
     let words = tokenize("The bird's 2 wings\u{fffd}\u{fffd}are blue_gray, n\u{e9}at; \u{e9} END.");
     assert_eq!(words, ["the", "bird", "s", "2", "wings", "are", "blue_gray", "nat", "end"]);
     assert!(tokenize(" ... \u{e9} ").is_empty());
@@ -32,8 +43,7 @@ fn tokens_are_those_of_attngan() {
 fn a_vocabulary_survives_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("words.txt");
-    let vocabulary =
-        Vocabulary::build([tokenize("a red bird"), tokenize("a blue bird")].iter().map(Vec::as_slice));
+    let (vocabulary, _) = Vocabulary::build(&["a red bird", "a blue bird"], 1);
     vocabulary.save(&file).unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "<end>\na\nred\nbird\nblue\n");
     assert_eq!(Vocabulary::load(&file).unwrap(), vocabulary);
@@ -59,7 +69,7 @@ fn a_bad_vocabulary_file_names_its_line() {
 
 #[test]
 fn unknown_words_are_named_once_and_near_ones_found() {
-    let vocabulary = Vocabulary::build([tokenize("a yellow bird with wings")].iter().map(Vec::as_slice));
+    let (vocabulary, _) = Vocabulary::build(&["a yellow bird with wings"], 1);
     let encoded = encode("A yelow bird, yelow and shy", &vocabulary);
     assert_eq!(encoded.ids, [1, 3]);
     assert_eq!(encoded.unknown, ["yelow", "and", "shy"]);

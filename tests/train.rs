@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use mirrorgan_engine::config::Config;
-use mirrorgan_engine::data::{self, Dataset, Fingerprint, Format, demo};
+use mirrorgan_engine::data::{self, Dataset, Fingerprint, Format, OpenConfig, demo};
 use mirrorgan_engine::engine::device::with;
 use mirrorgan_engine::error::{Error, Result};
 use mirrorgan_engine::mirrorgan::losses::Loss;
@@ -51,7 +51,7 @@ static BIRDS: LazyLock<Dataset> = LazyLock::new(|| {
     };
     let _ = std::fs::remove_dir_all(&folder);
     demo::write(&folder, 40, 1).unwrap();
-    data::open(Format::Cub, &folder).unwrap()
+    data::open(Format::Cub, &folder, &OpenConfig::default()).unwrap()
 });
 
 /// The terms that were shown at one step.
@@ -454,7 +454,7 @@ fn a_broken_image_is_named_once_a_run() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     demo::write(&data, 40, 1).unwrap();
-    let broken = data::open(Format::Cub, &data).unwrap();
+    let broken = data::open(Format::Cub, &data, &OpenConfig::default()).unwrap();
     std::fs::write(&broken.train[3].image, "no image").unwrap();
     let name = broken.train[3].image.file_name().unwrap().to_string_lossy().into_owned();
     let mut watcher = Watcher::default();

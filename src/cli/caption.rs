@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+use super::dataset::DatasetName;
 use super::{Machine, Run, say};
+use crate::config::Config;
 use crate::data::{self, Dataset, Format};
 use crate::error::{Error, chain, note};
 use crate::infer::{frozen, image_square};
@@ -35,10 +37,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let checkpoint = Checkpoints::of(run.root(), Phase::Captioner).latest()?.ok_or_else(|| {
         Error::data(run.root(), "this run has no captioner; train one with --phase captioner")
     })?;
-    let boxes = args.boxes(&run)?;
+    // Runs of versions without a record were trained on CUB's layout.
+    let recorded = run.record()?.and_then(|record| DatasetName::recorded(&record.dataset));
+    let format = recorded.map_or(Format::Cub, DatasetName::format);
+    let boxes = args.boxes(&run, format, &config)?;
     let captioner = frozen::captioner(&checkpoint.folder, vocabulary.len(), &config)?;
     on_cpu.into_iter().for_each(note);
-    if boxes.values().any(Option::is_none) {
+    if format.has_boxes() && boxes.values().any(Option::is_none) {
         note(
             "note: the whole image is taken where no box is known; give it with --bbox X,Y,W,H, or name its data set with --data DIR",
         );
@@ -66,7 +71,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 impl Args {
     /// The box of each image that has one.
-    fn boxes(&self, run: &RunFolder) -> anyhow::Result<HashMap<PathBuf, Option<[f32; 4]>>> {
+    fn boxes(
+        &self,
+        run: &RunFolder,
+        format: Format,
+        config: &Config,
+    ) -> anyhow::Result<HashMap<PathBuf, Option<[f32; 4]>>> {
         if self.bbox.is_some() {
             if self.images.len() > 1 {
                 bail!(
@@ -77,8 +87,12 @@ impl Args {
             return Ok(self.images.iter().map(|path| (path.clone(), self.bbox)).collect());
         }
         let known = match &self.data {
-            Some(folder) => Some(Boxes::of(&data::open(Format::Cub, folder)?)),
-            None => self.boxes_of_run(run),
+            Some(_) if !format.has_boxes() => {
+                bail!("--data names a data set for its boxes, and this run's has none; leave it out")
+            }
+            Some(folder) => Some(Boxes::of(&data::open(format, folder, &config.data.open)?)),
+            None if format.has_boxes() => self.boxes_of_run(run, format, config),
+            None => None,
         };
         let find = |path: &PathBuf| {
             let found = known.as_ref().and_then(|known| known.of_image(path));
@@ -91,10 +105,11 @@ impl Args {
     }
 
     /// The boxes of the run's own data set, where one of the images lies in its folder.
-    fn boxes_of_run(&self, run: &RunFolder) -> Option<Boxes> {
+    fn boxes_of_run(&self, run: &RunFolder, format: Format, config: &Config) -> Option<Boxes> {
         let folder = run.record().ok()??.folder(run.root())?.canonicalize().ok()?;
         let inside = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path.starts_with(&folder));
-        let dataset = self.images.iter().any(inside).then(|| data::open(Format::Cub, &folder).ok())??;
+        let open = || data::open(format, &folder, &config.data.open).ok();
+        let dataset = self.images.iter().any(inside).then(open)??;
         Some(Boxes::of(&dataset))
     }
 }

@@ -3,6 +3,7 @@
 pub mod bench;
 mod caption;
 mod data;
+mod dataset;
 mod exit;
 mod export;
 mod import;

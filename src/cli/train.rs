@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::ValueEnum;
 
+use super::dataset::DatasetName;
 use super::progress::Display;
 use super::{Machine, exit, say, signals};
 use crate::config::{Config, KeyHelp, choose_encoders};
-use crate::data::{self, Dataset, Fingerprint, Format, demo};
+use crate::data::{self, Dataset, Fingerprint, demo};
 use crate::engine::device;
 use crate::error::{Error, Result, note};
 use crate::run::{Call, Phase, Record, RunFolder};
@@ -20,7 +21,7 @@ use crate::train::{self, Limit, Outcome, StopReason, TrainJob};
 pub struct Args {
     /// What to train on; `demo` renders its own images [default: the run's]
     #[arg(long)]
-    dataset: Option<Name>,
+    dataset: Option<DatasetName>,
     /// The data set's folder [default: the run's; for a new demo OUT/data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -64,12 +65,6 @@ pub struct Args {
     machine: Machine,
 }
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Name {
-    Demo,
-    Cub,
-}
-
 #[derive(Clone, Copy, ValueEnum)]
 enum PhaseName {
     All,
@@ -93,7 +88,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut notes = Vec::from_iter(args.machine.open()?);
     let stop = signals::stop_flag()?;
     // What is wrong with data that are there is said before anything is written.
-    let renders = target.name == Name::Demo && !target.data.exists();
+    let renders = target.name == DatasetName::Demo && !target.data.exists();
     let there = (!renders).then(|| target.open()).transpose()?;
     let run = RunFolder::lock(&target.out)?;
     let dataset = match there {
@@ -104,6 +99,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Target { config, out, name, data, preset, from, .. } = target;
     let record = Record::new(&out, &preset, name.name(), &data, Fingerprint::of(&dataset));
     let record = record.from(from.as_deref())?;
+    let example = example(name, &dataset);
     let limit = args.steps.map(Limit::Steps).or(args.epochs.map(Limit::Epochs));
     let deadline = args.time_limit.and_then(|limit| begin.checked_add(limit));
     let (call, resume) = (call(), args.resume.is_some());
@@ -127,13 +123,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         stop,
     };
     let outcome = train::train(job, &mut Display::default())?;
-    report(&outcome, &out, begin)
+    report(&outcome, &out, begin, &example)
 }
 
 /// Where a call trains, with what, and on what.
 struct Target {
     out: PathBuf,
-    name: Name,
+    name: DatasetName,
     data: PathBuf,
     config: Config,
     preset: String,
@@ -147,7 +143,7 @@ impl Args {
     fn target(&self) -> anyhow::Result<Target> {
         let (out, run) = self.run_folder()?;
         let record = run.as_ref().map(RunFolder::record).transpose()?.flatten();
-        let recorded = record.as_ref().and_then(|record| Name::from_str(&record.dataset, false).ok());
+        let recorded = record.as_ref().and_then(|record| DatasetName::recorded(&record.dataset));
         let name = match (self.dataset, recorded) {
             (Some(name), Some(begun)) if name != begun => {
                 let (name, begun, out) = (name.name(), begun.name(), out.display());
@@ -155,7 +151,7 @@ impl Args {
             }
             (name, recorded) => match name.or(recorded) {
                 Some(name) => name,
-                None => bail!("--dataset is missing: demo or cub"),
+                None => bail!("--dataset is missing: {}", DatasetName::LIST),
             },
         };
         let preset = self.preset.clone().or_else(|| record.as_ref().map(|record| record.preset.clone()));
@@ -172,10 +168,8 @@ impl Args {
         let data = self.data.clone().or_else(|| record.and_then(|record| record.folder(&out)));
         let data = match (data, name) {
             (Some(data), _) => data,
-            (None, Name::Demo) => out.join("data"),
-            (None, Name::Cub) => {
-                bail!("--data is missing: name the folder that holds CUB_200_2011 and text");
-            }
+            (None, DatasetName::Demo) => out.join("data"),
+            (None, name) => bail!("--data is missing: name the folder that holds {}", name.holds()),
         };
         let preset = preset.unwrap_or_else(|| name.name().to_string());
         Ok(Target { out, name, data, config, preset, from, notes })
@@ -205,7 +199,7 @@ impl Args {
         }
         let default = || self.dataset.map(|name| Path::new("runs").join(name.name()));
         let Some(out) = named.or_else(|| self.out.clone()).or_else(default) else {
-            bail!("--dataset is missing: demo or cub; or name a run: --resume RUN");
+            bail!("--dataset is missing: {}; or name a run: --resume RUN", DatasetName::LIST);
         };
         if self.resume.is_some() {
             let run = RunFolder::open(&out)?;
@@ -219,7 +213,7 @@ impl Args {
     }
 
     /// The preset that was named, or the run's own configuration, or the data set's preset; then the settings.
-    fn config(&self, run: Option<&RunFolder>, dataset: Name) -> Result<Config> {
+    fn config(&self, run: Option<&RunFolder>, dataset: DatasetName) -> Result<Config> {
         let mut settings: Vec<String> = self.set.iter().filter(|s| *s != "help").cloned().collect();
         settings.extend(self.seed.map(|seed| format!("run.seed={seed}")));
         match (&self.preset, run) {
@@ -244,7 +238,7 @@ impl Target {
     }
 
     fn open(&self) -> Result<Dataset> {
-        let dataset = data::open(Format::Cub, &self.data)?;
+        let dataset = data::open(self.name.format(), &self.data, &self.config.data.open)?;
         let (count, images) = (dataset.train.len() + dataset.test.len(), self.config.data.images);
         if self.is_own_demo() && dataset.skipped.is_empty() && count != images {
             let folder = self.data.display();
@@ -258,7 +252,7 @@ impl Target {
 
     /// Birds that this run rendered for itself.
     fn is_own_demo(&self) -> bool {
-        self.name == Name::Demo && self.data == self.out.join("data")
+        self.name == DatasetName::Demo && self.data == self.out.join("data")
     }
 
     /// What to know of the data set.
@@ -266,7 +260,12 @@ impl Target {
         let folder = quoted(&self.data.to_string_lossy());
         let skipped = (!dataset.skipped.is_empty()).then(|| {
             let files = data::count(dataset.skipped.len(), "file is", "files are");
-            format!("{files} skipped; {} data check {folder} --dataset cub names them", program())
+            let check = format!(
+                "{} data check {folder} {}",
+                program(),
+                super::data::options(self.name, &self.config)
+            );
+            format!("{files} skipped; {check} names them")
         });
         let notices = dataset.notices.iter().filter(|_| !self.is_own_demo()).cloned();
         let metric = dataset.metric_notice(self.config.eval.candidates);
@@ -278,15 +277,6 @@ impl Target {
             .chain(metric)
             .map(|line| format!("note: {line}"))
             .collect()
-    }
-}
-
-impl Name {
-    fn name(self) -> &'static str {
-        match self {
-            Name::Demo => "demo",
-            Name::Cub => "cub",
-        }
     }
 }
 
@@ -308,11 +298,20 @@ pub(super) fn header(call: &Call) -> String {
     format!("# engine {version} (revision {revision})\n# on {device}\n# {command}\n")
 }
 
-fn report(outcome: &Outcome, out: &Path, begin: Instant) -> anyhow::Result<ExitCode> {
+/// A caption that a run of this data set understands.
+fn example(name: DatasetName, dataset: &Dataset) -> String {
+    let first = dataset.test.iter().chain(&dataset.train).next();
+    match (name, first.and_then(|item| item.captions.first())) {
+        (DatasetName::Coco | DatasetName::Folder, Some(ids)) => dataset.vocabulary.sentence(ids),
+        _ => "a small red bird with black wings".to_string(),
+    }
+}
+
+fn report(outcome: &Outcome, out: &Path, begin: Instant, example: &str) -> anyhow::Result<ExitCode> {
     let (seconds, folder) = (begin.elapsed().as_secs(), out.display());
     let took = format!("{} min {:02} s", seconds / 60, seconds % 60);
     let (engine, run) = (program(), quoted(&out.to_string_lossy()));
-    let infer = format!("{engine} infer --run {run} \"a small red bird with black wings\"");
+    let infer = format!("{engine} infer --run {run} \"{example}\"");
     let resume = resume_command(out);
     let (line, code) = match outcome {
         Outcome::Finished if train::is_ready(out)? => {
@@ -369,7 +368,7 @@ pub(super) fn quoted(word: &str) -> String {
 fn list_keys(args: &Args) -> anyhow::Result<ExitCode> {
     let named = args.resume.is_some() || args.out.is_some() || args.dataset.is_some();
     let run = if named { args.run_folder()?.1 } else { None };
-    let keys = args.config(run.as_ref(), args.dataset.unwrap_or(Name::Demo))?.keys();
+    let keys = args.config(run.as_ref(), args.dataset.unwrap_or(DatasetName::Demo))?.keys();
     let width = |of: fn(&KeyHelp) -> usize| keys.iter().map(of).max().unwrap_or(0);
     let (key_width, value_width) = (width(|k| k.key.len()), width(|k| k.value.len()));
     for KeyHelp { key, value, help } in &keys {

@@ -81,6 +81,11 @@ const ADDED: &str = r#"
 data.max_pixels = 100_000_000
 data.max_side = 65_535
 data.exif_orientation = false
+data.tokenizer = "attngan"
+data.min_count = 1
+data.test_ratio = 0.1
+data.split_seed = 0
+data.classes = "auto"
 damsm.backbone = { weights = "none", widths = [32, 64, 128, 256, 256, 256], map_after = 4 }
 captioner.backbone = { weights = "none", widths = [32, 64, 128, 256, 256, 256], map_after = 4 }
 "#;

@@ -20,7 +20,7 @@ pub use self::keys::{KeyHelp, help};
 pub use self::presets::{PRESETS, Preset};
 pub use self::resume::may_change;
 
-use crate::data::DecodeConfig;
+use crate::data::{DecodeConfig, OpenConfig};
 use crate::engine::nn::AdamConfig;
 use crate::engine::tensor::Precision;
 use crate::error::{Error, Result};
@@ -65,6 +65,8 @@ pub struct DataConfig {
     pub images: usize,
     #[serde(flatten)]
     pub decode: DecodeConfig,
+    #[serde(flatten)]
+    pub open: OpenConfig,
 }
 
 /// How long a phase of training is.

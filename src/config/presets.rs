@@ -33,7 +33,22 @@ struct Variant {
     settings: &'static [(&'static str, &'static str)],
 }
 
-const VARIANTS: [Variant; 7] = [
+const VARIANTS: [Variant; 8] = [
+    Variant {
+        name: "folder",
+        about: "MirrorGAN on pictures of one's own, with small encoders that need no files",
+        base: "cub",
+        settings: &[
+            ("captioner.backbone.kind", "\"small\""),
+            ("captioner.schedule.batch", "32"),
+            ("captioner.schedule.epochs", "200"),
+            ("damsm.backbone.kind", "\"small\""),
+            ("damsm.schedule.batch", "32"),
+            ("data.exif_orientation", "true"),
+            ("data.tokenizer", "\"unicode\""),
+            ("data.words_train", "25"),
+        ],
+    },
     Variant {
         name: "attngan1-cub",
         about: "AttnGAN1 on CUB-200-2011: two images, one attention stage, of AttnGAN's component analysis",

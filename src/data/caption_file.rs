@@ -3,38 +3,20 @@
 use std::fs;
 use std::path::Path;
 
-use super::captions::tokenize;
+use super::captions::Tokenized;
 use super::names;
+use super::tokenizer::Tokenizer;
 
-/// The captions of a file, tokenized.
-pub struct CaptionFile {
-    pub captions: Vec<Vec<String>>,
-    /// Lines with letters of which no word is left.
-    pub wordless: usize,
-}
-
-/// Reads a file of captions; the error says why there are none.
-pub fn read(file: &Path) -> Result<CaptionFile, String> {
+/// Reads a file of captions, at least one; the error says why there is none.
+pub fn read(file: &Path, tokenizer: Tokenizer) -> Result<Tokenized, String> {
     let bytes = fs::read(file).map_err(|error| format!("the captions cannot be read: {error}"))?;
     let text = names::text(bytes).map_err(|error| format!("the captions are {error}"))?;
-    let (mut captions, mut wordless) = (Vec::new(), 0);
-    for line in lines(&text) {
-        let words = tokenize(line);
-        if !words.is_empty() {
-            captions.push(words);
-        } else if line.chars().any(char::is_alphabetic) {
-            wordless += 1;
-        }
-    }
-    match (captions.is_empty(), wordless) {
-        (false, _) => Ok(CaptionFile { captions, wordless }),
+    let found = Tokenized::of(lines(&text), tokenizer);
+    match (found.captions.is_empty(), found.wordless) {
+        (false, _) => Ok(found),
         (true, 0) if names::trimmed(&text).is_empty() => Err("the captions file is empty".into()),
         (true, 0) => Err("the captions file has no word".into()),
-        (true, _) => {
-            Err("none of its captions has an ASCII word: this tokenizer (AttnGAN's) reads ASCII words \
-                          only"
-                .into())
-        }
+        (true, _) => Err(format!("none of its captions has an ASCII word: {}", tokenizer.why_wordless())),
     }
 }
 

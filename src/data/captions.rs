@@ -1,4 +1,4 @@
-//! Captions as word ids: AttnGAN's tokenizer, one vocabulary for a data set, sentences cut to `T` words.
+//! Captions as word ids: one vocabulary for a data set, sentences cut to `T` words.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -6,26 +6,38 @@ use std::path::Path;
 
 use rand::Rng;
 use rand::seq::index;
+use rayon::prelude::*;
 
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::files::atomic;
 
 /// Word 0: pads short captions and ends generated ones.
 pub const END: &str = "<end>";
 
-/// Two replacement characters stand where CUB's collectors lost a non-breaking space.
-const LOST_SPACE: &str = "\u{fffd}\u{fffd}";
+/// The captions of an image as words, with one blank between two: millions of captions in separate words would take
+/// gigabytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tokenized {
+    pub captions: Vec<String>,
+    /// Captions with letters of which no word is left.
+    pub wordless: usize,
+}
 
-/// Splits a caption into words as AttnGAN does: runs of `\w`, lower case, non-ASCII letters dropped.
-///
-/// Source: `load_captions` of AttnGAN's `datasets.py` (`RegexpTokenizer(r'\w+')`, `encode('ascii', 'ignore')`).
-pub fn tokenize(caption: &str) -> Vec<String> {
-    let lower = caption.replace(LOST_SPACE, " ").to_lowercase();
-    lower
-        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .map(|run| run.chars().filter(char::is_ascii).collect::<String>())
-        .filter(|word| !word.is_empty())
-        .collect()
+impl Tokenized {
+    /// Of captions as they are written; those without any word are left out.
+    pub fn of<'a>(lines: impl IntoIterator<Item = &'a str>, tokenizer: Tokenizer) -> Tokenized {
+        let mut tokenized = Tokenized::default();
+        for line in lines {
+            let words = tokenizer.words(line);
+            if !words.is_empty() {
+                tokenized.captions.push(words.join(" "));
+            } else if line.chars().any(char::is_alphabetic) {
+                tokenized.wordless += 1;
+            }
+        }
+        tokenized
+    }
 }
 
 /// The words of a data set; a word's id is its index, and id 0 is [`END`].
@@ -43,16 +55,21 @@ pub struct Encoded {
 }
 
 impl Vocabulary {
-    /// Every word of `captions` (tokenized), in the order in which they first occur, after [`END`].
-    pub fn build<'a>(captions: impl IntoIterator<Item = &'a [String]>) -> Vocabulary {
+    /// The words of `captions`, which are tokenized with blanks between the words, after [`END`] in the order in which
+    /// they first occur. Words that occur fewer than `min_count` times are left out; the number is how many.
+    pub fn build(captions: &[&str], min_count: usize) -> (Vocabulary, usize) {
+        const PIECE: usize = 1 << 14;
+        let pieces: Vec<Counts> = captions.par_chunks(PIECE).map(Counts::of).collect();
+        let mut all = Counts::default();
+        for piece in &pieces {
+            piece.order.iter().for_each(|word| all.add(word, piece.counts[word]));
+        }
         let mut vocabulary = Vocabulary { words: Vec::new(), ids: HashMap::new() };
         vocabulary.push(END);
-        for word in captions.into_iter().flatten() {
-            if !vocabulary.ids.contains_key(word) {
-                vocabulary.push(word);
-            }
-        }
-        vocabulary
+        let often = all.order.iter().filter(|word| all.counts[**word] >= min_count);
+        often.for_each(|word| vocabulary.push(word));
+        let rare = all.order.len() + 1 - vocabulary.len();
+        (vocabulary, rare)
     }
 
     /// A vocabulary whose ids are the indices in `words`; the error says which word is wrong.
@@ -94,7 +111,7 @@ impl Vocabulary {
         atomic::write(path, text.as_bytes())
     }
 
-    /// The id of `word`, which must be lower case as [`tokenize`] makes it.
+    /// The id of `word`, which must be as [`Tokenizer::words`] makes it.
     pub fn id(&self, word: &str) -> Option<i32> {
         self.ids.get(word).copied()
     }
@@ -157,19 +174,43 @@ impl Vocabulary {
     }
 }
 
-/// Tokenizes `text` and looks each word up; unknown ones are left out of `ids` and named.
-pub fn encode(text: &str, vocabulary: &Vocabulary) -> Encoded {
-    encode_words(&tokenize(text), vocabulary)
+/// How often each word occurs, and the words in the order in which they first do.
+#[derive(Default)]
+struct Counts<'a> {
+    order: Vec<&'a str>,
+    counts: HashMap<&'a str, usize>,
+}
+
+impl<'a> Counts<'a> {
+    fn of(captions: &[&'a str]) -> Counts<'a> {
+        let mut counts = Counts::default();
+        captions.iter().flat_map(|caption| caption.split(' ')).for_each(|word| counts.add(word, 1));
+        counts
+    }
+
+    fn add(&mut self, word: &'a str, times: usize) {
+        let count = self.counts.entry(word).or_insert(0);
+        if *count == 0 {
+            self.order.push(word);
+        }
+        *count += times;
+    }
+}
+
+/// Tokenizes `text` and looks each word up; unknown ones are left out of `ids` and named. The tokenizer must be the one
+/// that the vocabulary was built with.
+pub fn encode(text: &str, vocabulary: &Vocabulary, tokenizer: Tokenizer) -> Encoded {
+    encode_words(tokenizer.words(text).iter().map(String::as_str), vocabulary)
 }
 
 /// As [`encode`], for a caption that is tokenized already.
-pub fn encode_words(words: &[String], vocabulary: &Vocabulary) -> Encoded {
+pub fn encode_words<'a>(words: impl IntoIterator<Item = &'a str>, vocabulary: &Vocabulary) -> Encoded {
     let mut encoded = Encoded::default();
     let mut seen = HashSet::new();
     for word in words {
         match vocabulary.id(word) {
             Some(id) => encoded.ids.push(id),
-            None if seen.insert(word) => encoded.unknown.push(word.clone()),
+            None if seen.insert(word) => encoded.unknown.push(word.to_string()),
             None => {}
         }
     }

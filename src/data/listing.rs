@@ -15,16 +15,42 @@ pub struct Listed {
     /// Below the folder of images, in NFC.
     pub path: String,
     pub bbox: Option<[f32; 4]>,
-    line: usize,
+    /// Of images.txt, counted from 1.
+    pub line: usize,
 }
 
-/// What images.txt and bounding_boxes.txt say, in the order of images.txt.
+/// What lists of one layout have in common.
+pub struct Kind {
+    /// Where the images are listed, for messages.
+    pub list: &'static str,
+    /// What is said where it lists none.
+    pub empty: &'static str,
+    /// What images, captions and splits are matched by, of a name in a list.
+    pub key: fn(&str) -> String,
+    /// Captions that captions.pickle holds for each image, as published.
+    pub captions: usize,
+    /// What splits the images where there are no filenames.pickle files.
+    pub without_pickles: &'static str,
+}
+
+pub const CUB: Kind = Kind {
+    list: "images.txt",
+    empty: "images.txt names no image; one '<number> <class>/<id>.jpg' a line is expected",
+    key: names::key,
+    captions: 10,
+    without_pickles: "CUB's official test classes",
+};
+
+/// What images.txt and bounding_boxes.txt say, in the order of images.txt; or a folder of images, by name.
 pub struct Listing {
+    pub kind: &'static Kind,
     pub images: Vec<Listed>,
     /// Indices in `images`, by key.
     by_key: HashMap<String, usize>,
     pub pictures: Tree,
     pub text: Tree,
+    /// Folders of `text` in which captions are looked for too.
+    pub text_folders: Vec<String>,
 }
 
 /// A line and the rest of a row after its number.
@@ -38,12 +64,6 @@ impl Listing {
         let boxes = read_boxes(&cub.join("bounding_boxes.txt"))?;
         let file = cub.join("images.txt");
         let images = read_images(root, &file, &boxes)?;
-        let mut by_key = HashMap::new();
-        for (at, listed) in images.iter().enumerate() {
-            if let Some(first) = by_key.insert(listed.key.clone(), at) {
-                return Err(same_key(&file, &images[first], listed));
-            }
-        }
         notices.extend(shared_numbers(&images));
         let unboxed = images.iter().filter(|listed| listed.bbox.is_none()).count();
         if unboxed > 0 {
@@ -55,8 +75,26 @@ impl Listing {
             let boxes = names::count(strays, "box", "boxes");
             notices.push(format!("{boxes} of bounding_boxes.txt have a number that images.txt lacks"));
         }
-        let pictures = Tree::new(cub.join("images"));
-        Ok(Listing { images, by_key, pictures, text: Tree::new(root.join("text")) })
+        let (pictures, text) = (Tree::new(cub.join("images")), Tree::new(root.join("text")));
+        Listing::new(&CUB, images, pictures, text).map_err(|twice| same_key(&file, &twice[0], &twice[1]))
+    }
+
+    /// # Errors
+    /// Two images of one key.
+    pub fn new(
+        kind: &'static Kind,
+        mut images: Vec<Listed>,
+        pictures: Tree,
+        text: Tree,
+    ) -> std::result::Result<Listing, Box<[Listed; 2]>> {
+        let mut by_key = HashMap::new();
+        for at in 0..images.len() {
+            if let Some(first) = by_key.insert(images[at].key.clone(), at) {
+                let second = images.swap_remove(at);
+                return Err(Box::new([images.swap_remove(first), second]));
+            }
+        }
+        Ok(Listing { kind, images, by_key, pictures, text, text_folders: Vec::new() })
     }
 
     pub fn get(&self, key: &str) -> Option<&Listed> {
@@ -69,7 +107,9 @@ impl Listing {
 
     /// Where the captions of a key are, if they are there.
     pub fn caption_file(&self, key: &str) -> Option<PathBuf> {
-        self.text.find(&format!("{key}.txt"))
+        let file = format!("{key}.txt");
+        let mut others = self.text_folders.iter().map(|folder| format!("{folder}/{file}"));
+        self.text.find(&file).or_else(|| others.find_map(|file| self.text.find(&file)))
     }
 }
 
@@ -130,7 +170,7 @@ fn class_of(path: &str) -> Option<i32> {
 }
 
 /// The beginning of a row, for a message.
-fn shown(row: &str) -> String {
+pub fn shown(row: &str) -> String {
     const SHOWN: usize = 80;
     let mut text: String = row.chars().take(SHOWN).collect();
     if row.chars().nth(SHOWN).is_some() {
@@ -176,5 +216,6 @@ fn missing_list(root: &Path, file: &Path, error: &std::io::Error) -> Error {
         return Error::data(root, format!("{what}; {layout}"));
     }
     let why = format!("CUB's list of images cannot be read here ({error}); {layout}");
-    Error::data(file, why)
+    let other = "; pictures in another layout are read with --dataset folder";
+    Error::data(file, if file.parent().is_some_and(Path::is_dir) { why } else { why + other })
 }

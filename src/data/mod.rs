@@ -3,10 +3,10 @@
 //! ```text
 //!  demo ──writes──► DIR ──open──► Dataset ──loader──► Batch
 //!                    │     │         │
-//!                    │     │         ├─ captions   words ↔ ids, one vocabulary for a data set
+//!                    │     │         ├─ captions   words ↔ ids, one vocabulary for a data set; tokenizer
 //!                    │     │         ├─ decode, crop, resize, picture   one way from a file to [−1, 1]
 //!                    │     │         └─ check      decodes everything and reports
-//!                    │     └─ cub    one file for each format
+//!                    │     └─ cub, coco, folder   one for each format; draft, listed: what they share
 //!                    └─ names, tree, listing, split, pickle, caption_file   what stands in its files
 //! ```
 //!
@@ -18,21 +18,28 @@
 mod caption_file;
 pub mod captions;
 mod check;
+mod coco;
 mod codec;
 mod crop;
 mod cub;
 mod dataset;
 mod decode;
 pub mod demo;
+mod draft;
 mod fingerprint;
+mod folder;
+mod listed;
 mod listing;
 pub mod loader;
+mod missing;
 mod names;
+mod options;
 mod pickle;
 mod picture;
 mod resize;
 mod rng;
 mod split;
+mod tokenizer;
 mod tree;
 
 use std::path::Path;
@@ -48,22 +55,37 @@ pub use self::decode::{DecodeConfig, Decoded, decode, decode_bytes};
 pub use self::fingerprint::Fingerprint;
 pub use self::loader::{Batch, EvalBatches, Loader, LoaderConfig};
 pub(crate) use self::names::count;
+pub use self::options::{Classes, OpenConfig};
 pub use self::picture::{Picture, Region};
+pub use self::tokenizer::Tokenizer;
 
 /// How a data set is laid out on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// CUB-200-2011 with the captions of AttnGAN; also the demo's birds, and a data set of one's own in that layout.
     Cub,
+    /// COCO of 2014 or 2017 as it is published, or in the folder of AttnGAN.
+    Coco,
+    /// A folder of pictures, with captions in a table or beside them.
+    Folder,
+}
+
+impl Format {
+    /// Whether its lists say where in an image the object is.
+    pub fn has_boxes(self) -> bool {
+        self == Format::Cub
+    }
 }
 
 /// Reads a data set except for its image files; files that cannot be used are skipped and named.
 ///
 /// # Errors
 /// `Data` when a list is missing or malformed (with its line), or when nothing is left, with the first reasons.
-pub fn open(format: Format, dir: impl AsRef<Path>) -> Result<Dataset> {
+pub fn open(format: Format, dir: impl AsRef<Path>, config: &OpenConfig) -> Result<Dataset> {
     match format {
-        Format::Cub => cub::open(dir.as_ref()),
+        Format::Cub => cub::open(dir.as_ref(), config),
+        Format::Coco => coco::open(dir.as_ref(), config),
+        Format::Folder => folder::open(dir.as_ref(), config),
     }
 }
 

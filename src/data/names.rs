@@ -111,6 +111,12 @@ pub fn key(name: &str) -> String {
     }
 }
 
+/// As [`key`], without its folders.
+pub fn stem(name: &str) -> String {
+    let key = key(name);
+    key.rsplit_once('/').map_or(key.as_str(), |(_, stem)| stem).to_string()
+}
+
 /// The ending of an image file, where a path has one.
 pub fn ending(path: &str) -> Option<&str> {
     let (stem, ending) = path.rsplit_once('/').map_or(path, |(_, file)| file).rsplit_once('.')?;

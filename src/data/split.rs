@@ -7,13 +7,11 @@ use rayon::prelude::*;
 
 use super::caption_file;
 use super::captions::{Vocabulary, encode_words};
-use super::dataset::{SplitSource, TEST_CLASSES};
-use super::listing::{Listed, Listing};
+use super::dataset::SplitSource;
+use super::listing::Listing;
+use super::tokenizer::Tokenizer;
 use super::{names, pickle};
 use crate::error::{Error, Result};
-
-/// Captions that a captions.pickle holds for each image, as published.
-pub const PICKLED_CAPTIONS: usize = 10;
 
 /// Keys of the two splits, in the order that captions.pickle follows.
 pub struct Split {
@@ -25,51 +23,23 @@ pub struct Split {
 }
 
 impl Split {
+    /// The split of the filenames.pickle files, where both are there.
+    ///
     /// # Errors
-    /// `Data` when a pickle cannot be read, names an image twice, or names none of images.txt.
-    pub fn read(root: &Path, listing: &Listing, notices: &mut Vec<String>) -> Result<Split> {
+    /// `Data` when a pickle cannot be read, names an image twice, or names none of the listing.
+    pub fn pickled(root: &Path, listing: &Listing, notices: &mut Vec<String>) -> Result<Option<Split>> {
         let files = ["train", "test"].map(|split| root.join(split).join("filenames.pickle"));
         if !files.iter().all(|file| file.exists()) {
-            notices.push(
-                "split: the official test classes (train/ and test/filenames.pickle are not both there)"
-                    .into(),
-            );
-            return Ok(Split::official(listing));
+            return Ok(None);
         }
         let [train, test] = files;
         let keys = |file: &Path| -> Result<Vec<String>> {
-            Ok(pickle::filenames(file)?.iter().map(|name| names::key(name)).collect())
+            Ok(pickle::filenames(file)?.iter().map(|name| (listing.kind.key)(name)).collect())
         };
         let split =
             Split { train: keys(&train)?, test: keys(&test)?, source: SplitSource::Pickles, partial: false };
-        split.refuse_twice([&train, &test])?;
-        split.compare(listing, [&train, &test], notices)
-    }
-
-    fn official(listing: &Listing) -> Split {
-        let (test, train): (Vec<&Listed>, Vec<&Listed>) =
-            listing.images.iter().partition(|listed| TEST_CLASSES.contains(&listed.class));
-        let keys = |listed: Vec<&Listed>| listed.into_iter().map(|listed| listed.key.clone()).collect();
-        let source = SplitSource::OfficialClasses;
-        Split { train: keys(train), test: keys(test), source, partial: false }
-    }
-
-    fn refuse_twice(&self, files: [&Path; 2]) -> Result<()> {
-        let mut seen: HashMap<&str, (usize, usize)> = HashMap::new();
-        for (split, keys) in [&self.train, &self.test].into_iter().enumerate() {
-            for (at, key) in keys.iter().enumerate() {
-                let Some((first, place)) = seen.insert(key, (split, at + 1)) else { continue };
-                let earlier = match first == split {
-                    true => format!("as number {place} too; an image may occur once"),
-                    false => {
-                        format!("and in {} (number {place}); what trains cannot test", files[first].display())
-                    }
-                };
-                let why = format!("'{key}' is in it as number {} {earlier}", at + 1);
-                return Err(Error::data(files[split], why));
-            }
-        }
-        Ok(())
+        refuse_twice([&train, &test], [&split.train, &split.test])?;
+        split.compare(listing, [&train, &test], notices).map(Some)
     }
 
     /// Looks every name up; where most are not in images.txt, one notice says why that may be.
@@ -83,19 +53,42 @@ impl Split {
         let unknown: Vec<&str> = self.train.iter().chain(&self.test).map(String::as_str).collect();
         let unknown: Vec<&str> = unknown.into_iter().filter(|key| listing.get(key).is_none()).collect();
         let difference = names::difference(&unknown, listing.keys());
-        let what =
-            format!("{missing} of the {all} names in the filenames.pickle files are not in images.txt");
+        let what = format!(
+            "{missing} of the {all} names in the filenames.pickle files are not in {}",
+            listing.kind.list
+        );
         if missing == all {
             let file = files[usize::from(self.train.is_empty())];
-            let none = format!("none of the {all} names in the filenames.pickle files is in images.txt");
-            let advice = "make the names equal, or remove train/ and test/filenames.pickle to split by CUB's official \
-                          test classes";
+            let (list, instead) = (listing.kind.list, listing.kind.without_pickles);
+            let none = format!("none of the {all} names in the filenames.pickle files is in {list}");
+            let advice = format!(
+                "make the names equal, or remove train/ and test/filenames.pickle to split by {instead}"
+            );
             return Err(Error::data(file, format!("{none}; {difference}; {advice}")));
         }
         notices.push(format!("{what}, and are left out; of these {difference}"));
         self.partial = true;
         Ok(self)
     }
+}
+
+/// Refuses an image that is named twice in the lists of both splits, which hold `keys`.
+pub fn refuse_twice(files: [&Path; 2], keys: [&[String]; 2]) -> Result<()> {
+    let mut seen: HashMap<&str, (usize, usize)> = HashMap::new();
+    for (split, keys) in keys.into_iter().enumerate() {
+        for (at, key) in keys.iter().enumerate() {
+            let Some((first, place)) = seen.insert(key, (split, at + 1)) else { continue };
+            let earlier = match first == split {
+                true => format!("as number {place} too; an image may occur once"),
+                false => {
+                    format!("and in {} (number {place}); what trains cannot test", files[first].display())
+                }
+            };
+            let why = format!("'{key}' is in it as number {} {earlier}", at + 1);
+            return Err(Error::data(files[split], why));
+        }
+    }
+    Ok(())
 }
 
 /// Captions by index in the split, where captions.pickle holds them for this very split.
@@ -109,21 +102,28 @@ pub struct Pickled {
 impl Pickled {
     /// # Errors
     /// `Data` when captions.pickle cannot be read, or holds other captions than text/ for the same images.
-    pub fn read(root: &Path, split: &Split, listing: &Listing, notices: &mut Vec<String>) -> Result<Pickled> {
+    pub fn read(
+        root: &Path,
+        split: &Split,
+        listing: &Listing,
+        tokenizer: Tokenizer,
+        notices: &mut Vec<String>,
+    ) -> Result<Pickled> {
         let file = root.join("captions.pickle");
         if !file.exists() {
             return Ok(Pickled::default());
         }
         let pickle::Captions { train, test, vocabulary } = pickle::captions(&file)?;
-        let fits = |captions: &[Vec<i32>], keys: &[String]| captions.len() == keys.len() * PICKLED_CAPTIONS;
+        let each = listing.kind.captions;
+        let fits = |captions: &[Vec<i32>], keys: &[String]| captions.len() == keys.len() * each;
         let pickled = split.source == SplitSource::Pickles;
         if pickled && fits(&train, &split.train) && fits(&test, &split.test) {
-            let pairs = pairs(&split.train, &train).chain(pairs(&split.test, &test));
-            compare_captions(&file, pairs.collect(), &vocabulary, listing, notices)?;
+            let pairs = pairs(&split.train, &train, each).chain(pairs(&split.test, &test, each));
+            compare_captions(&file, pairs.collect(), &vocabulary, listing, tokenizer, notices)?;
             return Ok(Pickled { vocabulary: Some(vocabulary), train: Some(train), test: Some(test) });
         }
         notices.push(format!(
-            "captions.pickle does not hold {PICKLED_CAPTIONS} captions for each name of filenames.pickle: its words \
+            "captions.pickle does not hold {each} captions for each name of filenames.pickle: its words \
              are kept, and the captions are read from text/"
         ));
         Ok(Pickled { vocabulary: Some(vocabulary), train: None, test: None })
@@ -133,8 +133,8 @@ impl Pickled {
 /// A key and its pickled captions.
 type Pair<'a> = (&'a str, &'a [Vec<i32>]);
 
-fn pairs<'a>(keys: &'a [String], captions: &'a [Vec<i32>]) -> impl Iterator<Item = Pair<'a>> {
-    keys.iter().map(String::as_str).zip(captions.chunks_exact(PICKLED_CAPTIONS))
+fn pairs<'a>(keys: &'a [String], captions: &'a [Vec<i32>], each: usize) -> impl Iterator<Item = Pair<'a>> {
+    keys.iter().map(String::as_str).zip(captions.chunks_exact(each))
 }
 
 /// Images whose captions are compared.
@@ -147,11 +147,12 @@ fn compare_captions(
     pairs: Vec<Pair>,
     vocabulary: &Vocabulary,
     listing: &Listing,
+    tokenizer: Tokenizer,
     notices: &mut Vec<String>,
 ) -> Result<()> {
     let there = |(key, captions): Pair<'_>| {
         let text = listing.get(key).and_then(|_| listing.caption_file(key))?;
-        let words = caption_file::read(&text).ok()?.captions;
+        let words = caption_file::read(&text, tokenizer).ok()?.captions;
         Some(
             differing(captions, &words, vocabulary)
                 .map(|(pickled, written)| (key.to_string(), pickled, written)),
@@ -178,14 +179,10 @@ fn compare_captions(
 }
 
 /// The first caption on each side where fewer than a third of the pickled ones are in the file.
-fn differing(
-    pickled: &[Vec<i32>],
-    words: &[Vec<String>],
-    vocabulary: &Vocabulary,
-) -> Option<(String, String)> {
-    let written: HashSet<Vec<i32>> = words.iter().map(|words| encode_words(words, vocabulary).ids).collect();
+fn differing(pickled: &[Vec<i32>], words: &[String], vocabulary: &Vocabulary) -> Option<(String, String)> {
+    let ids = |caption: &String| encode_words(caption.split(' '), vocabulary).ids;
+    let written: HashSet<Vec<i32>> = words.iter().map(ids).collect();
     let equal = pickled.iter().filter(|caption| written.contains(*caption)).count();
-    let first = |captions: Option<&Vec<String>>| captions.map_or(String::new(), |words| words.join(" "));
     let sentence = pickled.first().map_or(String::new(), |ids| vocabulary.sentence(ids));
-    (equal * 3 < pickled.len()).then(|| (sentence, first(words.first())))
+    (equal * 3 < pickled.len()).then(|| (sentence, words.first().cloned().unwrap_or_default()))
 }

@@ -38,16 +38,26 @@ impl Tree {
         })
     }
 
-    /// Some file two folders down, for a message.
+    /// The file of a name in the folder of `file`, which lies in this one.
+    pub fn find_beside(&self, file: &Path, name: &str) -> Option<PathBuf> {
+        let folder = file.parent()?;
+        Some(folder.join(self.names(folder).get(name)?))
+    }
+
+    /// Some file of it or of a folder in it, for a message.
     pub fn example(&self) -> Option<String> {
-        let folders = self.names(&self.root);
-        let mut folders: Vec<&OsString> = folders.exact.values().flatten().collect();
-        folders.sort();
-        folders.into_iter().find_map(|folder| {
+        let names = self.names(&self.root);
+        let mut names: Vec<&OsString> = names.exact.values().flatten().collect();
+        names.retain(|name| !name.as_encoded_bytes().starts_with(b"."));
+        names.sort();
+        let inside = |folder: &&OsString| {
             let names = self.names(&self.root.join(folder));
             let file = names.exact.values().flatten().min()?;
             Some(Path::new(folder).join(file).display().to_string())
-        })
+        };
+        let is_file = |name: &&&OsString| self.root.join(name).is_file();
+        let at_root = || names.iter().find(is_file).map(|file| Path::new(file).display().to_string());
+        names.iter().copied().find_map(|name| inside(&name)).or_else(at_root)
     }
 
     fn names(&self, folder: &Path) -> Arc<Names> {

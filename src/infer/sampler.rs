@@ -53,14 +53,12 @@ impl Sampler {
 
     /// The words of a caption; the error says why nothing can be generated from it.
     pub fn prompt(&self, caption: &str) -> std::result::Result<Prompt, String> {
-        let encoded = captions::encode(caption, &self.vocabulary);
+        let tokenizer = self.config.data.open.tokenizer;
+        let encoded = captions::encode(caption, &self.vocabulary, tokenizer);
         let ids = captions::fit_eval(&encoded.ids, self.config.data.words_eval);
         if ids.is_empty() && encoded.unknown.is_empty() {
             return Err(match caption.chars().any(char::is_alphabetic) {
-                true => format!(
-                    "no word of '{}' is ASCII, and this tokenizer (AttnGAN's) reads no other",
-                    caption.trim()
-                ),
+                true => format!("no word of '{}' is ASCII: {}", caption.trim(), tokenizer.why_wordless()),
                 false => "an empty caption; write what the image should show".to_string(),
             });
         }

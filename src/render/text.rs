@@ -20,7 +20,10 @@ pub(super) fn write_centered(on: &mut Picture, text: &str, center: usize, top: u
 }
 
 fn write_letter(on: &mut Picture, letter: char, left: usize, top: usize) {
-    let Some(raster) = get_raster(letter, FontWeight::Regular, SIZE) else { return };
+    // The font holds Latin letters; others are shown as such.
+    let raster =
+        [letter, char::REPLACEMENT_CHARACTER].map(|letter| get_raster(letter, FontWeight::Regular, SIZE));
+    let Some(raster) = raster.into_iter().flatten().next() else { return };
     for (y, row) in raster.rows().enumerate() {
         for (x, &ink) in row.iter().enumerate() {
             darken(on, left + x, top + y, ink);
