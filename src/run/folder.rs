@@ -200,7 +200,8 @@ impl RunFolder {
         if self.vocabulary()? == *vocabulary {
             return Ok(());
         }
-        let why = "the run was begun with another vocabulary than this data set's; take another --out";
+        let why = "the run was begun with another vocabulary than this data set's; take the captions.pickle that belongs to \
+                   it, or begin a new run with these weights: --from RUN --out NEW";
         Err(Error::data(self.vocabulary_path(), why))
     }
 
