@@ -21,8 +21,8 @@ pub struct Args {
     /// What to train on; `demo` renders its own images [default: the run's]
     #[arg(long)]
     dataset: Option<Name>,
-    /// The data set's folder [default: the run's; for a new demo OUT/data]
-    #[arg(long, value_name = "DIR")]
+    /// The data set's folder, or a file of `engine data pack` [default: the run's; for a new demo OUT/data]
+    #[arg(long, value_name = "DIR|FILE")]
     data: Option<PathBuf>,
     /// A preset, or a TOML file like one [default: the run's own configuration, or the data set's preset]
     #[arg(long, value_name = "NAME|FILE")]
@@ -209,6 +209,7 @@ impl Target {
 
     fn open(&self) -> Result<Dataset> {
         let dataset = data::open(Format::Cub, &self.data)?;
+        dataset.require_prepared(self.config.largest_side(), &self.config.data.decode)?;
         let (count, images) = (dataset.train.len() + dataset.test.len(), self.config.data.images);
         if self.is_own_demo() && dataset.skipped.is_empty() && count != images {
             let folder = self.data.display();

@@ -204,7 +204,7 @@ fn encode_all(
             skipped.push(Skip { file: image, why });
         } else {
             let Listed { key, class, bbox, .. } = listed;
-            items.push(Item { id: key.clone(), image, bbox: *bbox, class: *class, captions });
+            items.push(Item { id: key.clone(), image, bbox: *bbox, class: *class, captions, packed: None });
         }
     }
     items

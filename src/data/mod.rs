@@ -5,7 +5,8 @@
 //!                    │     │         │
 //!                    │     │         ├─ captions   words ↔ ids, one vocabulary for a data set
 //!                    │     │         ├─ decode, crop, resize, picture   one way from a file to [−1, 1]
-//!                    │     │         └─ check      decodes everything and reports
+//!                    │     │         ├─ check      decodes everything and reports
+//!                    │     │         └─ pack       all of it in one file, whose pictures are `packed`
 //!                    │     └─ cub    one file for each format
 //!                    └─ names, tree, listing, split, pickle, caption_file   what stands in its files
 //! ```
@@ -28,6 +29,8 @@ mod fingerprint;
 mod listing;
 pub mod loader;
 mod names;
+mod pack;
+mod packed;
 mod pickle;
 mod picture;
 mod resize;
@@ -48,6 +51,8 @@ pub use self::decode::{DecodeConfig, Decoded, decode, decode_bytes};
 pub use self::fingerprint::Fingerprint;
 pub use self::loader::{Batch, EvalBatches, Loader, LoaderConfig};
 pub(crate) use self::names::count;
+pub use self::pack::{PackSummary, pack};
+pub use self::packed::{Packed, Packing};
 pub use self::picture::{Picture, Region};
 
 /// How a data set is laid out on disk.
@@ -57,11 +62,15 @@ pub enum Format {
     Cub,
 }
 
-/// Reads a data set except for its image files; files that cannot be used are skipped and named.
+/// Reads a data set except for its image files; files that cannot be used are skipped and named. A file is a pack,
+/// which is a data set of any format.
 ///
 /// # Errors
 /// `Data` when a list is missing or malformed (with its line), or when nothing is left, with the first reasons.
 pub fn open(format: Format, dir: impl AsRef<Path>) -> Result<Dataset> {
+    if dir.as_ref().is_file() {
+        return pack::open(dir.as_ref());
+    }
     match format {
         Format::Cub => cub::open(dir.as_ref()),
     }
