@@ -351,6 +351,37 @@ fn a_pack_that_does_not_suit_is_refused_before_anything_is_written() {
     assert!(!out.exists());
 }
 
+#[test]
+fn caption_finds_the_boxes_of_a_packed_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    train(&run, &BIRDS.pack, &["--phase", "captioner", "--steps", "1"]);
+    let image = open(Format::Cub, &BIRDS.folder).unwrap().train[2].image.clone();
+    let (run, image, pack) =
+        (run.to_str().unwrap(), image.to_str().unwrap(), BIRDS.pack.to_str().unwrap().to_string());
+    let caption = ["caption", "--device", "cpu", "--run", run, image];
+    let (own, named) = (engine(&caption), engine(&[&caption[..], &["--data", &pack]].concat()));
+    assert_eq!((own.code, own.err.as_str()), (0, ""), "no note that the whole image is taken");
+    assert_eq!((own.out, own.err), (named.out, named.err));
+}
+
+/// Runs where `CUB10` names a folder with classes 1 to 10 of CUB.
+#[test]
+fn a_pack_of_photographs_gives_the_batches_of_their_files() {
+    let Ok(root) = std::env::var("CUB10") else {
+        eprintln!("CUB10 is not set: the test on real pictures was left out");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("cub.pack");
+    write(Path::new(&root), 256, &out).unwrap();
+    let config = LoaderConfig { sizes: vec![64, 128, 256], words: 18, ..config(20) };
+    let [files, pack] = [Path::new(&root), &out].map(|path| open(Format::Cub, path).unwrap());
+    assert_eq!(Fingerprint::of(&files), Fingerprint::of(&pack));
+    // An epoch and a half.
+    assert!(batches(&files.train, config.clone(), 0, 20) == batches(&pack.train, config, 0, 20));
+}
+
 // The commands
 
 #[test]
@@ -361,7 +392,10 @@ fn pack_check_and_speed_speak_plainly() {
     let pack = ["data", "pack", data, "--dataset", "cub", "--out", out, "--side", "32", "--exif-orientation"];
     let output = engine(&pack);
     assert_eq!(output.code, 0, "{}", output.err);
-    assert_says(&output.out, &["28 images for networks of 32×32 pixels in ", "birds.pack (", " MiB)"]);
+    assert_says(
+        &output.out,
+        &["28 images for networks of 32×32 pixels in ", "birds.pack (", " MiB); train with --data "],
+    );
     assert_says(&output.err, &["neither JPEG", "training will take another in its place"]);
     let check = ["data", "check", out, "--dataset", "cub"];
     assert_says(&refused(&check), &["data.exif_orientation = true, and here it is false"]);

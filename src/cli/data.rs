@@ -189,7 +189,9 @@ fn pack(args: PackArgs) -> anyhow::Result<ExitCode> {
     name_skipped(&skipped);
     let images = data::count(pictures, "image", "images");
     let (mib, out) = (bytes as f64 / f64::from(1 << 20), out.display());
-    say(format!("{images} for networks of {side}×{side} pixels in {out} ({mib:.1} MiB)"))?;
+    say(format!(
+        "{images} for networks of {side}×{side} pixels in {out} ({mib:.1} MiB); train with --data {out}"
+    ))?;
     Ok(ExitCode::from(exit::FINISHED))
 }
 
