@@ -23,8 +23,8 @@ pub struct Args {
     /// What of the image is shown to the network, in pixels, as in training [default: the whole image]
     #[arg(long, value_name = "X,Y,W,H", value_parser = parse_box, conflicts_with = "data")]
     bbox: Option<[f32; 4]>,
-    /// The data set that the images belong to, whose boxes are taken [default: the run's]
-    #[arg(long, value_name = "DIR")]
+    /// The data set that the images belong to, a folder or a pack, whose boxes are taken [default: the run's]
+    #[arg(long, value_name = "DIR|FILE")]
     data: Option<PathBuf>,
     #[command(flatten)]
     machine: Machine,
@@ -104,12 +104,17 @@ impl Args {
         self.images.iter().map(find).collect()
     }
 
-    /// The boxes of the run's own data set, where one of the images lies in its folder.
+    /// The boxes of the run's own data set, where one of the images lies in its folder, or in that of its pack.
     fn boxes_of_run(&self, run: &RunFolder, format: Format, config: &Config) -> Option<Boxes> {
-        let folder = run.record().ok()??.folder(run.root())?.canonicalize().ok()?;
+        let data = run.record().ok()??.folder(run.root())?.canonicalize().ok()?;
+        let open = || data::open(format, &data, &config.data.open).ok();
+        let pack = if data.is_file() { Some(open()?) } else { None };
+        let folder = match pack.as_ref().and_then(Dataset::packing) {
+            Some(packing) => Path::new(&packing.root).canonicalize().ok()?,
+            None => data.clone(),
+        };
         let inside = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path.starts_with(&folder));
-        let open = || data::open(format, &folder, &config.data.open).ok();
-        let dataset = self.images.iter().any(inside).then(open)??;
+        let dataset = self.images.iter().any(inside).then(|| pack.or_else(open))??;
         Some(Boxes::of(&dataset))
     }
 }

@@ -1,16 +1,23 @@
-//! `engine data demo` and `engine data check`
+//! `engine data demo`, `check`, `pack` and `speed`
 
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use clap::builder::RangedU64ValueParser;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Subcommand, ValueEnum};
 
 use super::dataset::DatasetName;
-use super::{Threads, say};
+use super::{Threads, exit, say, signals};
 use crate::config::Config;
-use crate::data::{self, Classes, DecodeConfig, OpenConfig, Tokenizer, demo};
-use crate::error::{Error, Result};
+use crate::data::{
+    self, Classes, DecodeConfig, Loader, LoaderConfig, OpenConfig, PackSummary, Packing, Skip, Tokenizer,
+    demo,
+};
+use crate::error::{Error, Result, note};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -30,8 +37,8 @@ pub enum Command {
     },
     /// Report what is there, what is missing, and what will be skipped and why
     Check {
-        /// The data set's folder
-        #[arg(value_name = "DIR")]
+        /// The data set's folder, or a pack of it, all of whose checksums are tested
+        #[arg(value_name = "DIR|FILE")]
         folder: PathBuf,
         /// How the folder is laid out; the demo's is cub
         #[arg(long)]
@@ -41,6 +48,62 @@ pub enum Command {
         #[command(flatten)]
         threads: Threads,
     },
+    /// Write a data set into one file, its images decoded and scaled: training from it waits for no decoder
+    ///
+    /// `engine train --data FILE` trains from it exactly as from the folder; a run may go on from either.
+    Pack(PackArgs),
+    /// Measure how many images a second the loader delivers, as training would read them
+    Speed(SpeedArgs),
+}
+
+#[derive(clap::Args)]
+pub struct PackArgs {
+    /// The data set's folder
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// How the folder is laid out; the demo's is cub
+    #[arg(long)]
+    dataset: FormatName,
+    /// The file to write; an earlier pack is replaced once the new one is whole
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    side: Side,
+    #[command(flatten)]
+    keys: Keys,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(clap::Args)]
+pub struct SpeedArgs {
+    /// The data set's folder, or a pack of it
+    #[arg(value_name = "DIR|FILE")]
+    folder: PathBuf,
+    /// How the folder is laid out; the demo's is cub
+    #[arg(long)]
+    dataset: FormatName,
+    #[command(flatten)]
+    side: Side,
+    /// Threads that prepare batches: data.workers of a training
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    workers: usize,
+    /// Images in a batch
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = limits())]
+    batch: usize,
+    /// How long to measure
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    #[command(flatten)]
+    keys: Keys,
+}
+
+/// The size that images are prepared for.
+#[derive(clap::Args)]
+pub struct Side {
+    /// The side of the networks' largest images: 256 with the published presets, 64 with the demo's
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(4..=16384))]
+    side: usize,
 }
 
 /// The keys of the presets' `[data]` that say how a data set is read; without them those of its own preset.
@@ -160,7 +223,7 @@ impl From<FormatName> for DatasetName {
     }
 }
 
-pub fn run(command: Command) -> anyhow::Result<()> {
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo { out, count, seed, threads } => {
             threads.set()?;
@@ -172,13 +235,113 @@ pub fn run(command: Command) -> anyhow::Result<()> {
             threads.set()?;
             let dataset = DatasetName::from(dataset);
             let (decode, open) = keys.of(dataset)?;
-            let report = data::check(data::open(dataset.format(), &folder, &open)?, &decode);
+            let dataset = data::open(dataset.format(), &folder, &open)?;
+            dataset.packing().map_or(Ok(()), |packing| packing.require_decode(&decode))?;
+            let report = data::check(dataset, &decode);
             let said = say(report.to_string().trim_end());
             if let Some(why) = report.unusable {
                 return Err(Error::data(folder, why).into());
             }
             said?;
         }
+        Command::Pack(args) => return pack(args),
+        Command::Speed(args) => speed(args)?,
     }
-    Ok(())
+    Ok(ExitCode::from(exit::FINISHED))
+}
+
+fn pack(args: PackArgs) -> anyhow::Result<ExitCode> {
+    let PackArgs { folder, dataset, out, side: Side { side }, keys, threads } = args;
+    threads.set()?;
+    let name = DatasetName::from(dataset);
+    let (decode, open) = keys.of(name)?;
+    let dataset = data::open(name.format(), &folder, &open)?;
+    let (stop, all) = (signals::stop_flag()?, dataset.train.len() + dataset.test.len());
+    let mut shown = Instant::now();
+    let mut progress = |done: usize| {
+        if shown.elapsed() >= QUIET {
+            shown = Instant::now();
+            note(format!("{done} of {all} images"));
+        }
+        !stop.load(Ordering::Relaxed)
+    };
+    let format = name.name().to_string();
+    let packing = Packing { file: out.clone(), format, root: String::new(), side, decode, open };
+    let packed = data::pack(&dataset, packing, &mut progress)?;
+    let Some(PackSummary { pictures, bytes, skipped }) = packed else {
+        note(format!("interrupted: {} is not written", out.display()));
+        return Ok(ExitCode::from(exit::INTERRUPTED));
+    };
+    name_skipped(&skipped);
+    let images = data::count(pictures, "image", "images");
+    let (mib, out) = (bytes as f64 / f64::from(1 << 20), out.display());
+    say(format!(
+        "{images} for networks of {side}×{side} pixels in {out} ({mib:.1} MiB); train with --data {out}"
+    ))?;
+    Ok(ExitCode::from(exit::FINISHED))
+}
+
+/// Images that training will skip, the first ones by name.
+fn name_skipped(skipped: &[Skip]) {
+    const NAMED: usize = 8;
+    for Skip { file, why } in skipped.iter().take(NAMED) {
+        note(format!("note: {}: {why}; training will take another in its place", file.display()));
+    }
+    if skipped.len() > NAMED {
+        note(format!("note: ... and {} more", skipped.len() - NAMED));
+    }
+}
+
+/// The least time between two lines of progress.
+const QUIET: Duration = Duration::from_secs(5);
+
+fn speed(args: SpeedArgs) -> anyhow::Result<()> {
+    let SpeedArgs { folder, dataset, side: Side { side }, workers, batch, seconds, keys } = args;
+    let name = DatasetName::from(dataset);
+    let (decode, open) = keys.of(name)?;
+    let dataset = data::open(name.format(), &folder, &open)?;
+    let (config, packed) = (speed_config(side, workers, batch, decode), dataset.packing().is_some());
+    dataset.require_trainable("batch", 1)?;
+    let items = Arc::new(dataset.train);
+    let config = LoaderConfig { batch: batch.min(items.len()), ..config };
+    let (batch, sizes) = (config.batch, config.sizes.clone());
+    let mut loader = Loader::new(items, config, 0)?;
+    // The queues fill, and files come into the system's memory.
+    for _ in 0..4 * workers {
+        loader.next_batch()?;
+    }
+    let (begin, mut rates) = (Instant::now(), Vec::new());
+    while rates.len() < PARTS {
+        let (part, mut images) = (Instant::now(), 0);
+        let end = Duration::from_secs(seconds) * (rates.len() as u32 + 1) / PARTS as u32;
+        while images == 0 || begin.elapsed() < end {
+            images += loader.next_batch()?.len();
+        }
+        rates.push(images as f64 / part.elapsed().as_secs_f64());
+    }
+    rates.sort_by(f64::total_cmp);
+    let (low, median, high) = (rates[0], rates[PARTS / 2], rates[PARTS - 1]);
+    let workers = data::count(workers, "worker", "workers");
+    let source = if packed { "a pack" } else { "image files, each decoded anew" };
+    say(format!(
+        "{median:.0} images/s ({low:.0} to {high:.0}) from {source}, {workers}, batches of {batch}, {sizes:?} pixels"
+    ))
+}
+
+/// Parts of a measurement, whose rates tell how steady it is.
+const PARTS: usize = 5;
+
+/// The batches of a generator's training. Prepared images are not kept, as of a data set that is larger than memory.
+fn speed_config(side: usize, workers: usize, batch: usize, decode: DecodeConfig) -> LoaderConfig {
+    LoaderConfig {
+        batch,
+        sizes: vec![side / 4, side / 2, side],
+        words: 18,
+        train: true,
+        augment: true,
+        workers,
+        seed: 0,
+        cache_bytes: 0,
+        decode,
+    }
 }

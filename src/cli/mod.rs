@@ -71,7 +71,7 @@ enum Command {
     Bench(bench::Args),
     /// List the presets, show one, or compare two
     Presets(presets::Args),
-    /// Render or check a data set
+    /// Render, check or pack a data set
     #[command(subcommand)]
     Data(data::Command),
 }
@@ -122,7 +122,7 @@ pub fn main() -> ExitCode {
             Command::Kernels(args) => kernels::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Presets(args) => presets::run(args),
-            Command::Data(command) => data::run(command),
+            Command::Data(command) => return data::run(command),
         }
         .map(|()| ExitCode::from(exit::FINISHED))
     });

@@ -22,8 +22,8 @@ pub struct Args {
     /// What to train on; `demo` renders its own images [default: the run's]
     #[arg(long)]
     dataset: Option<DatasetName>,
-    /// The data set's folder [default: the run's; for a new demo OUT/data]
-    #[arg(long, value_name = "DIR")]
+    /// The data set's folder, or a file of `engine data pack` [default: the run's; for a new demo OUT/data]
+    #[arg(long, value_name = "DIR|FILE")]
     data: Option<PathBuf>,
     /// A preset, or a TOML file like one [default: the run's own configuration, or the data set's preset]
     #[arg(long, value_name = "NAME|FILE")]
@@ -239,6 +239,7 @@ impl Target {
 
     fn open(&self) -> Result<Dataset> {
         let dataset = data::open(self.name.format(), &self.data, &self.config.data.open)?;
+        dataset.require_prepared(self.config.largest_side(), &self.config.data.decode)?;
         let (count, images) = (dataset.train.len() + dataset.test.len(), self.config.data.images);
         if self.is_own_demo() && dataset.skipped.is_empty() && count != images {
             let folder = self.data.display();

@@ -81,8 +81,18 @@ pub fn margin_side(side: usize) -> usize {
 /// # Errors
 /// As [`decode`]; `Data` too when the bounding box lies outside, or the scaled image is larger than `config` allows.
 pub fn prepare(path: &Path, bbox: Option<[f32; 4]>, side: usize, config: &DecodeConfig) -> Result<Picture> {
-    let Decoded { picture, .. } = cropped(path, bbox, side, config)?;
-    Ok(picture.shorter_side(margin_side(side)))
+    prepared(path, bbox, side, config).map(|decoded| decoded.picture)
+}
+
+/// As [`prepare`], with what the file says of itself.
+pub(super) fn prepared(
+    path: &Path,
+    bbox: Option<[f32; 4]>,
+    side: usize,
+    config: &DecodeConfig,
+) -> Result<Decoded> {
+    let decoded = cropped(path, bbox, side, config)?;
+    Ok(Decoded { picture: decoded.picture.shorter_side(margin_side(side)), ..decoded })
 }
 
 /// Decodes `path` and crops it by `bbox`; scaling it for `side` is possible.

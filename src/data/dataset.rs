@@ -3,8 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::captions::Vocabulary;
+use super::decode::DecodeConfig;
 use super::names::count;
+use super::packed::{Packed, Packing};
 use crate::error::{Error, Result};
 
 /// The classes of CUB's official test split; all others train.
@@ -27,6 +31,8 @@ pub struct Item {
     pub class: i32,
     /// Word ids, each caption whole and not empty; there is at least one.
     pub captions: Vec<Vec<i32>>,
+    /// The prepared picture, where the data set is a pack; `image` is then what it was made from.
+    pub packed: Option<Packed>,
 }
 
 /// A file that was skipped, and why.
@@ -37,7 +43,7 @@ pub struct Skip {
 }
 
 /// Where the split comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SplitSource {
     /// The classes of CUB's official test split are held out.
     OfficialClasses,
@@ -145,6 +151,23 @@ impl Dataset {
         let mut dataset = Dataset { root, train, test, split, vocabulary, skipped, notices };
         dataset.notices.extend(dataset.split_notices());
         dataset
+    }
+
+    /// Refuses a pack whose pictures were prepared otherwise; a folder serves every side.
+    ///
+    /// # Errors
+    /// `Data` with what was packed, what is wanted, and how to pack again.
+    pub fn require_prepared(&self, side: usize, decode: &DecodeConfig) -> Result<()> {
+        match self.packing() {
+            Some(packed) => packed.require(side, decode),
+            None => Ok(()),
+        }
+    }
+
+    /// What a pack was made for; none for a folder.
+    pub fn packing(&self) -> Option<&Packing> {
+        let packed = self.train.iter().chain(&self.test).find_map(|item| item.packed.as_ref());
+        packed.map(Packed::packing)
     }
 
     /// Refuses a training that would seem to succeed.

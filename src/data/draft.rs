@@ -111,7 +111,7 @@ impl Draft {
         captions.retain(|caption| !caption.is_empty());
         let item = match captions.is_empty() {
             true => Err(image),
-            false => Ok(Item { id, image, bbox, class, captions }),
+            false => Ok(Item { id, image, bbox, class, captions, packed: None }),
         };
         (item, unknown)
     }

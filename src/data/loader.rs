@@ -203,22 +203,26 @@ impl Iterator for EvalBatches {
         if self.at == end {
             return None;
         }
-        let tried: Vec<_> = (self.at..end)
-            .into_par_iter()
-            .map(|index| self.source.picture(index).map(|p| self.source.eval_sample(index, &p, self.caption)))
-            .collect();
+        let sample = |index| {
+            let picture = self.source.picture(index)?;
+            Ok(picture.map(|picture| self.source.eval_sample(index, &picture, self.caption)))
+        };
+        let tried: Result<Vec<_>> = (self.at..end).into_par_iter().map(sample).collect();
         self.at = end;
-        let mut skipped = Vec::new();
-        let keep = |sample: std::result::Result<Sample, Skip>| sample.map_err(|skip| skipped.push(skip)).ok();
-        let samples = tried.into_iter().filter_map(keep).collect();
-        Some(Ok(self.source.assemble(samples, 0, skipped)))
+        Some(tried.map(|tried| {
+            let mut skipped = Vec::new();
+            let keep =
+                |sample: std::result::Result<Sample, Skip>| sample.map_err(|skip| skipped.push(skip)).ok();
+            let samples = tried.into_iter().filter_map(keep).collect();
+            self.source.assemble(samples, 0, skipped)
+        }))
     }
 }
 
 /// An image cut for every stage, with its caption.
 struct Sample {
     index: usize,
-    images: Vec<Vec<f32>>,
+    images: Vec<Picture>,
     caption: Vec<i32>,
 }
 
@@ -240,6 +244,9 @@ impl Source {
         }
         if config.batch == 0 || config.words == 0 {
             return Err(Error::config("batch, words", "both must be at least 1"));
+        }
+        if let Some(packed) = items.iter().find_map(|item| item.packed.as_ref()) {
+            packed.packing().require(config.sizes[config.sizes.len() - 1], &config.decode)?;
         }
         let prepared = (0..items.len()).map(|_| OnceLock::new()).collect();
         Ok(Source { items, config, prepared, cached: AtomicUsize::new(0) })
@@ -284,7 +291,7 @@ impl Source {
     fn sample(&self, index: usize, epoch: u64, skipped: &mut Vec<Skip>) -> Result<Sample> {
         let count = self.items.len();
         for index in (index..index + count).map(|index| index % count) {
-            match self.picture(index) {
+            match self.picture(index)? {
                 Ok(picture) if self.config.train => {
                     let mut rng = rng_for(self.config.seed, epoch, index as u64);
                     return Ok(self.train_sample(index, &picture, &mut rng));
@@ -319,27 +326,36 @@ impl Source {
     }
 
     /// The cut for every stage; the smaller ones are resized from the largest.
-    fn stages(&self, picture: &Picture, cut: Cut) -> Vec<Vec<f32>> {
+    fn stages(&self, picture: &Picture, cut: Cut) -> Vec<Picture> {
         let square = picture.cut(self.largest(), cut);
-        let stage = |size: &usize| {
-            let mut values = Vec::with_capacity(size * size * 3);
-            square.resized(*size, *size).normalize_into(&mut values);
-            values
-        };
-        self.config.sizes.iter().map(stage).collect()
+        let smaller = &self.config.sizes[..self.config.sizes.len() - 1];
+        let mut images: Vec<Picture> = smaller.iter().map(|size| square.resized(*size, *size)).collect();
+        images.push(square);
+        images
     }
 
-    /// The prepared image at `index`, from memory where it is kept.
-    fn picture(&self, index: usize) -> std::result::Result<Arc<Picture>, Skip> {
+    /// The prepared image at `index`, from memory where it is kept, or why it cannot be used. A damaged pack is an error,
+    /// since training without some of its images would be another training.
+    fn picture(&self, index: usize) -> Result<std::result::Result<Arc<Picture>, Skip>> {
         let item = &self.items[index];
-        let known = self.prepared[index].get().cloned();
-        let picture = known.unwrap_or_else(|| {
-            let fresh = prepare(&item.image, item.bbox, self.largest(), &self.config.decode);
-            let fresh = fresh.map(Arc::new).map_err(Error::reason);
-            self.keep(index, &fresh);
-            fresh
-        });
-        picture.map_err(|why| Skip { file: item.image.clone(), why })
+        let picture = match (self.prepared[index].get(), &item.packed) {
+            (Some(known), _) => known.clone(),
+            // The system keeps a pack's pages in memory; a second copy here would gain nothing.
+            (None, Some(packed)) => {
+                let fresh = packed.picture(&item.id)?.map(Arc::new);
+                if fresh.is_err() {
+                    self.keep(index, &fresh);
+                }
+                fresh
+            }
+            (None, None) => {
+                let fresh = prepare(&item.image, item.bbox, self.largest(), &self.config.decode);
+                let fresh = fresh.map(Arc::new).map_err(Error::reason);
+                self.keep(index, &fresh);
+                fresh
+            }
+        };
+        Ok(picture.map_err(|why| Skip { file: item.image.clone(), why }))
     }
 
     fn keep(&self, index: usize, picture: &std::result::Result<Arc<Picture>, String>) {
@@ -367,9 +383,13 @@ impl Source {
             let padding = self.config.words - sample.caption.len();
             sample.caption.iter().copied().chain(std::iter::repeat_n(0, padding)).collect::<Vec<i32>>()
         };
-        let stage = |stage: usize| samples.iter().flat_map(|sample| &sample.images[stage]).copied().collect();
+        let stage = |(stage, side): (usize, &usize)| {
+            let mut values = Vec::with_capacity(samples.len() * side * side * 3);
+            samples.iter().for_each(|sample| sample.images[stage].normalize_into(&mut values));
+            values
+        };
         Batch {
-            images: (0..self.config.sizes.len()).map(stage).collect(),
+            images: self.config.sizes.iter().enumerate().map(stage).collect(),
             captions: samples.iter().flat_map(padded).collect(),
             lengths: samples.iter().map(|sample| sample.caption.len() as i32).collect(),
             classes: samples.iter().map(|sample| item(sample).class).collect(),

@@ -5,7 +5,8 @@
 //!                    │     │         │
 //!                    │     │         ├─ captions   words ↔ ids, one vocabulary for a data set; tokenizer
 //!                    │     │         ├─ decode, crop, resize, picture   one way from a file to [−1, 1]
-//!                    │     │         └─ check      decodes everything and reports
+//!                    │     │         ├─ check      decodes everything and reports
+//!                    │     │         └─ pack       all of it in one file, whose pictures are `packed`
 //!                    │     └─ cub, coco, folder   one for each format; draft, listed: what they share
 //!                    └─ names, tree, listing, split, pickle, caption_file   what stands in its files
 //! ```
@@ -34,6 +35,8 @@ pub mod loader;
 mod missing;
 mod names;
 mod options;
+mod pack;
+mod packed;
 mod pickle;
 mod picture;
 mod resize;
@@ -56,6 +59,8 @@ pub use self::fingerprint::Fingerprint;
 pub use self::loader::{Batch, EvalBatches, Loader, LoaderConfig};
 pub(crate) use self::names::count;
 pub use self::options::{Classes, OpenConfig};
+pub use self::pack::{PackSummary, pack};
+pub use self::packed::{Packed, Packing};
 pub use self::picture::{Picture, Region};
 pub use self::tokenizer::Tokenizer;
 
@@ -77,11 +82,15 @@ impl Format {
     }
 }
 
-/// Reads a data set except for its image files; files that cannot be used are skipped and named.
+/// Reads a data set except for its image files; files that cannot be used are skipped and named. A file is a pack,
+/// which is a data set of any format.
 ///
 /// # Errors
 /// `Data` when a list is missing or malformed (with its line), or when nothing is left, with the first reasons.
 pub fn open(format: Format, dir: impl AsRef<Path>, config: &OpenConfig) -> Result<Dataset> {
+    if dir.as_ref().is_file() {
+        return pack::open(dir.as_ref(), config);
+    }
     match format {
         Format::Cub => cub::open(dir.as_ref(), config),
         Format::Coco => coco::open(dir.as_ref(), config),

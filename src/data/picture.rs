@@ -21,15 +21,24 @@ impl Picture {
     /// The pixels of `region`, which must lie inside.
     pub fn crop(&self, region: Region) -> Picture {
         let (width, height) = (region.right - region.left, region.bottom - region.top);
-        let rows = (region.top..region.bottom).map(|row| (row * self.width + region.left) * 3);
-        let pixels = rows.flat_map(|start| &self.pixels[start..start + width * 3]).copied().collect();
+        let mut pixels = Vec::with_capacity(width * height * 3);
+        for row in region.top..region.bottom {
+            let start = (row * self.width + region.left) * 3;
+            pixels.extend_from_slice(&self.pixels[start..start + width * 3]);
+        }
         Picture { width, height, pixels }
     }
 
     /// Left and right exchanged.
     pub fn mirrored(&self) -> Picture {
-        let rows = self.pixels.chunks_exact(self.width * 3);
-        let pixels = rows.flat_map(|row| row.chunks_exact(3).rev()).flatten().copied().collect();
+        let mut pixels = vec![0; self.pixels.len()];
+        let rows = pixels.chunks_exact_mut(self.width * 3).zip(self.pixels.chunks_exact(self.width * 3));
+        for (to, from) in rows {
+            let (to, _) = to.as_chunks_mut::<3>();
+            for (to, from) in to.iter_mut().zip(from.as_chunks::<3>().0.iter().rev()) {
+                *to = *from;
+            }
+        }
         Picture { pixels, ..*self }
     }
 

@@ -15,19 +15,31 @@ use crate::error::{Error, Result};
 /// `Io` when the folder does not exist or cannot be written.
 pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
+    write_with(path, |file| file.write_all(bytes).map(Some).map_err(|source| Error::io(path, source)))
+        .map(drop)
+}
+
+/// As [`write`], for what is too large for memory: `fill` writes the file, and may give it up with none.
+///
+/// # Errors
+/// Those of `fill`; `Io` when the folder does not exist or cannot be written.
+pub fn write_with<T>(path: &Path, fill: impl FnOnce(&mut File) -> Result<Option<T>>) -> Result<Option<T>> {
     let temporary = beside(path);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let io = |source| Error::io(path, source);
     let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        File::open(folder)?.sync_all()
+        let mut file = File::create(&temporary).map_err(io)?;
+        let Some(filled) = fill(&mut file)? else { return Ok(None) };
+        file.sync_all().map_err(io)?;
+        fs::rename(&temporary, path).map_err(io)?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        Ok(Some(filled))
     };
-    write().map_err(|source| {
+    let written = write();
+    if !matches!(written, Ok(Some(_))) {
         let _ = fs::remove_file(&temporary);
-        Error::io(path, source)
-    })
+    }
+    written
 }
 
 /// A temporary name in the folder of `path`, so that the rename stays within one file system.

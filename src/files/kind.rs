@@ -62,6 +62,7 @@ mod tests {
             (b"\x80\x02]q\0(", "a Python pickle"),
             (b"RIFF\x24\0\0\0WEBPVP8 ", "a WebP image"),
             (b"\x40\0\0\0\0\0\0\0{\"x\":", "a safetensors file"),
+            (b"\x80\x04\0\0\0\0\0\0{\"x\":", "a safetensors file"),
             (b"\xff\xfea\0", "UTF-16 text"),
             (b"\x80\x02\0\0\0\0\0\0{\"x\":", "a safetensors file"),
             (b"\x1f\x8b\0\0\0\0\0\0{\"x\":", "a safetensors file"),

@@ -22,7 +22,7 @@ pub struct Record {
     pub preset: String,
     /// The name of the data set, as `--dataset` takes it.
     pub dataset: String,
-    /// Its folder, relative to the run where it lies inside; none where the path is not UTF-8.
+    /// Its folder or pack, relative to the run where it lies inside; none where the path is not UTF-8.
     pub data: Option<String>,
     pub fingerprint: Fingerprint,
     /// The run whose weights the phases begin with.
@@ -69,7 +69,7 @@ impl Record {
         atomic::write(run.join(RECORD), json.as_bytes())
     }
 
-    /// The folder of the data set.
+    /// The folder of the data set, or its pack.
     pub fn folder(&self, run: &Path) -> Option<PathBuf> {
         self.data.as_ref().map(|data| run.join(data))
     }
