@@ -20,6 +20,8 @@ pub fn of_bytes(head: &[u8]) -> Option<&'static str> {
     let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
     let holds = |text: &[u8]| head.windows(text.len()).any(|window| window == text);
     Some(match head {
+        // Eight bytes of the header's length, which may look like any other magic number, then the header.
+        [_, _, _, _, _, 0, 0, 0, b'{', ..] => "a safetensors file",
         _ if at(0, b"PK\x03\x04") && holds(b"data.pkl") => "a PyTorch file",
         _ if at(0, b"PK\x03\x04") && holds(b".npy") => "a NumPy archive (.npz)",
         _ if at(0, b"PK\x03\x04") => "a ZIP file",
@@ -43,8 +45,6 @@ pub fn of_bytes(head: &[u8]) -> Option<&'static str> {
         _ if at(0, b"\xff\xfe") || at(0, b"\xfe\xff") => "UTF-16 text",
         _ if at(0, b"version https://git-lfs") => "a Git LFS pointer, not the file itself",
         _ if at(0, b"<!DOCTYPE") || at(0, b"<!doctype") || at(0, b"<html") => "a web page",
-        // Eight bytes of the header's length, then the header.
-        [_, _, _, _, _, 0, 0, 0, b'{', ..] => "a safetensors file",
         _ => return None,
     })
 }
@@ -62,6 +62,8 @@ mod tests {
             (b"\x80\x02]q\0(", "a Python pickle"),
             (b"RIFF\x24\0\0\0WEBPVP8 ", "a WebP image"),
             (b"\x40\0\0\0\0\0\0\0{\"x\":", "a safetensors file"),
+            (b"\x80\x02\0\0\0\0\0\0{\"x\":", "a safetensors file"),
+            (b"\xff\xfe\0\0\0\0\0\0{\"x\":", "a safetensors file"),
             (b"\xff\xfea\0", "UTF-16 text"),
         ] {
             assert_eq!(of_bytes(head), Some(kind));
