@@ -19,8 +19,9 @@ pub fn read(file: &Path) -> Result<CaptionFile, String> {
     let text = names::text(bytes).map_err(|error| format!("the captions are {error}"))?;
     let (mut captions, mut wordless) = (Vec::new(), 0);
     for line in lines(&text) {
-        let words = tokenize(line);
+        let mut words = tokenize(line);
         if !words.is_empty() {
+            words.shrink_to_fit();
             captions.push(words);
         } else if line.chars().any(char::is_alphabetic) {
             wordless += 1;
