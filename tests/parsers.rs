@@ -81,10 +81,8 @@ fn captions() {
 #[test]
 fn vocabularies() {
     let file = Input::file("vocabulary.txt");
-    target("vocabulary", corpus("corpus/captions", ""), &WORDS, TEXT, None).fuzz(|bytes| {
-        file.put(bytes);
-        Vocabulary::load(&file.path).map(drop).map_err(|e| e.to_string())
-    });
+    target("vocabulary", corpus("corpus/captions", ""), &WORDS, TEXT, None)
+        .fuzz(|bytes| read_vocabulary(&file, bytes));
 }
 
 // What a parser may take: bytes for any input, bytes for each byte of input.
@@ -192,6 +190,11 @@ fn read_weights(file: &Input, bytes: &[u8]) -> Result<(), String> {
         assert!(message.contains(file.path.to_str().unwrap()), "the file is not named: {message}");
     }
     read
+}
+
+fn read_vocabulary(file: &Input, bytes: &[u8]) -> Result<(), String> {
+    file.put(bytes);
+    Vocabulary::load(&file.path).map(drop).map_err(|e| e.to_string())
 }
 
 fn read_cub(file: &Input, bytes: &[u8]) -> Result<(), String> {
@@ -488,6 +491,31 @@ fn lists_that_unfold_are_stopped() {
         }
         is_linear(what, TEXT, &input, |bytes| read_cub(&file, bytes));
     }
+}
+
+#[test]
+fn a_long_word_makes_no_long_message() {
+    let file = Input::file("vocabulary.txt");
+    for input in
+        [filled(b"", b"x", b"\n"), filled(b"<end>\n", b"x", b"\n\n"), filled(b"<end>\na\n", b"\x1b", b"\na")]
+    {
+        is_linear("vocabulary", TEXT, &input, |bytes| read_vocabulary(&file, bytes));
+    }
+}
+
+#[test]
+fn whole_numbers_of_any_length_are_read() {
+    for line in [
+        "I99999999999999999999",
+        "I-99999999999999999999",
+        "L-99999999999999999999L",
+        "I-9223372036854775808",
+    ] {
+        let pickle = pickle::read(format!("{line}\n.").as_bytes()).unwrap();
+        let small = (line.len() == 21 && line.ends_with('8')).then_some(i64::MIN);
+        assert_eq!(pickle.int(pickle.root), small, "{line}");
+    }
+    assert!(pickle::read(b"I9999999999-9999999999\n.").is_err());
 }
 
 /// Every pair of instructions, again and again: what one makes, the other may multiply.
