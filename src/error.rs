@@ -77,11 +77,11 @@ impl Error {
     }
 
     pub fn data(file: impl AsRef<Path>, why: impl Into<String>) -> Error {
-        Error::Data { file: file.as_ref().to_path_buf(), line: None, why: why.into() }
+        Error::Data { file: file.as_ref().to_path_buf(), line: None, why: clipped(why.into()) }
     }
 
     pub fn data_at(file: impl AsRef<Path>, line: usize, why: impl Into<String>) -> Error {
-        Error::Data { file: file.as_ref().to_path_buf(), line: Some(line), why: why.into() }
+        Error::Data { file: file.as_ref().to_path_buf(), line: Some(line), why: clipped(why.into()) }
     }
 
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Error {
@@ -96,6 +96,21 @@ impl Error {
             other => other.to_string(),
         }
     }
+}
+
+/// What a file's content made of a message, for a terminal. Of a long one the middle is left out: what is wrong stands
+/// first, and what to do last.
+fn clipped(mut why: String) -> String {
+    const SIDE: usize = 1200;
+    let is_hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if why.contains(is_hidden) {
+        why = why.replace(is_hidden, "\u{fffd}");
+    }
+    if why.len() <= 2 * SIDE {
+        return why;
+    }
+    let boundary = |at: usize| (at..).find(|at| why.is_char_boundary(*at)).unwrap_or(why.len());
+    format!("{} ... {}", &why[..boundary(SIDE)], &why[boundary(why.len() - SIDE)..])
 }
 
 fn compiler_message(places: &[String]) -> String {
@@ -150,6 +165,14 @@ fn weights_message(file: &Path, missing: &[String], unexpected: &[String], missh
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_has_an_end_whatever_the_file_holds() {
+        let message =
+            Error::data("f", format!("'{}' is no name; rename it", "é".repeat(100_000))).to_string();
+        assert!(message.len() < 2500 && message.starts_with("f: 'éé") && message.ends_with("rename it"));
+        assert_eq!(Error::data("f", "short\x1b[2J").to_string(), "f: short\u{fffd}[2J");
+    }
 
     #[test]
     fn a_cause_is_told_once() {

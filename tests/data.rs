@@ -15,7 +15,6 @@ use mirrorgan_engine::data::{
 use mirrorgan_engine::error::Result;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
-use serde_pickle::{HashableValue, SerOptions, Value};
 
 const SPARROW: &str = "002.Sparrow/Sparrow_1";
 const FINCH: &str = "001.Finch/Finch_1";
@@ -207,13 +206,12 @@ impl Folder {
         save_png(self.root().join(image_file(key)), 32, 24, &pixels).unwrap();
     }
 
-    fn pickle(&self, path: &str, value: &Value) {
-        self.put(path, serde_pickle::value_to_vec(value, SerOptions::new().proto_v2()).unwrap());
+    fn pickle(&self, path: &str, value: &[u8]) {
+        self.put(path, [b"\x80\x02", value, b"."].concat());
     }
 
     fn names(&self, train: &[&str], test: &[&str]) {
-        let list =
-            |keys: &[&str]| Value::List(keys.iter().map(|key| Value::String(key.to_string())).collect());
+        let list = |keys: &[&str]| pickled_list(keys.iter().map(|key| pickled_text(key)));
         self.pickle("train/filenames.pickle", &list(train));
         self.pickle("test/filenames.pickle", &list(test));
     }
@@ -225,6 +223,30 @@ impl Folder {
             .map(|skip| skip.why)
             .collect()
     }
+}
+
+// Values as protocol 2 of Python writes them.
+
+fn pickled_text(text: &str) -> Vec<u8> {
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A string of Python 2.
+fn pickled_bytes(text: &str) -> Vec<u8> {
+    [b"U", &[text.len() as u8][..], text.as_bytes()].concat()
+}
+
+fn pickled_number(number: u8) -> Vec<u8> {
+    vec![b'K', number]
+}
+
+fn pickled_list(items: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
+    [&b"]("[..], &items.into_iter().flatten().collect::<Vec<u8>>(), b"e"].concat()
+}
+
+fn pickled_dictionary(entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Vec<u8> {
+    let entries = entries.into_iter().flat_map(|(key, value)| [key, value].concat());
+    [&b"}("[..], &entries.collect::<Vec<u8>>(), b"u"].concat()
 }
 
 fn image_file(key: &str) -> String {
@@ -274,16 +296,14 @@ fn a_protocol_0_pickle_of_python_2_is_read() {
 }
 
 /// captions.pickle with words in an order of its own, as byte strings of Python 2.
-fn captions_pickle(train: usize, test: usize) -> Value {
+fn captions_pickle(train: usize, test: usize) -> Vec<u8> {
     let words = ["<end>", "finch", "red", "sparrow"];
-    let caption = |id: i64| Value::List(vec![Value::I64(id), Value::I64(2)]);
-    let captions = |count, id| Value::List((0..count).map(|_| caption(id)).collect());
-    let bytes = |word: &str| word.as_bytes().to_vec();
-    let by_index = (0..).zip(words).map(|(at, word)| (HashableValue::I64(at), Value::Bytes(bytes(word))));
-    let by_word = (0..).zip(words).map(|(at, word)| (HashableValue::Bytes(bytes(word)), Value::I64(at)));
-    let dictionaries = [Value::Dict(by_index.collect()), Value::Dict(by_word.collect())];
-    let [index_to_word, word_to_index] = dictionaries;
-    Value::List(vec![captions(train, 1), captions(test, 3), index_to_word, word_to_index])
+    let captions =
+        |count, id| pickled_list(vec![pickled_list([pickled_number(id), pickled_number(2)]); count]);
+    let by_index = (0..).zip(words).map(|(at, word)| (pickled_number(at), pickled_bytes(word)));
+    let by_word = (0..).zip(words).map(|(at, word)| (pickled_bytes(word), pickled_number(at)));
+    let dictionaries = [pickled_dictionary(by_index), pickled_dictionary(by_word)];
+    pickled_list([captions(train, 1), captions(test, 3)].into_iter().chain(dictionaries))
 }
 
 #[test]
@@ -316,10 +336,10 @@ fn broken_pickles_say_what_was_expected() {
     folder.put("captions.pickle", "nonsense");
     let message = open(Format::Cub, folder.root()).unwrap_err().to_string();
     assert!(message.contains("captions.pickle: not a pickle"), "{message}");
-    folder.pickle("captions.pickle", &Value::List(vec![Value::List(vec![])]));
+    folder.pickle("captions.pickle", &pickled_list([pickled_list([])]));
     let message = open(Format::Cub, folder.root()).unwrap_err().to_string();
     assert!(message.contains("the test captions missing; expected ["), "{message}");
-    folder.pickle("train/filenames.pickle", &Value::I64(3));
+    folder.pickle("train/filenames.pickle", &pickled_number(3));
     assert!(open(Format::Cub, folder.root()).unwrap_err().to_string().contains("list of file names"));
 }
 

@@ -114,14 +114,8 @@ fn no_file_runs_anything_or_takes_more_than_it_holds() {
 }
 
 #[test]
-fn a_file_that_is_cut_or_damaged_is_refused() {
-    for file in files("arranged") {
-        let whole = std::fs::read(&file).unwrap();
-        for length in (0..whole.len()).step_by(7) {
-            refusal(&whole[..length]);
-        }
-    }
-    // A number of a zip's storage, which its checksum protects.
+fn a_number_that_is_damaged_is_refused() {
+    // Of a zip's storage, which its checksum protects.
     let mut bytes = std::fs::read(fixture("network.pth")).unwrap();
     let weights = Archive::read(fixture("network.pth")).unwrap().get("conv.weight").unwrap().to_f32();
     let first: Vec<u8> = weights[..4].iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -57,7 +57,7 @@ pub fn captions(path: &Path) -> Result<Captions> {
         ))
     })?;
     let vocabulary = Vocabulary::from_words(words).map_err(|why| wrong(&why))?;
-    let mut room = MOST_IDS;
+    let mut room = pickle.length.saturating_mul(4).saturating_add(1 << 16);
     let mut ids = |list: Id, name: &str| {
         id_lists(&pickle, list, vocabulary.len(), &mut room).ok_or_else(|| {
             wrong(&format!("the {name} captions are not lists of ids below {}", vocabulary.len()))
@@ -67,8 +67,8 @@ pub fn captions(path: &Path) -> Result<Captions> {
     Ok(Captions { train, test, vocabulary })
 }
 
-/// A list that stands in many places of a pickle takes no room there, but does here.
-const MOST_IDS: usize = 100_000_000;
+/// What a list takes beside its ids.
+const A_LIST: usize = 8;
 
 fn load(path: &Path) -> Result<Pickle> {
     let bytes = fs::read(path).map_err(|source| Error::io(path, source))?;
@@ -97,13 +97,14 @@ fn word_list(pickle: &Pickle, id: Id) -> Option<Vec<String>> {
     whole.then(|| by_index.into_values().collect())
 }
 
+/// A list that stands in many places of a pickle takes no room there, but does here: each id takes from `room`.
 fn id_lists(pickle: &Pickle, id: Id, words: usize, room: &mut usize) -> Option<Vec<Vec<i32>>> {
     let captions = pickle.list(id)?;
     captions
         .iter()
         .map(|caption| {
             let ids = pickle.list(*caption)?;
-            *room = room.checked_sub(ids.len() + 1)?;
+            *room = room.checked_sub(ids.len() + A_LIST)?;
             let id = |id: &Id| pickle.int(*id).filter(|id| (0..words as i64).contains(id));
             ids.iter().map(|at| id(at).map(|id| id as i32)).collect()
         })

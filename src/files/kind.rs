@@ -20,7 +20,7 @@ pub fn of_bytes(head: &[u8]) -> Option<&'static str> {
     let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
     let holds = |text: &[u8]| head.windows(text.len()).any(|window| window == text);
     Some(match head {
-        // Eight bytes of the header's length, which may begin as anything does, then the header.
+        // Eight bytes of the header's length, which may look like any other magic number, then the header.
         [_, _, _, _, _, 0, 0, 0, b'{', ..] => "a safetensors file",
         _ if at(0, b"PK\x03\x04") && holds(b"data.pkl") => "a PyTorch file",
         _ if at(0, b"PK\x03\x04") && holds(b".npy") => "a NumPy archive (.npz)",
@@ -62,7 +62,8 @@ mod tests {
             (b"\x80\x02]q\0(", "a Python pickle"),
             (b"RIFF\x24\0\0\0WEBPVP8 ", "a WebP image"),
             (b"\x40\0\0\0\0\0\0\0{\"x\":", "a safetensors file"),
-            (b"\x80\x04\0\0\0\0\0\0{\"x\":", "a safetensors file"),
+            (b"\x80\x02\0\0\0\0\0\0{\"x\":", "a safetensors file"),
+            (b"\xff\xfe\0\0\0\0\0\0{\"x\":", "a safetensors file"),
             (b"\xff\xfea\0", "UTF-16 text"),
             (b"\x80\x02\0\0\0\0\0\0{\"x\":", "a safetensors file"),
             (b"\x1f\x8b\0\0\0\0\0\0{\"x\":", "a safetensors file"),

@@ -1,13 +1,15 @@
 """Writes tests/fixtures/pth/*: state dicts as PyTorch saves them, in both of its formats, for tests/pth.rs.
 
-    python tools/reference/make_pth_fixtures.py [OUT_DIR]      from the repository; needs torch, safetensors
+    python tools/reference/make_pth_fixtures.py [OUT_DIR]      from the repository; needs torch, numpy, safetensors
 
 Each NAME.pth has its tensors beside it as NAME.safetensors, contiguous and as float32 or int64.
 """
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy
 import torch
 from safetensors.torch import save_file
 
@@ -38,6 +40,14 @@ def arranged():
     )
 
 
+def with_zip64(whole, out):
+    """The same entries with 64-bit sizes, as for those of more than 4 GiB."""
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            with target.open(zipfile.ZipInfo(name), "w", force_zip64=True) as entry:
+                entry.write(source.read(name))
+
+
 def main():
     out = Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fixtures/pth")
     out.mkdir(parents=True, exist_ok=True)
@@ -58,6 +68,9 @@ def main():
         torch.save(saved, out / f"{name}_legacy.pth", _use_new_zipfile_serialization=False)
     torch.save({"a": network, "b": network}, out / "several.pth")
     torch.save(Network(), out / "model.pth")
+    with_zip64(out / "network.pth", out / "network_zip64.pth")
+    beside = {"names": numpy.array(["finch", None, 3], dtype=object), "loss": numpy.float32(1.5), "step": numpy.int64(5), "grid": numpy.eye(2)}
+    torch.save({"netG": network, **beside}, out / "numpy.pth")
 
 
 if __name__ == "__main__":

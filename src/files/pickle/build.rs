@@ -1,5 +1,7 @@
 //! What calls in a pickle make, for the few classes that hold names and numbers; nothing is executed.
 
+use std::rc::Rc;
+
 use super::machine::Machine;
 use super::numpy::ElementType;
 use super::{Id, Node};
@@ -8,20 +10,18 @@ type Step<T> = Result<T, String>;
 
 impl Machine<'_> {
     /// What a call of `class` makes: a plain value, or an object that is only named.
-    pub fn build(&mut self, class: &str, args: &[Id]) -> Step<Node> {
+    pub fn build(&mut self, class: &Rc<str>, args: &[Id]) -> Step<Node> {
         let node = self.build_known(class, args)?;
-        if matches!(node, Node::Object(_)) {
-            self.unknown_calls.insert(class.to_string());
+        if matches!(node, Node::Instance(_) | Node::Object(_)) {
+            self.unknown_calls.insert(class.clone());
         }
         Ok(node)
     }
 
-    fn build_known(&mut self, class: &str, args: &[Id]) -> Step<Node> {
-        let class = class.replace("numpy._core.", "numpy.core.");
-        let class = class.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.");
+    fn build_known(&mut self, class: &Rc<str>, args: &[Id]) -> Step<Node> {
         let node = |at: usize| args.get(at).map(|id| self.nodes[*id].clone());
-        let unknown = || Node::Object(format!("the class {class}"));
-        Ok(match class.as_str() {
+        let unknown = || Node::Instance(class.clone());
+        Ok(match &**class {
             "collections.defaultdict" => match node(1) {
                 Some(entries @ Node::Dict(_)) => entries,
                 _ => Node::Dict(Vec::new()),
@@ -44,9 +44,7 @@ impl Machine<'_> {
                 _ => Node::Bytes(Vec::new()),
             },
             "copyreg._reconstructor" => match (node(0), node(2)) {
-                (Some(Node::Class(name)), Some(Node::None) | None) => {
-                    Node::Object(format!("the class {name}"))
-                }
+                (Some(Node::Class(name)), Some(Node::None) | None) => Node::Instance(name),
                 (_, Some(state)) => state,
                 _ => unknown(),
             },
@@ -60,16 +58,16 @@ impl Machine<'_> {
                 });
                 parts.collect::<Option<Vec<_>>>().map_or_else(unknown, |parts| Node::Text(parts.join("/")))
             }
-            name if name.starts_with("numpy.") => self.build_numpy(name, args)?,
+            name if name.starts_with("numpy.") => self.build_numpy(class, args)?,
             name if name.starts_with("torch.") => self.build_torch(name, args)?.unwrap_or_else(unknown),
             _ => unknown(),
         })
     }
 
-    fn build_numpy(&mut self, class: &str, args: &[Id]) -> Step<Node> {
+    fn build_numpy(&mut self, class: &Rc<str>, args: &[Id]) -> Step<Node> {
         let node = |at: usize| args.get(at).map(|id| self.nodes[*id].clone());
-        let unknown = || Node::Object(format!("the class {class}"));
-        Ok(match class {
+        let unknown = || Node::Instance(class.clone());
+        Ok(match &**class {
             "numpy.dtype" => match node(0) {
                 Some(Node::Text(name)) => Node::Type(ElementType::parse(&name)),
                 Some(Node::Bytes(name)) => Node::Type(ElementType::parse(&String::from_utf8_lossy(&name))),
@@ -148,7 +146,7 @@ impl Machine<'_> {
             Some([]) => (None, 1),
             Some([length]) => (None, *length),
             Some([rows, length]) => (Some(*rows), *length),
-            _ => return Ok(Node::Object("an array of numpy with more than two dimensions".into())),
+            _ => return Ok(Node::Object("an array of numpy with more than two dimensions")),
         };
         let count = rows.unwrap_or(1).checked_mul(length).ok_or("an array is too large")?;
         self.pay(count)?;
@@ -164,13 +162,13 @@ impl Machine<'_> {
     }
 
     fn elements(&mut self, element: ElementType, count: usize, data: Id) -> Step<Vec<Id>> {
-        let bytes = match self.nodes[data].clone() {
-            Node::List(items) if items.len() == count => return Ok(items),
-            Node::Bytes(bytes) => bytes,
-            Node::Text(text) => latin1(&text).unwrap_or_default(),
+        self.pay(self.nodes[data].weight())?;
+        let bytes = match &self.nodes[data] {
+            Node::List(items) if items.len() == count => return Ok(items.clone()),
+            Node::Bytes(bytes) => bytes.clone(),
+            Node::Text(text) => latin1(text).unwrap_or_default(),
             _ => return Err(self.damaged("an array without content")),
         };
-        self.pay(bytes.len())?;
         if count == 0 {
             return Ok(Vec::new());
         }

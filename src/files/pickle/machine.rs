@@ -4,6 +4,7 @@
 //! nodes hold is paid for from an allowance in proportion to the file, so no file takes more memory than it should.
 
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::{Id, Node};
 
@@ -14,7 +15,7 @@ pub struct Pickle {
     /// Bytes that it took.
     pub length: usize,
     /// Functions and classes that it wants to call and that are not known here, each once.
-    pub unknown_calls: BTreeSet<String>,
+    pub unknown_calls: BTreeSet<Rc<str>>,
 }
 
 impl Pickle {
@@ -36,7 +37,7 @@ pub struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
     pub nodes: Vec<Node>,
-    pub unknown_calls: BTreeSet<String>,
+    pub unknown_calls: BTreeSet<Rc<str>>,
     allowance: usize,
 }
 
@@ -71,7 +72,7 @@ impl<'a> Machine<'a> {
             b'1' => drop(self.since_mark()?),
             b'2' => {
                 let top = self.top()?;
-                self.stack.push(top);
+                self.recall(top)?;
             }
             // Protocol and frame: nothing to do but to pass their arguments.
             0x80 => drop(self.take(1)?),
@@ -177,7 +178,7 @@ impl<'a> Machine<'a> {
         match &mut self.nodes[top] {
             Node::List(list) => list.extend(items),
             Node::Dict(entries) => entries.extend(pairs(&items)),
-            Node::Object(_) => {}
+            Node::Instance(_) | Node::Object(_) => {}
             _ => return Err(self.damaged("it adds to what is no collection")),
         }
         Ok(())
@@ -194,7 +195,7 @@ impl<'a> Machine<'a> {
             let Some(id) = self.memo.get(&slot).copied() else {
                 return Err(self.damaged("it recalls what it never stored"));
             };
-            self.stack.push(id);
+            self.recall(id)?;
         } else {
             let top = self.top()?;
             self.memo.insert(slot, top);
@@ -206,15 +207,16 @@ impl<'a> Machine<'a> {
     fn class_step(&mut self, code: u8) -> Step<()> {
         match code {
             b'c' => {
-                let (module, name) = (self.word()?, self.word()?);
-                self.push(Node::Class(format!("{module}.{name}")))?;
+                let class = self.named_class()?;
+                self.push(Node::Class(class))?;
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (Node::Text(module), Node::Text(name)) = (&self.nodes[module], &self.nodes[name]) else {
                     return Err(self.damaged("a class has no name"));
                 };
-                self.push(Node::Class(format!("{module}.{name}")))?;
+                let class = class_name(module, name)?;
+                self.push(Node::Class(class))?;
             }
             b'b' => {
                 let state = self.pop()?;
@@ -223,11 +225,11 @@ impl<'a> Machine<'a> {
             }
             b'P' => {
                 self.line()?;
-                self.push(Node::Object("a persistent id".into()))?;
+                self.push(Node::Object(PERSISTENT))?;
             }
             b'Q' => {
                 let id = self.pop()?;
-                let node = self.storage(id).unwrap_or_else(|| Node::Object("a persistent id".into()));
+                let node = self.storage(id).unwrap_or(Node::Object(PERSISTENT));
                 self.push(node)?;
             }
             b'i' | b'o' | b'R' | 0x81 | 0x92 => self.call_step(code)?,
@@ -240,9 +242,9 @@ impl<'a> Machine<'a> {
     fn call_step(&mut self, code: u8) -> Step<()> {
         match code {
             b'i' => {
-                let (module, name) = (self.word()?, self.word()?);
+                let class = self.named_class()?;
                 let args = self.since_mark()?;
-                self.call(&format!("{module}.{name}"), &args)?;
+                self.call(&class, &args)?;
             }
             b'o' => {
                 let items = self.since_mark()?;
@@ -267,14 +269,14 @@ impl<'a> Machine<'a> {
     }
 
     fn call_node(&mut self, class: Id, args: &[Id]) -> Step<()> {
-        match self.nodes[class].clone() {
-            Node::Class(name) => self.call(&name, args),
-            Node::Object(name) => self.push(Node::Object(name)),
+        match &self.nodes[class] {
+            Node::Class(name) => self.call(&name.clone(), args),
+            object @ (Node::Instance(_) | Node::Object(_)) => self.push(object.clone()),
             _ => Err(self.damaged("a call of what is no class")),
         }
     }
 
-    fn call(&mut self, name: &str, args: &[Id]) -> Step<()> {
+    fn call(&mut self, name: &Rc<str>, args: &[Id]) -> Step<()> {
         // Arguments may be shared, and what is made of them holds them once more.
         self.pay(args.iter().map(|id| self.nodes[*id].weight()).sum())?;
         let node = self.build(name, args)?;
@@ -303,6 +305,13 @@ impl<'a> Machine<'a> {
 
     fn push(&mut self, node: Node) -> Step<()> {
         let id = self.add(node)?;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    /// Puts a value on the stack once more.
+    fn recall(&mut self, id: Id) -> Step<()> {
+        self.pay(self.nodes[id].weight_of_recall())?;
         self.stack.push(id);
         Ok(())
     }
@@ -352,9 +361,26 @@ impl<'a> Machine<'a> {
         Ok(line.strip_suffix(b"\r").unwrap_or(line))
     }
 
-    fn word(&mut self) -> Step<String> {
-        Ok(String::from_utf8_lossy(self.line()?).into_owned())
+    /// The class that two lines name.
+    fn named_class(&mut self) -> Step<Rc<str>> {
+        let (module, name) = (self.line()?, self.line()?);
+        class_name(&String::from_utf8_lossy(module), &String::from_utf8_lossy(name))
     }
+}
+
+const PERSISTENT: &str = "a persistent id";
+
+/// No class of Python has a longer name; each call compares it.
+const LONGEST_NAME: usize = 500;
+
+/// The full name of a class as Python 3 and numpy 1 have it.
+fn class_name(module: &str, name: &str) -> Step<Rc<str>> {
+    let length = module.len() + name.len();
+    if length > LONGEST_NAME {
+        return Err(format!("it is damaged: a class with a name of {length} bytes"));
+    }
+    let class = format!("{module}.{name}").replace("numpy._core.", "numpy.core.");
+    Ok(class.replace("__builtin__.", "builtins.").replace("copy_reg.", "copyreg.").into())
 }
 
 /// Bytes of a string's length.
@@ -381,7 +407,7 @@ fn decimal(line: &[u8]) -> Step<Node> {
         b"01" => Node::Bool(true),
         _ => match number(line.strip_suffix(b"L").unwrap_or(line)) {
             Ok(value) => Node::Int(value),
-            Err(_) if line.iter().all(u8::is_ascii_alphanumeric) && line.len() > 18 => long(),
+            Err(_) if line.len() > 18 && is_whole(line) => long(),
             Err(why) => return Err(why),
         },
     })
@@ -399,7 +425,11 @@ fn integer(bytes: &[u8]) -> Node {
 }
 
 fn long() -> Node {
-    Node::Object("an integer of more than 64 bits".into())
+    Node::Object("an integer of more than 64 bits")
+}
+
+fn is_whole(line: &[u8]) -> bool {
+    line.strip_prefix(b"-").unwrap_or(line).iter().all(u8::is_ascii_alphanumeric)
 }
 
 /// A string of protocol 0 as Python's `repr` writes it.

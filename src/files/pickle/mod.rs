@@ -32,12 +32,14 @@ pub enum Node {
     /// An array of numpy whose content is yet to come.
     Array,
     /// A class, by its module and name.
-    Class(String),
+    Class(Rc<str>),
     /// The numbers of a tensor of PyTorch, which lie elsewhere in the file.
     Storage(Rc<Storage>),
     Tensor(Rc<Tensor>),
     /// Something of a class that is not known here.
-    Object(String),
+    Instance(Rc<str>),
+    /// Something else that is only named.
+    Object(&'static str),
 }
 
 impl Node {
@@ -48,9 +50,19 @@ impl Node {
             Node::Bytes(bytes) => bytes.len(),
             Node::List(items) => items.len(),
             Node::Dict(entries) => entries.len(),
+            Node::Class(name) => name.len(),
+            Node::Storage(storage) => {
+                let part = storage.part.as_ref().map_or(0, |(key, ..)| key.len());
+                storage.class.len() + storage.key.len() + part
+            }
             Node::Tensor(tensor) => 2 * tensor.shape.len(),
             _ => 0,
         }
+    }
+
+    /// What it takes each time that it is recalled: who reads the values copies texts.
+    fn weight_of_recall(&self) -> usize {
+        if matches!(self, Node::Text(_) | Node::Bytes(_)) { self.weight() } else { 0 }
     }
 }
 
@@ -95,7 +107,8 @@ impl Pickle {
             Node::Storage(_) => "numbers of PyTorch".into(),
             Node::Tensor(_) => "a tensor".into(),
             Node::Class(name) => format!("the class {name}"),
-            Node::Object(name) => format!("an object of {name}"),
+            Node::Instance(class) => format!("an object of the class {class}"),
+            Node::Object(what) => (*what).into(),
         }
     }
 }

@@ -64,7 +64,11 @@ fn read_zip(bytes: &[u8]) -> Reading<Contents> {
     };
     let pickle = pickle::read(&entry(&object)?)?;
     let order = format!("{folder}byteorder");
-    let big_endian = names.contains(&order) && entry(&order)?.starts_with(b"big");
+    let big_endian = match names.contains(&order).then(|| entry(&order)).transpose()?.as_deref() {
+        None | Some(b"little") => false,
+        Some(b"big") => true,
+        Some(_) => return Err("its byte order is neither little nor big; copy it again".to_string()),
+    };
     let mut kept: BTreeMap<String, Rc<Vec<u8>>> = BTreeMap::new();
     tensors(&pickle, bytes.len(), |storage, decode| {
         if !kept.contains_key(&storage.key) {
@@ -77,7 +81,8 @@ fn read_zip(bytes: &[u8]) -> Reading<Contents> {
 /// The first pickle of the legacy format. Source: `MAGIC_NUMBER` of `torch/serialization.py`, as its pickle has it.
 const MAGIC: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 
-/// Five pickles (magic, protocol, system, object, keys of storages), then of each storage its count and its numbers.
+/// Five pickles (magic, protocol, system, object, keys of storages), then of each storage its count and its numbers, the
+/// lowest byte first: PyTorch writes them so on every machine, and reads them so whatever `system` says of the writer's.
 fn read_legacy(bytes: &[u8]) -> Reading<Contents> {
     if !bytes.get(2..).is_some_and(|rest| rest.starts_with(MAGIC)) {
         return Err("its magic number is wrong; copy it again".to_string());
@@ -88,10 +93,7 @@ fn read_legacy(bytes: &[u8]) -> Reading<Contents> {
         at += pickle.length;
         Ok(pickle)
     };
-    let (_magic, _protocol, system, object, keys) = (next()?, next()?, next()?, next()?, next()?);
-    let little = entries(&system, system.root)
-        .into_iter()
-        .any(|(key, value)| key == "little_endian" && matches!(system.node(value), Node::Bool(true)));
+    let (_magic, _protocol, _system, object, keys) = (next()?, next()?, next()?, next()?, next()?);
     let keys = keys.list(keys.root).unwrap_or_default().iter().filter_map(|key| keys.text(*key));
     let keys: Vec<String> = keys.collect();
     let sizes = storages(&object);
@@ -101,8 +103,8 @@ fn read_legacy(bytes: &[u8]) -> Reading<Contents> {
         let storage = sizes.get(key.as_str()).ok_or_else(|| format!("storage {key} belongs to no tensor"))?;
         let width = width(&storage.class).ok_or_else(|| not_read(&storage.class))?;
         let head: [u8; 8] = bytes.get(at..).and_then(|rest| rest.first_chunk().copied()).ok_or_else(cut)?;
-        let count = if little { u64::from_le_bytes(head) } else { u64::from_be_bytes(head) };
-        let length = usize::try_from(count).ok().and_then(|count| count.checked_mul(width));
+        let length =
+            usize::try_from(u64::from_le_bytes(head)).ok().and_then(|count| count.checked_mul(width));
         let end = length.and_then(|length| (at + 8).checked_add(length));
         let numbers = end.and_then(|end| bytes.get(at + 8..end)).ok_or_else(cut)?;
         places.insert(key, numbers);
@@ -118,35 +120,65 @@ fn read_legacy(bytes: &[u8]) -> Reading<Contents> {
             let range = range.and_then(|(first, count)| Some(first..first.checked_add(count)?));
             bytes = range.and_then(|range| bytes.get(range)).ok_or("a part lies outside of its storage")?;
         }
-        decode(Numbers { bytes, big_endian: !little })
+        decode(Numbers { bytes, big_endian: false })
     })
 }
 
 /// The storages of all tensors, by key.
 fn storages(pickle: &Pickle) -> BTreeMap<&str, &Storage> {
-    let storages = pickle.nodes().filter_map(|node| match node {
-        Node::Storage(storage) => Some((storage.key.as_str(), storage.as_ref())),
-        _ => None,
-    });
-    storages.collect()
+    let mut storages = BTreeMap::new();
+    for node in pickle.nodes() {
+        // Of several descriptions the first counts, as in PyTorch.
+        if let Node::Storage(storage) = node {
+            storages.entry(storage.key.as_str()).or_insert(storage.as_ref());
+        }
+    }
+    storages
 }
 
 // ---------------------------------------------------------------- what they hold
 
 /// A dictionary's entries whose keys are strings.
-fn entries(pickle: &Pickle, id: Id) -> Vec<(String, Id)> {
-    let Node::Dict(entries) = pickle.node(id) else { return Vec::new() };
-    entries.iter().filter_map(|(key, value)| Some((pickle.text(*key)?, *value))).collect()
+fn entries(pickle: &Pickle, id: Id) -> impl Iterator<Item = (String, Id)> {
+    let entries = if let Node::Dict(entries) = pickle.node(id) { entries.as_slice() } else { &[] };
+    entries.iter().filter_map(|(key, value)| Some((pickle.text(*key)?, *value)))
 }
 
 /// The tensors of a dictionary.
-fn state(pickle: &Pickle, id: Id) -> Vec<(String, Rc<Tensor>)> {
-    let tensor = |(key, id): (String, Id)| match pickle.node(id) {
-        Node::Tensor(tensor) => Some((key, tensor.clone())),
+fn state(pickle: &Pickle, id: Id) -> impl Iterator<Item = (String, &Rc<Tensor>)> {
+    entries(pickle, id).filter_map(|(key, id)| match pickle.node(id) {
+        Node::Tensor(tensor) => Some((key, tensor)),
         _ => None,
-    };
-    entries(pickle, id).into_iter().filter_map(tensor).collect()
+    })
 }
+
+/// The dictionaries of tensors, each with what its names begin with: the root; or those in it, of which one alone needs no
+/// prefix.
+fn networks(pickle: &Pickle) -> Reading<(Vec<(String, Id)>, BTreeMap<String, String>)> {
+    let (root, mut metadata) = (pickle.root, BTreeMap::new());
+    // One dictionary may stand under many names.
+    let mut known = BTreeMap::new();
+    let mut is_network = |id: Id| *known.entry(id).or_insert_with(|| state(pickle, id).next().is_some());
+    let mut inner: Vec<(String, Id)> = entries(pickle, root).filter(|(_, id)| is_network(*id)).collect();
+    let networks = match (is_network(root), &mut inner[..]) {
+        (false, []) => return Err(format!("it holds {}, no tensors by name", pickle.describe(root))),
+        (true, []) => vec![(String::new(), root)],
+        (false, [(key, id)]) => {
+            metadata.insert("wrapped".to_string(), std::mem::take(key));
+            vec![(String::new(), *id)]
+        }
+        (root_too, several) => {
+            let keys: Vec<&str> = several.iter().map(|(key, _)| key.as_str()).collect();
+            metadata.insert(super::NETWORKS.to_string(), keys.join(", "));
+            let root = root_too.then(|| (String::new(), root));
+            root.into_iter().chain(several.iter().map(|(key, id)| (format!("{key}."), *id))).collect()
+        }
+    };
+    Ok((networks, metadata))
+}
+
+/// Room for numbers that a tensor takes beside its own.
+const A_TENSOR: usize = 16;
 
 /// Finds the dictionary of tensors and decodes it; `numbers` gives those of a storage to its second argument.
 fn tensors(
@@ -160,41 +192,27 @@ fn tensors(
              with PyTorch unless you trust it"
         ));
     }
-    let (mut state_dict, mut metadata) = (state(pickle, pickle.root), BTreeMap::new());
-    let inner = entries(pickle, pickle.root).into_iter().map(|(key, id)| (key, state(pickle, id)));
-    let mut inner: Vec<_> = inner.filter(|(_, state)| !state.is_empty()).collect();
-    match (state_dict.len(), inner.len()) {
-        (0, 0) => return Err(format!("it holds {}, no tensors by name", pickle.describe(pickle.root))),
-        (0, 1) => {
-            let (key, state) = inner.remove(0);
-            metadata.insert("wrapped".to_string(), key);
-            state_dict = state;
-        }
-        (_, 0) => {}
-        _ => {
-            let keys: Vec<&str> = inner.iter().map(|(key, _)| key.as_str()).collect();
-            metadata.insert(super::NETWORKS.to_string(), keys.join(", "));
-            let named = |(network, state): (String, Vec<(String, Rc<Tensor>)>)| {
-                state.into_iter().map(move |(name, tensor)| (format!("{network}.{name}"), tensor))
-            };
-            state_dict.extend(inner.into_iter().flat_map(named));
-        }
-    }
+    let (networks, metadata) = networks(pickle)?;
     const PARALLEL: &str = "module.";
-    let is_parallel = state_dict.iter().all(|(name, _)| name.starts_with(PARALLEL));
     // Views that repeat numbers may be larger than the file, within reason.
-    let mut left = file_size.saturating_mul(4).saturating_add(1 << 16);
+    let mut left = file_size.saturating_mul(2).saturating_add(1 << 14);
     let mut arrays = BTreeMap::new();
-    for (name, tensor) in state_dict {
-        let count = tensor.shape.iter().try_fold(1_usize, |n, side| n.checked_mul(*side));
-        left = count
-            .and_then(|count| left.checked_sub(count))
-            .ok_or_else(|| format!("'{name}' is of {:?}, far more than the file can hold", tensor.shape))?;
-        let array = numbers(&tensor.storage, &mut |numbers| decode(&tensor, &numbers));
-        let array = array.map_err(|why| format!("'{name}': {why}"))?;
-        let name = if is_parallel { name[PARALLEL.len()..].to_string() } else { name };
-        if arrays.insert(name.clone(), array).is_some() {
-            return Err(format!("'{name}' is in it twice"));
+    for (prefix, id) in networks {
+        let is_parallel = state(pickle, id).all(|(name, _)| name.starts_with(PARALLEL));
+        for (name, tensor) in state(pickle, id) {
+            let count = tensor.shape.iter().try_fold(1_usize, |n, side| n.checked_mul(*side));
+            let beside = A_TENSOR + tensor.shape.len() + prefix.len() / 4;
+            left = count.and_then(|count| left.checked_sub(count)?.checked_sub(beside)).ok_or_else(|| {
+                format!("'{name}' is of {:?}, far more than the file can hold", tensor.shape)
+            })?;
+            let array = numbers(&tensor.storage, &mut |numbers| decode(tensor, &numbers));
+            let array = array.map_err(|why| format!("'{name}': {why}"))?;
+            let name = if is_parallel { &name[PARALLEL.len()..] } else { &name };
+            let name = format!("{prefix}{name}");
+            if arrays.contains_key(&name) {
+                return Err(format!("'{name}' is in it twice"));
+            }
+            arrays.insert(name, array);
         }
     }
     Ok((arrays, metadata))

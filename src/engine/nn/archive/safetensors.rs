@@ -9,6 +9,8 @@ use bytemuck::{AnyBitPattern, cast_slice, pod_collect_to_vec};
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::{Array, Values};
 use crate::error::{Error, Result};
@@ -51,17 +53,49 @@ pub fn require_whole(path: &Path) -> Result<()> {
     let rest = (header + PREFIX as u64).saturating_sub(head.len() as u64);
     (&mut file).take(rest).read_to_end(&mut head).map_err(failed)?;
     let header_end = (header as usize + PREFIX).min(head.len());
-    let parsed: serde_json::Value =
+    let Promised(promised) =
         serde_json::from_slice(&head[PREFIX..header_end]).map_err(|e| damaged(path, &e))?;
-    let ends =
-        parsed.as_object().into_iter().flatten().filter_map(|(_, tensor)| tensor["data_offsets"][1].as_u64());
-    let (promised, there) = (ends.max().unwrap_or(0), beyond - header);
+    let there = beyond - header;
     if promised > there {
         return Err(cut_off(format!(
             "cut off: {promised} bytes of tensors are promised and {there} are there"
         )));
     }
     Ok(())
+}
+
+/// Where the tensors of a header end. Nothing else of it is kept: what is no header may unfold to a hundred times its size.
+struct Promised(u64);
+
+impl<'de> Deserialize<'de> for Promised {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Promised, D::Error> {
+        deserializer.deserialize_map(Header)
+    }
+}
+
+struct Header;
+
+impl<'de> Visitor<'de> for Header {
+    type Value = Promised;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("tensors by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut tensors: A) -> std::result::Result<Promised, A::Error> {
+        let mut end = 0;
+        while tensors.next_key::<IgnoredAny>()?.is_some() {
+            let Entry { data_offsets } = tensors.next_value()?;
+            end = end.max(data_offsets.map_or(0, |(_, end)| end));
+        }
+        Ok(Promised(end))
+    }
+}
+
+/// A tensor's, or the metadata, which have no place.
+#[derive(Deserialize)]
+struct Entry {
+    data_offsets: Option<(u64, u64)>,
 }
 
 /// Bytes that tell the format.
