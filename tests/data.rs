@@ -1,6 +1,7 @@
 //! The data floor from the outside: captions, pictures, CUB's layout, the demo and the loader.
 
 mod damage;
+mod pickled;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -207,11 +208,11 @@ impl Folder {
     }
 
     fn pickle(&self, path: &str, value: &[u8]) {
-        self.put(path, [b"\x80\x02", value, b"."].concat());
+        self.put(path, pickled::file(value));
     }
 
     fn names(&self, train: &[&str], test: &[&str]) {
-        let list = |keys: &[&str]| pickled_list(keys.iter().map(|key| pickled_text(key)));
+        let list = |keys: &[&str]| pickled::list(keys.iter().map(|key| pickled::text(key)));
         self.pickle("train/filenames.pickle", &list(train));
         self.pickle("test/filenames.pickle", &list(test));
     }
@@ -223,30 +224,6 @@ impl Folder {
             .map(|skip| skip.why)
             .collect()
     }
-}
-
-// Values as protocol 2 of Python writes them.
-
-fn pickled_text(text: &str) -> Vec<u8> {
-    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
-}
-
-/// A string of Python 2.
-fn pickled_bytes(text: &str) -> Vec<u8> {
-    [b"U", &[text.len() as u8][..], text.as_bytes()].concat()
-}
-
-fn pickled_number(number: u8) -> Vec<u8> {
-    vec![b'K', number]
-}
-
-fn pickled_list(items: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
-    [&b"]("[..], &items.into_iter().flatten().collect::<Vec<u8>>(), b"e"].concat()
-}
-
-fn pickled_dictionary(entries: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>) -> Vec<u8> {
-    let entries = entries.into_iter().flat_map(|(key, value)| [key, value].concat());
-    [&b"}("[..], &entries.collect::<Vec<u8>>(), b"u"].concat()
 }
 
 fn image_file(key: &str) -> String {
@@ -299,11 +276,11 @@ fn a_protocol_0_pickle_of_python_2_is_read() {
 fn captions_pickle(train: usize, test: usize) -> Vec<u8> {
     let words = ["<end>", "finch", "red", "sparrow"];
     let captions =
-        |count, id| pickled_list(vec![pickled_list([pickled_number(id), pickled_number(2)]); count]);
-    let by_index = (0..).zip(words).map(|(at, word)| (pickled_number(at), pickled_bytes(word)));
-    let by_word = (0..).zip(words).map(|(at, word)| (pickled_bytes(word), pickled_number(at)));
-    let dictionaries = [pickled_dictionary(by_index), pickled_dictionary(by_word)];
-    pickled_list([captions(train, 1), captions(test, 3)].into_iter().chain(dictionaries))
+        |count, id| pickled::list(vec![pickled::list([pickled::number(id), pickled::number(2)]); count]);
+    let by_index = (0..).zip(words).map(|(at, word)| (pickled::number(at), pickled::bytes(word)));
+    let by_word = (0..).zip(words).map(|(at, word)| (pickled::bytes(word), pickled::number(at)));
+    let dictionaries = [pickled::dictionary(by_index), pickled::dictionary(by_word)];
+    pickled::list([captions(train, 1), captions(test, 3)].into_iter().chain(dictionaries))
 }
 
 #[test]
@@ -336,10 +313,10 @@ fn broken_pickles_say_what_was_expected() {
     folder.put("captions.pickle", "nonsense");
     let message = open(Format::Cub, folder.root()).unwrap_err().to_string();
     assert!(message.contains("captions.pickle: not a pickle"), "{message}");
-    folder.pickle("captions.pickle", &pickled_list([pickled_list([])]));
+    folder.pickle("captions.pickle", &pickled::list([pickled::list([])]));
     let message = open(Format::Cub, folder.root()).unwrap_err().to_string();
     assert!(message.contains("the test captions missing; expected ["), "{message}");
-    folder.pickle("train/filenames.pickle", &pickled_number(3));
+    folder.pickle("train/filenames.pickle", &pickled::number(3));
     assert!(open(Format::Cub, folder.root()).unwrap_err().to_string().contains("list of file names"));
 }
 

@@ -2,6 +2,7 @@
 
 mod album;
 mod binary;
+mod pickled;
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,6 @@ use album::{Album, classes, ids, says, sentences};
 use binary::{TINY, assert_says, command, refused, succeeds};
 use mirrorgan_engine::data::{Fingerprint, Format, OpenConfig, Tokenizer, open};
 use serde_json::{Value, json};
-use serde_pickle::{HashableValue, SerOptions, Value as Pickle};
 
 const TRAIN: &str = "annotations/captions_train2014.json";
 const VAL: &str = "annotations/captions_val2014.json";
@@ -269,26 +269,23 @@ fn no_bytes_make_the_annotations_panic() {
 
 // AttnGAN's folder
 
-fn pickle(value: Pickle) -> Vec<u8> {
-    serde_pickle::value_to_vec(&value, SerOptions::new().proto_v2()).unwrap()
-}
-
 fn filenames(names: &[String]) -> Vec<u8> {
-    pickle(Pickle::List(names.iter().cloned().map(Pickle::String).collect()))
+    pickled::file(&pickled::list(names.iter().map(|name| pickled::text(name))))
 }
 
 /// [train captions, test captions, ixtoword, wordtoix], five captions an image, each one word and `bird`.
-fn captions_pickle(train: i64, test: i64) -> Vec<u8> {
+fn captions_pickle(train: u8, test: u8) -> Vec<u8> {
     let words = ["<end>", "bird", "red", "blue", "green"];
-    let captions = |images: std::ops::Range<i64>| {
-        let caption = |image: i64| Pickle::List(vec![Pickle::I64(2 + image % 3), Pickle::I64(1)]);
-        Pickle::List(images.flat_map(|image| (0..5).map(move |_| caption(image))).collect())
+    let captions = |images: std::ops::Range<u8>| {
+        let caption = |image: u8| pickled::list([2 + image % 3, 1].map(pickled::number));
+        pickled::list(images.flat_map(|image| (0..5).map(move |_| caption(image))))
     };
     let numbered = || (0..).zip(words);
-    let by_index = numbered().map(|(at, word)| (HashableValue::I64(at), Pickle::String(word.into())));
-    let by_word = numbered().map(|(at, word)| (HashableValue::String(word.into()), Pickle::I64(at)));
-    let [by_index, by_word] = [Pickle::Dict(by_index.collect()), Pickle::Dict(by_word.collect())];
-    pickle(Pickle::List(vec![captions(0..train), captions(train..train + test), by_index, by_word]))
+    let by_index =
+        pickled::dictionary(numbered().map(|(at, word)| (pickled::number(at), pickled::text(word))));
+    let by_word =
+        pickled::dictionary(numbered().map(|(at, word)| (pickled::text(word), pickled::number(at))));
+    pickled::file(&pickled::list([captions(0..train), captions(train..train + test), by_index, by_word]))
 }
 
 /// Three images, two of which train.
