@@ -152,7 +152,7 @@ fn another_side_or_other_limits_are_refused() {
     );
     assert_says(
         &refusal(SIDE, DecodeConfig { max_pixels: 5, ..decode }),
-        &["data.max_pixels = 100000000, and here it is 5", "--max-pixels 5"],
+        &["data.max_pixels = 100000000, and here it is 5", "--max-pixels=5"],
     );
     assert_says(&refusal(SIDE, DecodeConfig { max_side: 7, ..decode }), &["data.max_side", "--max-side 7"]);
     let turned = DecodeConfig { exif_orientation: true, ..decode };
