@@ -159,7 +159,7 @@ fn weights_message(file: &Path, missing: &[String], unexpected: &[String], missh
     text.push_str(
         "\n  check that the preset (widths, stages, vocabulary) is the one the weights were trained with",
     );
-    text
+    clipped(text)
 }
 
 #[cfg(test)]
@@ -171,6 +171,10 @@ mod tests {
         let message =
             Error::data("f", format!("'{}' is no name; rename it", "é".repeat(100_000))).to_string();
         assert!(message.len() < 2500 && message.starts_with("f: 'éé") && message.ends_with("rename it"));
+        let (missing, misshaped) = (vec!["\x1b[2J".repeat(100_000)], Vec::new());
+        let weights = Error::Weights { file: "f".into(), missing, unexpected: vec!["a".into()], misshaped };
+        let message = weights.to_string();
+        assert!(message.len() < 2500 && !message.contains('\x1b') && message.ends_with("trained with"));
         assert_eq!(Error::data("f", "short\x1b[2J").to_string(), "f: short\u{fffd}[2J");
     }
 
