@@ -99,25 +99,20 @@ fn pixels(rows: &Range<usize>, cols: &Range<usize>, w: usize) -> impl Iterator<I
 /// Adds each gradient to the first maximum of its window.
 fn max_pool_image_gradient(dx: &mut [f32], x: &[f32], dy: &[f32], windows: &Windows, w: usize, c: usize) {
     dx.fill(0.0);
-    // Loops without branches, over numbers of one width, become SIMD.
-    let (mut top, mut winner) = (vec![0.0; c], vec![0u32; c]);
+    let (mut top, mut winner) = (vec![0.0; c], vec![0; c]);
     let each = windows.rows.iter().flat_map(|rows| windows.cols.iter().map(move |cols| (rows, cols)));
     for ((rows, cols), dy) in each.zip(dy.chunks(c)) {
         top.fill(f32::NEG_INFINITY);
-        winner.fill(0);
-        for (tap, at) in (0..).zip(pixels(rows, cols, w)) {
+        winner.fill(rows.start * w + cols.start);
+        for at in pixels(rows, cols, w) {
             let best = top.iter_mut().zip(winner.iter_mut());
             for ((top, winner), &x) in best.zip(&x[at * c..][..c]) {
-                let wins = (x > *top) | x.is_nan();
-                *top = if wins { x } else { *top };
-                *winner = if wins { tap } else { *winner };
+                if x > *top || x.is_nan() {
+                    (*top, *winner) = (x, at);
+                }
             }
         }
-        for (tap, at) in (0..).zip(pixels(rows, cols, w)) {
-            let rest = winner.iter().zip(dy);
-            let dx = dx[at * c..][..c].iter_mut();
-            dx.zip(rest).for_each(|(dx, (winner, dy))| *dx += if *winner == tap { *dy } else { 0.0 });
-        }
+        winner.iter().zip(dy).enumerate().for_each(|(j, (at, dy))| dx[at * c + j] += dy);
     }
 }
 

@@ -315,15 +315,16 @@ impl<M: Microkernel> Workspace<M> {
         let source = Strided { data: x, stride: 1 };
         for (segments, rows) in self.segments.chunks_exact(spans).zip(&self.rows) {
             if columns == width {
-                let sums = Sums { data, at: *rows, add, epilogue };
-                self.kernel.tile(vectors, sums, source, segments, w);
+                let mut sums = Sums { data, at: *rows, add, epilogue };
+                self.kernel.tile(vectors, &mut sums, source, segments, w);
                 continue;
             }
             for (wide, at) in self.wide.chunks_exact_mut(width).zip(rows.as_ref()).filter(|_| add) {
                 wide[..columns].copy_from_slice(&data[*at..at + columns]);
             }
-            let sums = Sums { data: &mut self.wide, at: M::rows(|i| i * width), add, epilogue: None };
-            self.kernel.tile(vectors, sums, source, segments, w);
+            let at = M::rows(|i| i * width);
+            let mut sums = Sums { data: &mut self.wide, at, add, epilogue: None };
+            self.kernel.tile(vectors, &mut sums, source, segments, w);
             for (wide, at) in self.wide.chunks_exact_mut(width).zip(rows.as_ref()) {
                 if let Some(epilogue) = &epilogue {
                     epilogue.apply(&mut wide[..columns], *at);

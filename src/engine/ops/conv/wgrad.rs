@@ -199,9 +199,9 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
         right: Strided,
     ) {
         let (depth, row) = (self.phase.depth(), self.phase.row());
-        let sums =
-            Sums { data: &mut self.sums, at: M::rows(|i| i * M::WIDTH), add: false, epilogue: None };
-        self.kernel.tile(M::VECTORS, sums, left, &[segment], right);
+        let at = M::rows(|i| i * M::WIDTH);
+        let mut sums = Sums { data: &mut self.sums, at, add: false, epilogue: None };
+        self.kernel.tile(M::VECTORS, &mut sums, left, &[segment], right);
         let rows = (self.rows.len() - t * M::ROWS).min(M::ROWS);
         for (i, sums) in self.sums.chunks(M::WIDTH).take(rows).enumerate() {
             let at = (t * M::ROWS + i) * depth + span.row * row + span.elements.start;

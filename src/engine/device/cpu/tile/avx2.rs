@@ -30,7 +30,7 @@ impl Microkernel for Avx2 {
     unsafe fn sum(
         self,
         vectors: usize,
-        sums: Sums<[usize; 6]>,
+        sums: &mut Sums<[usize; 6]>,
         a: Strided,
         segments: &[Segment<[usize; 6]>],
         b: Strided,
@@ -50,7 +50,7 @@ impl Microkernel for Avx2 {
 /// bias and residual reach as far as the tile.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn sum<const V: usize>(
-    to: Sums<[usize; 6]>,
+    to: &mut Sums<[usize; 6]>,
     a: Strided,
     segments: &[Segment<[usize; 6]>],
     b: Strided,
@@ -61,7 +61,7 @@ unsafe fn sum<const V: usize>(
     // SAFETY: see above.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); V]; Avx2::ROWS];
-        if add {
+        if *add {
             for i in 0..Avx2::ROWS {
                 for v in 0..V {
                     sums[i][v] = _mm256_loadu_ps(out.add(at[i] + v * Avx2::LANES));
@@ -103,8 +103,8 @@ unsafe fn sum<const V: usize>(
 /// As of [`sum`].
 #[target_feature(enable = "avx2,fma")]
 #[inline(never)]
-unsafe fn finish<const V: usize>(data: &mut [f32], at: [usize; 6], epilogue: Epilogue) {
-    let Epilogue { bias, residual, slope, ceiling } = epilogue;
+unsafe fn finish<const V: usize>(data: &mut [f32], at: &[usize; 6], epilogue: &Epilogue) {
+    let Epilogue { bias, residual, slope, ceiling } = *epilogue;
     let (slope, ceiling) = (_mm256_set1_ps(slope), _mm256_set1_ps(ceiling));
     for v in 0..V {
         // SAFETY: as of `sum`.

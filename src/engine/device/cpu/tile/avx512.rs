@@ -29,7 +29,7 @@ impl Microkernel for Avx512 {
     unsafe fn sum(
         self,
         vectors: usize,
-        sums: Sums<[usize; 14]>,
+        sums: &mut Sums<[usize; 14]>,
         a: Strided,
         segments: &[Segment<[usize; 14]>],
         b: Strided,
@@ -49,7 +49,7 @@ impl Microkernel for Avx512 {
 /// bias and residual reach as far as the tile.
 #[target_feature(enable = "avx512f")]
 unsafe fn sum<const V: usize>(
-    to: Sums<[usize; 14]>,
+    to: &mut Sums<[usize; 14]>,
     a: Strided,
     segments: &[Segment<[usize; 14]>],
     b: Strided,
@@ -60,7 +60,7 @@ unsafe fn sum<const V: usize>(
     // SAFETY: see above.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); V]; Avx512::ROWS];
-        if add {
+        if *add {
             for i in 0..Avx512::ROWS {
                 for v in 0..V {
                     sums[i][v] = _mm512_loadu_ps(out.add(at[i] + v * Avx512::LANES));
@@ -102,8 +102,8 @@ unsafe fn sum<const V: usize>(
 /// As of [`sum`].
 #[target_feature(enable = "avx512f")]
 #[inline(never)]
-unsafe fn finish<const V: usize>(data: &mut [f32], at: [usize; 14], epilogue: Epilogue) {
-    let Epilogue { bias, residual, slope, ceiling } = epilogue;
+unsafe fn finish<const V: usize>(data: &mut [f32], at: &[usize; 14], epilogue: &Epilogue) {
+    let Epilogue { bias, residual, slope, ceiling } = *epilogue;
     let (slope, ceiling) = (_mm512_set1_ps(slope), _mm512_set1_ps(ceiling));
     for v in 0..V {
         // SAFETY: as of `sum`.

@@ -40,7 +40,7 @@ pub trait Microkernel: Copy + Send + Sync {
     unsafe fn sum(
         self,
         vectors: usize,
-        sums: Sums<Self::Rows>,
+        sums: &mut Sums<Self::Rows>,
         a: Strided,
         segments: &[Segment<Self::Rows>],
         b: Strided,
@@ -52,7 +52,7 @@ pub trait Microkernel: Copy + Send + Sync {
     fn tile(
         self,
         vectors: usize,
-        sums: Sums<Self::Rows>,
+        sums: &mut Sums<Self::Rows>,
         a: Strided,
         segments: &[Segment<Self::Rows>],
         b: Strided,
@@ -67,7 +67,7 @@ pub trait Microkernel: Copy + Send + Sync {
         let fits = depth == 0 || (depth - 1) * b.stride + width <= b.data.len();
         let end = sums.at.as_ref().iter().max().unwrap() + width;
         assert!(sums.data.len() >= end && fits, "a tile of depth {depth} leaves its buffers");
-        if let Some(Epilogue { bias, residual, .. }) = sums.epilogue {
+        if let Some(Epilogue { bias, residual, .. }) = &sums.epilogue {
             let reaches = bias.len() >= width && residual.is_none_or(|r| r.len() >= end);
             assert!(reaches, "a tile of {width} columns leaves its epilogue");
         }
@@ -198,8 +198,8 @@ mod tests {
                 [(false, None), (true, None), (true, Some(rectified)), (false, Some(plain))]
             {
                 let mut found = vec![0.5; M::ROWS * pitch];
-                let sums = Sums { data: &mut found, at: M::rows(|i| i * pitch), add, epilogue };
-                kernel.tile(vectors, sums, a, &segments, b);
+                let mut sums = Sums { data: &mut found, at: M::rows(|i| i * pitch), add, epilogue };
+                kernel.tile(vectors, &mut sums, a, &segments, b);
                 for (at, found) in found.iter().enumerate().filter(|(at, _)| at % pitch < width) {
                     let (row, column) = (at / pitch, at % pitch);
                     let mut exact = if add { 0.5 } else { 0.0 };

@@ -17,7 +17,7 @@ impl Microkernel for Portable {
     unsafe fn sum(
         self,
         vectors: usize,
-        sums: Sums<[usize; 6]>,
+        sums: &mut Sums<[usize; 6]>,
         a: Strided,
         segments: &[Segment<[usize; 6]>],
         b: Strided,
@@ -25,8 +25,10 @@ impl Microkernel for Portable {
         let width = vectors * Self::LANES;
         let Sums { data, at, add, epilogue } = sums;
         let mut tile = [[0.0; Self::WIDTH]; Self::ROWS];
-        if add {
-            tile.iter_mut().zip(at).for_each(|(row, at)| row[..width].copy_from_slice(&data[at..at + width]));
+        if *add {
+            tile.iter_mut()
+                .zip(*at)
+                .for_each(|(row, at)| row[..width].copy_from_slice(&data[at..at + width]));
         }
         let mut from = 0;
         for segment in segments {
@@ -39,8 +41,8 @@ impl Microkernel for Portable {
                 }
             }
         }
-        for (row, at) in tile.iter_mut().zip(at) {
-            if let Some(epilogue) = &epilogue {
+        for (row, at) in tile.iter_mut().zip(*at) {
+            if let Some(epilogue) = epilogue {
                 epilogue.apply(&mut row[..width], at);
             }
             data[at..at + width].copy_from_slice(&row[..width]);
