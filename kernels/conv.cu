@@ -338,6 +338,21 @@ conv_reduce_splits_fprop(real* __restrict__ y, const float* __restrict__ workspa
     }
 }
 
+// y = rectified y + residual, where there is one: y, residual [n]
+extern "C" __global__ void __launch_bounds__(256)
+conv_activation_fwd(real* __restrict__ y, OPTIONAL const real* __restrict__ residual, float slope, float ceiling, int n) {
+    auto rectified = [=](float z) { return fminf(z > 0.0f ? z : slope * z, ceiling); };
+    if (residual) map2(y, y, residual, n, [=](float y, float residual) { return rectified(y + residual); });
+    else map_each(y, y, n, rectified);
+}
+
+// dz from dy, for the rectifier that gave y: [n]
+extern "C" __global__ void __launch_bounds__(256)
+conv_activation_bwd(real* __restrict__ dz, const real* __restrict__ dy, const real* __restrict__ y, float slope, float ceiling,
+                    int n) {
+    map2(dz, dy, y, n, [=](float dy, float y) { return y > 0.0f ? y < ceiling ? dy : 0.0f : slope * dy; });
+}
+
 // dw[i] = Σ_s workspace[s, i], in the order of s.
 extern "C" __global__ void __launch_bounds__(256)
 conv_reduce_splits_wgrad(float* __restrict__ dw, const float* __restrict__ workspace, int n, int splits) {

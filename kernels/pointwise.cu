@@ -23,21 +23,6 @@ __device__ __forceinline__ void map1(real* __restrict__ y, const real* __restric
     map_indexed(y, x, n, [=](int, float x) { return f(x); });
 }
 
-// y[i] = f(a[i], b[i]); y may be a.
-template <class F>
-__device__ __forceinline__ void map2(real* y, const real* a, const real* b, int n, F f) {
-    constexpr int N = Pack<real>::N;
-    int packs = n / N;
-    for (int i = thread_index(); i < packs; i += thread_count()) {
-        Pack<real> p = load_pack(a + i * N), q = load_pack(b + i * N);
-#pragma unroll
-        for (int k = 0; k < N; k++) p.v[k] = f(p.v[k], q.v[k]);
-        store_pack(y + i * N, p);
-    }
-    int i = packs * N + thread_index();
-    if (i < n) set(y[i], f(to_float(a[i]), to_float(b[i])));
-}
-
 // y = x, from one storage to the other, four at a time.
 template <class To, class From>
 __device__ __forceinline__ void cast(To* __restrict__ y, const From* __restrict__ x, int n) {

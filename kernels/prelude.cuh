@@ -212,6 +212,21 @@ __device__ __forceinline__ void map_each(T* y, const T* x, int n, F f) {
     }
 }
 
+// y[i] = f(a[i], b[i]); y may be a.
+template <class F>
+__device__ __forceinline__ void map2(real* y, const real* a, const real* b, int n, F f) {
+    constexpr int N = Pack<real>::N;
+    int packs = n / N;
+    for (int i = thread_index(); i < packs; i += thread_count()) {
+        Pack<real> p = load_pack(a + i * N), q = load_pack(b + i * N);
+#pragma unroll
+        for (int k = 0; k < N; k++) p.v[k] = f(p.v[k], q.v[k]);
+        store_pack(y + i * N, p);
+    }
+    int i = packs * N + thread_index();
+    if (i < n) set(y[i], f(to_float(a[i]), to_float(b[i])));
+}
+
 // ---------------------------------------------------------------- f64
 
 // Numbers of f64 kept in a scratch buffer of twice as many floats.

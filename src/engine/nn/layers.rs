@@ -1,11 +1,13 @@
 //! Layers: an operator and its parameters, which have PyTorch's names.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use super::Mode;
 use super::init::Initializer;
 use super::store::{Param, Scope};
-use crate::engine::ops::conv::{self, Conv};
+use crate::engine::ops::conv::{self, Conv, FrozenFilters};
 use crate::engine::ops::depthwise::{Depthwise, depthwise_conv2d};
-use crate::engine::ops::norm::{self, Activation};
+use crate::engine::ops::norm::{self, Activation, ConstantNorm};
 use crate::engine::ops::{embed, matmul};
 use crate::engine::tensor::{IntTensor, Tensor, no_grad};
 
@@ -14,6 +16,13 @@ pub struct Conv2d {
     weight: Param,
     bias: Option<Param>,
     geometry: Conv,
+    frozen: Mutex<Option<Frozen>>,
+}
+
+/// Filters in the form that a frozen layer keeps, and the values that they follow from.
+struct Frozen {
+    filters: Arc<FrozenFilters>,
+    of: Vec<Tensor>,
 }
 
 impl Conv2d {
@@ -21,7 +30,7 @@ impl Conv2d {
     pub fn new(scope: &Scope, inputs: usize, outputs: usize, kernel: [usize; 2], geometry: Conv) -> Conv2d {
         let [r, s] = kernel;
         let weight = scope.filter("weight", [outputs, r, s, inputs], scope.policy().weight);
-        Conv2d { weight, bias: None, geometry }
+        Conv2d { weight, bias: None, geometry, frozen: Mutex::default() }
     }
 
     pub fn with_bias(
@@ -51,6 +60,33 @@ impl Conv2d {
         self.convolve(x, false).0
     }
 
+    /// The filters and, where one follows, the norm as one convolution; none where the filters are trained. They are made
+    /// anew when a value that they follow from has changed.
+    fn frozen(&self, norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {
+        if self.weight.is_trainable()
+            || self.bias.as_ref().is_some_and(|b| b.is_trainable() || norm.is_some())
+        {
+            return None;
+        }
+        let (weight, bias) = (self.weight.tensor(), self.bias.as_ref().map(Param::tensor));
+        let of_norm = norm.map(|n| [&n.gamma, &n.beta, &n.mean, &n.variance].map(Tensor::clone));
+        let of: Vec<Tensor> =
+            [weight.clone()].into_iter().chain(bias.clone()).chain(of_norm.into_iter().flatten()).collect();
+        let mut kept = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |kept: &Frozen| {
+            kept.of.len() == of.len() && kept.of.iter().zip(&of).all(|(kept, now)| kept.shares_storage(now))
+        };
+        if let Some(kept) = kept.as_ref().filter(|kept| same(kept)) {
+            return Some(kept.filters.clone());
+        }
+        let filters = Arc::new(match norm {
+            Some(norm) => FrozenFilters::normalized(&weight, norm, self.geometry),
+            None => FrozenFilters::new(&weight, bias.as_ref(), self.geometry),
+        });
+        *kept = Some(Frozen { filters: filters.clone(), of });
+        Some(filters)
+    }
+
     /// The filters, for operators that apply a 1×1 convolution as a matrix.
     pub fn weight(&self) -> Tensor {
         self.weight.tensor()
@@ -62,12 +98,26 @@ impl Conv2d {
 pub trait Convolution {
     /// The result, and the moments of its channels if they are wanted and cheap.
     fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>);
+
+    /// act(norm(conv(x)) + residual) in one, where this convolution is frozen and can do that.
+    fn convolve_normalized(
+        &self,
+        _x: &Tensor,
+        _norm: &ConstantNorm,
+        _act: Activation,
+        _residual: Option<&Tensor>,
+    ) -> Option<Tensor> {
+        None
+    }
 }
 
 impl Convolution for Conv2d {
     #[track_caller]
     fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
         let _open = self.weight.enter();
+        if let Some(filters) = self.frozen(None).filter(|_| !moments) {
+            return (conv::conv2d_frozen(x, &filters, None, Activation::None), None);
+        }
         match (moments, &self.bias) {
             (true, None) => conv::conv2d_with_moments(x, &self.weight.tensor(), self.geometry),
             _ => {
@@ -75,6 +125,19 @@ impl Convolution for Conv2d {
                 (conv::conv2d(x, &self.weight.tensor(), bias.as_ref(), self.geometry), None)
             }
         }
+    }
+
+    #[track_caller]
+    fn convolve_normalized(
+        &self,
+        x: &Tensor,
+        norm: &ConstantNorm,
+        act: Activation,
+        residual: Option<&Tensor>,
+    ) -> Option<Tensor> {
+        let _open = self.weight.enter();
+        let filters = self.frozen(Some(norm)).filter(|_| act != Activation::Glu)?;
+        Some(conv::conv2d_frozen(x, &filters, residual, act))
     }
 }
 
@@ -218,6 +281,10 @@ impl BatchNorm {
         act: Activation,
         residual: Option<&Tensor>,
     ) -> Tensor {
+        let constants = self.constants().filter(|_| mode == Mode::Eval);
+        if let Some(y) = constants.and_then(|norm| conv.convolve_normalized(x, &norm, act, residual)) {
+            return y;
+        }
         let (y, moments) = conv.convolve(x, mode == Mode::Train);
         self.normalize(&y, moments.as_ref(), mode, act, residual)
     }
@@ -253,6 +320,16 @@ impl BatchNorm {
         }
     }
 
+    /// What it normalizes by in evaluation; none where that is trained.
+    fn constants(&self) -> Option<ConstantNorm> {
+        let frozen = !self.scale.is_trainable() && !self.shift.is_trainable();
+        frozen.then(|| {
+            let [gamma, beta, mean, variance] =
+                [&self.scale, &self.shift, &self.mean, &self.variance].map(Param::tensor);
+            ConstantNorm { gamma, beta, mean, variance, eps: self.epsilon }
+        })
+    }
+
     fn remember(&self, mean: &Tensor, variance: &Tensor, rows: usize) {
         let unbiased = rows as f32 / rows.saturating_sub(1).max(1) as f32;
         let batch = [mean, variance];
@@ -261,5 +338,50 @@ impl BatchNorm {
                 self.batches.update(|n| norm::batch_norm_track([m, v, n], batch, self.momentum, unbiased));
             });
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Source, Store};
+    use super::*;
+    use crate::engine::ops::reduce::sum;
+    use crate::engine::tensor::{Rng, backward};
+
+    fn assert_close(found: &[f32], expected: &[f32]) {
+        assert_eq!(found.len(), expected.len());
+        let off = found.iter().zip(expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-5, "{off}");
+    }
+
+    #[test]
+    fn a_frozen_layer_follows_the_values_it_was_made_of() {
+        let make =
+            |scope: &Scope| (Conv2d::same3x3(&scope.at("conv"), 3, 5), BatchNorm::new(&scope.at("bn"), 5));
+        let ((conv, norm), store) = Store::build(Source::Init(Rng::new(1, 0)), make).unwrap();
+        let x = Rng::new(2, 0).uniform([2, 7, 6, 3], -1.0, 1.0).leaf();
+        let results = |y: Tensor| {
+            let dx = backward(&sum(&y), &[&x]).take(&x).expect("y depends on x");
+            [y.to_vec(), dx.to_vec()]
+        };
+        let apart = || results(norm.forward(&conv.forward(&x), Mode::Eval, Activation::Relu, None));
+        let folded = || results(norm.after(&conv, &x, Mode::Eval, Activation::Relu, None));
+        let agree = || folded().iter().zip(apart()).for_each(|(f, a)| assert_close(f, &a));
+        agree();
+        assert!(conv.frozen.lock().unwrap().is_none(), "filters that are trained are kept");
+        store.freeze();
+        agree();
+        let before = folded();
+        norm.after(&conv, &x, Mode::Train, Activation::Relu, None);
+        agree();
+        assert_ne!(folded(), before, "the statistics were adapted");
+        conv.weight.update(|w| w.as_mut_slice()[0] += 1.0);
+        agree();
+        let kept = conv.frozen(norm.constants().as_ref()).unwrap();
+        folded();
+        assert!(
+            Arc::ptr_eq(&kept, &conv.frozen(norm.constants().as_ref()).unwrap()),
+            "made anew for nothing"
+        );
     }
 }

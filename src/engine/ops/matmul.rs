@@ -59,7 +59,7 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Tensor {
 }
 
 /// y[M,N] += bias[N] in every row
-pub(super) fn add_bias(y: &mut [f32], bias: &[f32]) {
+fn add_bias(y: &mut [f32], bias: &[f32]) {
     let n = bias.len();
     for_chunks(y, rows_per_chunk(n) * n, |_, y| {
         y.chunks_mut(n).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));

@@ -280,6 +280,12 @@ impl Tensor {
         self.storage = value.storage.clone();
     }
 
+    /// Whether both have their elements in one place. Since writing to shared storage copies first, a clone that is kept
+    /// tells whether a tensor has changed.
+    pub fn shares_storage(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.storage, &other.storage)
+    }
+
     pub fn all_finite(&self) -> bool {
         self.to_vec().iter().all(|x| x.is_finite())
     }

@@ -10,8 +10,11 @@ use crate::engine::tensor::DType;
 /// On the CPU: register tiles over windows that are read in place.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CpuAlgorithm {
-    /// Threads share the output rows; each reads all filters.
-    DirectByRows,
+    /// Threads share the output rows in so many bands; each reads all filters.
+    DirectByRows { bands: usize },
+    /// As `DirectByRows`, with the phases as one whose channels are those of a block of pixels: for a few channels, of which
+    /// the phases together fill a vector that each would fill in part.
+    DirectByBlocks { bands: usize },
     /// Threads share the output channels, so that each filter is read once: for few pixels and many channels.
     DirectByChannels,
 }
@@ -22,13 +25,29 @@ pub(super) const fn block_pixels<M: Microkernel>() -> usize {
 }
 
 impl CpuAlgorithm {
+    /// Every output is summed in one order, so the choice changes no bit.
     pub fn select<M: Microkernel>(problem: &ConvProblem, column_tiles: usize) -> CpuAlgorithm {
-        let pixels: usize = problem.phases().map(|p| p.pixels()).sum();
-        if pixels >= 2 * block_pixels::<M>() * threads() || column_tiles == 1 {
-            CpuAlgorithm::DirectByRows
-        } else {
-            CpuAlgorithm::DirectByChannels
+        /// Tiles of pixels for which reading the filters pays.
+        const FEW: usize = 6;
+        let pixels = problem.batch * problem.output[0] * problem.output[1];
+        let fair = pixels / (FEW * M::ROWS);
+        if fair < threads() && column_tiles > 1 {
+            return CpuAlgorithm::DirectByChannels;
         }
+        let bands = pixels.div_ceil(2 * block_pixels::<M>()).max(fair.min(2 * threads())).max(1);
+        let bands = bands.next_multiple_of(threads());
+        if CpuAlgorithm::joins_phases::<M>(problem) {
+            CpuAlgorithm::DirectByBlocks { bands }
+        } else {
+            CpuAlgorithm::DirectByRows { bands }
+        }
+    }
+
+    /// Whether [`DirectByBlocks`](CpuAlgorithm::DirectByBlocks) is chosen: a matter of the filters alone, which are packed
+    /// for it.
+    pub fn joins_phases<M: Microkernel>(problem: &ConvProblem) -> bool {
+        let phases = problem.step[0] * problem.step[1];
+        problem.transposed && problem.stride == [1, 1] && phases > 1 && phases * problem.cout <= M::LANES
     }
 }
 

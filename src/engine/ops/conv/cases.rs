@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::engine::ops::Case;
+use crate::engine::ops::norm::{Activation, ConstantNorm};
 
 pub fn cases() -> Vec<Case> {
     let conv = |name, x: [usize; 4], w: [usize; 4], conv: Conv| {
@@ -55,10 +58,38 @@ pub fn cases() -> Vec<Case> {
         upsample("32 to 64", [2, 8, 7, 32], 64).large(),
         upsample("17 to 5", [1, 9, 8, 17], 5).large(),
         upsample("3 to 32", [1, 16, 16, 3], 32).large(),
+        frozen("norm of a residual", [1, 5, 4, 3], [4, 3, 3, 3], Conv::new(1, 1), Activation::None),
+        frozen("relu", [1, 4, 4, 2], [3, 1, 1, 2], Conv::new(1, 0), Activation::Relu),
+        frozen("leaky relu, stride 2", [2, 7, 6, 3], [5, 3, 3, 3], Conv::new(2, 1), Activation::LeakyRelu(0.2)),
+        frozen("relu, 40 to 72", [2, 13, 12, 40], [72, 3, 3, 40], Conv::new(1, 1), Activation::Relu).large(),
+        frozen("relu, deep", [1, 4, 4, 512], [80, 3, 3, 512], Conv::new(1, 1), Activation::Relu).large(),
+        frozen("1x1", [2, 29, 27, 64], [48, 1, 1, 64], Conv::new(1, 0), Activation::LeakyRelu(0.2)).large(),
+        frozen("7x7 stride 2, 3 to 32", [1, 33, 30, 3], [32, 7, 7, 3], Conv::new(2, 3), Activation::Relu).large(),
+        frozen("relu6, stride 2", [2, 19, 17, 16], [24, 3, 3, 16], Conv::new(2, 0), Activation::Relu6).large(),
         with_moments_of("conv2d_with_moments", "", [2, 11, 9, 16], [40, 3, 3, 16], false),
         with_moments_of("conv2d_with_moments", "odd", [1, 7, 5, 3], [5, 3, 3, 3], false),
         with_moments_of("upsample2x_conv3x3_with_moments", "", [2, 7, 6, 16], [72, 3, 3, 16], true),
     ]
+}
+
+/// Frozen filters with a norm folded into them, a residual and an activation. Each channel lies on one side of the kinks, by
+/// its beta: where factors are rounded, others would come to lie on the other side.
+fn frozen(name: &'static str, x: [usize; 4], w: [usize; 4], conv: Conv, act: Activation) -> Case {
+    let [batch, height, width, cout] = {
+        let problem = ConvProblem::fprop(x, w, conv);
+        [problem.batch, problem.output[0], problem.output[1], problem.cout]
+    };
+    let case = Case::new("conv2d_frozen", name, move |t| {
+        let beta = (0..cout).map(|channel| [-3.0, 3.0, 9.0][channel % 3]).collect();
+        let beta = Tensor::from_vec(beta, [cout]);
+        let [gamma, mean, variance] = [&t[3], &t[4], &t[5]].map(Tensor::detach);
+        let norm = ConstantNorm { gamma, beta, mean, variance, eps: 1e-3 };
+        let filters = Arc::new(FrozenFilters::normalized(&t[2], &norm, conv));
+        vec![conv2d_frozen(&t[0], &filters, Some(&t[1]), act)]
+    });
+    let small = 0.5 / ((w[1] * w[2] * w[3]) as f32).sqrt();
+    let case = case.input(x).input_in([batch, height, width, cout], -0.5, 0.5).constant(w, -small, small);
+    case.constant([cout], 0.5, 1.5).constant([cout], -0.2, 0.2).constant([cout], 0.5, 1.5).bf16(&[0, 1])
 }
 
 /// y, and its channels' means and variances: merged from the moments of its tiles, or from y where there are none.

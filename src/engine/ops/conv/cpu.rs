@@ -1,60 +1,166 @@
 //! Convolutions on the CPU: register tiles over windows that are read in place.
 //!
 //! The rows of a tile are output pixels. A window is a few runs of consecutive elements, and the microkernel reads them
-//! where they lie; only windows over the border are copied first, with zeros. wgrad.rs has the gradient of the filters.
+//! where they lie, after zeros were put around an input whose border windows cross. Sums are kept where the output has
+//! them. filters.rs packs the filters, wgrad.rs has their gradient.
 
 use std::ops::Range;
 
 use super::algorithm::{CpuAlgorithm, block_pixels};
-use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan, SPREAD};
-use crate::engine::device::cpu::tile::{Microkernel, Segment, Strided, with_microkernel};
-use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
+use super::filters::{PackedFilters, column_tiles, vectors_of};
+use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan};
+use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
+use crate::engine::device::cpu::{Buffer, for_chunks, map, rows_per_chunk, threads};
 
-/// y = the windows of x by the filters.
-pub(super) fn fprop(problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32]) {
-    with_microkernel!(kernel => fprop_with(kernel, problem, y, x, w));
+/// y = the windows of x by the filters, through the epilogue.
+pub(super) fn fprop(
+    problem: &ConvProblem,
+    y: &mut [f32],
+    x: &[f32],
+    filters: &PackedFilters,
+    epilogue: Option<Epilogue>,
+) {
+    with_microkernel!(kernel => fprop_with(kernel, problem, y, x, filters, epilogue));
 }
 
-fn fprop_with<M: Microkernel>(kernel: M, problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32]) {
-    let spread = problem.spread.then(|| spread_filters(w, problem.filter_channels()[1]));
-    let w = spread.as_deref().unwrap_or(w);
-    let windows: Vec<Window> = problem.phases().map(|phase| Window::new::<M>(phase, w)).collect();
-    let (cout, width) = (problem.cout, windows[0].filters.vectors * M::LANES);
-    let (row, rows) = (problem.output[1] * cout, problem.batch * problem.output[0]);
-    let tiles = cout.div_ceil(width);
-    match CpuAlgorithm::select::<M>(problem, tiles) {
-        CpuAlgorithm::DirectByRows => {
-            let per_row = problem.phase_output()[1].max(1);
-            let band = (2 * block_pixels::<M>()).div_ceil(per_row) * problem.step[0];
-            for_chunks(y, band * row, |i, y| {
-                let mut workspace = Workspace::new(kernel);
-                let rows = i * band..(i * band + y.len() / row);
-                for window in &windows {
-                    let pixels = window.phase.pixels_of_rows(rows.clone());
-                    let base = rows.start * problem.output[1];
-                    for block in pixels.chunks(even_block::<M>(pixels.len())) {
-                        workspace.sum(window, x, block, 0..tiles);
-                        scatter::<M>(y, base, &workspace.sums, block, [cout, width], 0..tiles);
-                    }
-                }
-            });
+fn fprop_with<M: Microkernel>(
+    kernel: M,
+    problem: &ConvProblem,
+    y: &mut [f32],
+    x: &[f32],
+    filters: &PackedFilters,
+    epilogue: Option<Epilogue>,
+) {
+    let margins = match CpuAlgorithm::joins_phases::<M>(problem) {
+        true => problem.margins([problem.joined()].into_iter()),
+        false => problem.margins(problem.phases()),
+    };
+    let framed = (margins != [[0; 2]; 2]).then(|| frame(problem, x, margins));
+    let x = framed.as_ref().map_or(x, Buffer::as_slice);
+    let problem = problem.framed(margins);
+    match CpuAlgorithm::select::<M>(&problem, column_tiles::<M>(problem.cout)) {
+        CpuAlgorithm::DirectByRows { bands } => by_rows(kernel, &problem, y, x, filters, epilogue, bands),
+        CpuAlgorithm::DirectByBlocks { bands } => {
+            assert!(epilogue.is_none(), "a gradient has no epilogue");
+            by_blocks(kernel, &problem, y, x, filters, bands);
         }
-        CpuAlgorithm::DirectByChannels => {
-            let per_part = tiles.div_ceil(4 * threads());
-            for window in &windows {
-                let pixels = window.phase.pixels_of_rows(0..rows);
-                let columns = |i: usize| i * per_part..((i + 1) * per_part).min(tiles);
-                let parts = map(tiles.div_ceil(per_part), |i| {
-                    let mut workspace = Workspace::new(kernel);
-                    workspace.sum(window, x, &pixels, columns(i));
-                    workspace.sums
-                });
-                for (i, sums) in parts.iter().enumerate() {
-                    scatter::<M>(y, 0, sums, &pixels, [cout, width], columns(i));
+        CpuAlgorithm::DirectByChannels => by_channels(kernel, &problem, y, x, filters, epilogue),
+    }
+}
+
+/// Threads share the output rows.
+fn by_rows<M: Microkernel>(
+    kernel: M,
+    problem: &ConvProblem,
+    y: &mut [f32],
+    x: &[f32],
+    filters: &PackedFilters,
+    epilogue: Option<Epilogue>,
+    bands: usize,
+) {
+    let windows = windows(problem, filters);
+    let (cout, per_row) = (problem.cout, problem.output[1]);
+    let band = (problem.batch * problem.output[0]).div_ceil(bands);
+    for_chunks(y, band * per_row * cout, |i, y| {
+        let mut workspace = Workspace::new(kernel);
+        let first = i * band * per_row;
+        let rows = i * band..i * band + y.len() / (per_row * cout);
+        for window in &windows {
+            let pixels = window.phase.pixels_of_rows(rows.clone());
+            for block in pixels.chunks(even_block::<M>(pixels.len())) {
+                workspace.begin(block, |_, p| (p.output - first) * cout);
+                let epilogue = epilogue.map(|e| e.at(0, first * cout));
+                let output = Output { data: y, columns: cout, epilogue };
+                workspace.sum(window, x, 0..column_tiles::<M>(cout), output);
+            }
+        }
+    });
+}
+
+/// Threads share the output rows; the sums of all phases are made side by side.
+fn by_blocks<M: Microkernel>(
+    kernel: M,
+    problem: &ConvProblem,
+    y: &mut [f32],
+    x: &[f32],
+    filters: &PackedFilters,
+    bands: usize,
+) {
+    let ConvProblem { batch, output: [h, per_row], cout, step, .. } = *problem;
+    let columns = step[0] * step[1] * cout;
+    let window = Window::new(problem.joined(), filters.phases[0].as_slice(), columns);
+    // A band must not end within a block.
+    let whole = if h.is_multiple_of(step[0]) { step[0] } else { h };
+    let band = (batch * h).div_ceil(bands).next_multiple_of(whole);
+    for_chunks(y, band * per_row * cout, |i, y| {
+        let mut workspace = Workspace::new(kernel);
+        let mut sums = Vec::new();
+        let first = i * band * per_row;
+        let pixels = window.phase.pixels_of_rows(i * band..i * band + y.len() / (per_row * cout));
+        for block in pixels.chunks(even_block::<M>(pixels.len())) {
+            sums.resize(block.len() * columns, 0.0);
+            workspace.begin(block, |i, _| i * columns);
+            workspace.sum(&window, x, 0..1, Output { data: &mut sums, columns, epilogue: None });
+            for (p, sums) in block.iter().zip(sums.chunks_exact(columns)) {
+                let (row, column) = (p.output / per_row % h, p.output % per_row);
+                let n = step[1].min(per_row - column) * cout;
+                for (r, sums) in sums.chunks_exact(step[1] * cout).take(h - row).enumerate() {
+                    y[(p.output - first + r * per_row) * cout..][..n].copy_from_slice(&sums[..n]);
                 }
             }
         }
+    });
+}
+
+/// Threads share the output channels.
+fn by_channels<M: Microkernel>(
+    kernel: M,
+    problem: &ConvProblem,
+    y: &mut [f32],
+    x: &[f32],
+    filters: &PackedFilters,
+    epilogue: Option<Epilogue>,
+) {
+    let (cout, tiles) = (problem.cout, column_tiles::<M>(problem.cout));
+    let per_part = tiles.div_ceil(2 * threads());
+    let width = per_part * M::WIDTH;
+    for window in windows(problem, filters) {
+        let pixels = window.phase.all_pixels();
+        let parts = map(tiles.div_ceil(per_part), |i| {
+            let mut workspace = Workspace::new(kernel);
+            workspace.begin(&pixels, |i, _| i * width);
+            let mut sums = Buffer::uninit(pixels.len() * width);
+            let output = Output { data: sums.as_mut_slice(), columns: width, epilogue: None };
+            workspace.sum(&window, x, i * per_part..((i + 1) * per_part).min(tiles), output);
+            sums
+        });
+        for (i, sums) in parts.iter().enumerate() {
+            scatter(y, [cout, i * width], &pixels, sums.as_slice(), epilogue);
+        }
     }
+}
+
+/// x with margins of zeros.
+fn frame(problem: &ConvProblem, x: &[f32], margins: [[usize; 2]; 2]) -> Buffer {
+    let ConvProblem { batch, cin, input: [h, w], .. } = *problem;
+    let [[above, below], [left, right]] = margins;
+    let row = (left + w + right) * cin;
+    let mut framed = Buffer::uninit(batch * (above + h + below) * row);
+    let rows = rows_per_chunk(row);
+    for_chunks(framed.as_mut_slice(), rows * row, |i, framed| {
+        for (number, to) in (i * rows..).zip(framed.chunks_exact_mut(row)) {
+            let (image, line) = (number / (above + h + below), number % (above + h + below));
+            if line < above || line >= above + h {
+                to.fill(0.0);
+                continue;
+            }
+            let from = &x[(image * h + line - above) * w * cin..][..w * cin];
+            to[..left * cin].fill(0.0);
+            to[left * cin..][..w * cin].copy_from_slice(from);
+            to[(left + w) * cin..].fill(0.0);
+        }
+    });
+    framed
 }
 
 /// A block size near `block_pixels` that divides `pixels` evenly.
@@ -63,107 +169,24 @@ fn even_block<M: Microkernel>(pixels: usize) -> usize {
     pixels.div_ceil(blocks).next_multiple_of(M::ROWS).max(M::ROWS)
 }
 
-// ---------------------------------------------------------------- filters
-
-/// The 4×4 filters [Cout,4,4,Cin] that are sums of 3×3 taps.
-fn spread_filters(w: &[f32], inputs: usize) -> Vec<f32> {
-    let mut spread = vec![0.0; w.len() / 9 * 16];
-    for (spread, w) in spread.chunks_mut(16 * inputs).zip(w.chunks(9 * inputs)) {
-        for (tap, spread) in spread.chunks_mut(inputs).enumerate() {
-            for &r in SPREAD[tap / 4] {
-                for &s in SPREAD[tap % 4] {
-                    spread.iter_mut().zip(&w[(r * 3 + s) * inputs..]).for_each(|(f, w)| *f += w);
-                }
-            }
+/// Writes sums, a row for each of `pixels`, into the channels of y from `first`.
+fn scatter(
+    y: &mut [f32],
+    [cout, first]: [usize; 2],
+    pixels: &[OutputPixel],
+    sums: &[f32],
+    epilogue: Option<Epilogue>,
+) {
+    let width = sums.len() / pixels.len().max(1);
+    let columns = (cout - first).min(width);
+    let epilogue = epilogue.map(|e| e.at(first, first));
+    for (p, sums) in pixels.iter().zip(sums.chunks(width)) {
+        let row = &mut y[p.output * cout + first..][..columns];
+        row.copy_from_slice(&sums[..columns]);
+        if let Some(epilogue) = &epilogue {
+            epilogue.apply(row, p.output * cout);
         }
     }
-    spread
-}
-
-/// Filters packed as [column tile][depth][tile width]; columns beyond the last are zeros.
-struct PackedFilters {
-    data: Buffer,
-    vectors: usize,
-}
-
-/// The vectors of a tile for so many columns.
-fn vectors_for<M: Microkernel>(columns: usize) -> usize {
-    columns.div_ceil(M::LANES).clamp(1, M::VECTORS)
-}
-
-/// The filters w[Cout,R,S,Cin] of one phase.
-fn pack_filters<M: Microkernel>(phase: &Phase, w: &[f32]) -> PackedFilters {
-    let problem = &phase.problem;
-    let ([outputs, inputs], [r, s]) = (problem.filter_channels(), problem.window);
-    let [rows, columns] = [phase.taps(0), phase.taps(1)];
-    if problem.transposed {
-        return pack_transposed::<M>(w, [outputs, r, s, inputs], &rows, &columns);
-    }
-    if !problem.flipped() {
-        return pack::<M>(phase.depth(), outputs, w);
-    }
-    let mut selected = Vec::with_capacity(outputs * phase.depth());
-    for w in w.chunks(r * s * inputs) {
-        for (r, s) in rows.iter().flat_map(|r| columns.iter().map(move |s| (r, s))) {
-            selected.extend_from_slice(&w[(r * problem.window[1] + s) * inputs..][..inputs]);
-        }
-    }
-    pack::<M>(phase.depth(), outputs, &selected)
-}
-
-/// Packs the row-major filters [Cout, depth].
-fn pack<M: Microkernel>(depth: usize, cout: usize, w: &[f32]) -> PackedFilters {
-    let vectors = vectors_for::<M>(cout);
-    let width = vectors * M::LANES;
-    let mut data = Buffer::uninit(cout.div_ceil(width) * depth * width);
-    for_chunks(data.as_mut_slice(), depth * width, |t, tile| {
-        let columns = (cout - t * width).min(width);
-        if columns < width {
-            tile.fill(0.0);
-        }
-        const BLOCK: usize = 16;
-        for from in (0..depth).step_by(BLOCK) {
-            let block = &mut tile[from * width..(from + BLOCK).min(depth) * width];
-            for j in 0..columns {
-                let row = &w[(t * width + j) * depth + from..];
-                block.chunks_exact_mut(width).zip(row).for_each(|(k, &w)| k[j] = w);
-            }
-        }
-    });
-    PackedFilters { data, vectors }
-}
-
-/// Packs the filters w[Cout,R,S,Cin] for windows of the given taps over Cout channels that give Cin columns.
-fn pack_transposed<M: Microkernel>(
-    w: &[f32],
-    [cout, r, s, cin]: [usize; 4],
-    taps_h: &[usize],
-    taps_w: &[usize],
-) -> PackedFilters {
-    let vectors = vectors_for::<M>(cin);
-    let (width, depth) = (vectors * M::LANES, taps_h.len() * taps_w.len() * cout);
-    let taps: Vec<usize> = taps_h.iter().flat_map(|&th| taps_w.iter().map(move |&tw| th * s + tw)).collect();
-    let mut data = Buffer::uninit(cin.div_ceil(width) * depth * width);
-    // Blocks of both sides are consecutive for a few lines at least: the filters may be far larger than a cache.
-    const TILES: usize = 8;
-    const ROWS: usize = 16;
-    for_chunks(data.as_mut_slice(), (TILES * depth * width).max(1), |g, tiles| {
-        for (i, tap) in taps.iter().enumerate() {
-            for n in (0..cout).step_by(ROWS) {
-                for (t, tile) in tiles.chunks_exact_mut(depth * width).enumerate() {
-                    let first = (g * TILES + t) * width;
-                    let columns = (cin - first).min(width);
-                    let rows = &mut tile[(i * cout + n) * width..(i * cout + (n + ROWS).min(cout)) * width];
-                    for (n, k) in (n..).zip(rows.chunks_exact_mut(width)) {
-                        let from = (n * r * s + tap) * cin + first;
-                        k[..columns].copy_from_slice(&w[from..from + columns]);
-                        k[columns..].fill(0.0);
-                    }
-                }
-            }
-        }
-    });
-    PackedFilters { data, vectors }
 }
 
 // ---------------------------------------------------------------- windows by filters
@@ -171,17 +194,24 @@ fn pack_transposed<M: Microkernel>(
 /// Window elements summed at a time: the packed filters of so many stay in the first-level cache.
 const DEPTH: usize = 384;
 
-/// One phase ready to run: its filters, and its window as groups of spans of at most `DEPTH` elements.
-struct Window {
+/// One phase ready to run: its packed filters, and its window as groups of spans of at most `DEPTH` elements.
+struct Window<'a> {
     phase: Phase,
-    filters: PackedFilters,
+    filters: &'a [f32],
+    columns: usize,
     groups: Vec<Vec<RowSpan>>,
 }
 
-impl Window {
-    fn new<M: Microkernel>(phase: Phase, w: &[f32]) -> Window {
-        Window { filters: pack_filters::<M>(&phase, w), groups: groups(&phase), phase }
+impl<'a> Window<'a> {
+    fn new(phase: Phase, filters: &'a [f32], columns: usize) -> Window<'a> {
+        Window { filters, columns, groups: groups(&phase), phase }
     }
+}
+
+/// The windows of all phases.
+fn windows<'a>(problem: &ConvProblem, filters: &'a PackedFilters) -> Vec<Window<'a>> {
+    let phases = problem.phases().zip(&filters.phases);
+    phases.map(|(phase, filters)| Window::new(phase, filters.as_slice(), problem.cout)).collect()
 }
 
 fn groups(phase: &Phase) -> Vec<Vec<RowSpan>> {
@@ -206,110 +236,112 @@ fn groups(phase: &Phase) -> Vec<Vec<RowSpan>> {
     groups
 }
 
+/// Where sums go: rows of `data`, which have room for `columns` columns.
+struct Output<'a> {
+    data: &'a mut [f32],
+    columns: usize,
+    epilogue: Option<Epilogue<'a>>,
+}
+
 /// What one thread works with, kept from block to block.
 struct Workspace<M: Microkernel> {
     kernel: M,
     /// The pixels in tiles of `M::ROWS`; the last one is repeated to fill its tile.
     pixels: Vec<OutputPixel>,
+    /// Where the rows of each tile begin in the output.
+    rows: Vec<M::Rows>,
+    /// Of each tile, the spans of its windows.
     segments: Vec<Segment<M::Rows>>,
-    /// Of each tile, whether its windows lie inside the input, and its segments.
-    sources: Vec<(bool, Range<usize>)>,
-    /// Windows over the border, copied.
-    border: Vec<f32>,
-    /// As [column tile][pixel tile][ROWS][width].
-    sums: Vec<f32>,
+    /// A tile that is wider than its output.
+    wide: Vec<f32>,
 }
 
 impl<M: Microkernel> Workspace<M> {
     fn new(kernel: M) -> Workspace<M> {
-        let (pixels, segments, sources) = (Vec::new(), Vec::new(), Vec::new());
-        Workspace { kernel, pixels, segments, sources, border: Vec::new(), sums: Vec::new() }
+        let (pixels, rows, segments) = (Vec::new(), Vec::new(), Vec::new());
+        Workspace { kernel, pixels, rows, segments, wide: vec![0.0; M::ROWS * M::WIDTH] }
     }
 
-    /// Sums the windows of all pixels, for a range of column tiles.
-    fn sum(&mut self, window: &Window, x: &[f32], pixels: &[OutputPixel], columns: Range<usize>) {
-        let Window { phase, filters, groups } = window;
-        let (vectors, depth) = (filters.vectors, phase.depth());
-        let width = vectors * M::LANES;
+    /// Takes a block of pixels; `row(i, pixel)` is where the output of the i-th begins.
+    fn begin(&mut self, pixels: &[OutputPixel], row: impl Fn(usize, &OutputPixel) -> usize) {
         self.pixels.clear();
         self.pixels.extend_from_slice(pixels);
         if let Some(last) = pixels.last() {
             self.pixels.resize(pixels.len().next_multiple_of(M::ROWS), *last);
         }
-        let per_column = self.pixels.len() * width;
-        self.sums.resize(columns.len() * per_column, 0.0);
+        let at = |i: usize| row(i.min(pixels.len() - 1), &self.pixels[i]);
+        self.rows.clear();
+        self.rows.extend((0..self.pixels.len()).step_by(M::ROWS).map(|tile| M::rows(|i| at(tile + i))));
+    }
+
+    /// Sums the windows of the block's pixels, for a range of column tiles.
+    fn sum(&mut self, window: &Window, x: &[f32], tiles: Range<usize>, to: Output) {
+        let Window { phase, filters, columns, groups } = window;
         if groups.is_empty() {
-            self.sums.fill(0.0);
+            return self.sum_nothing(to);
         }
-        let mut done = 0;
-        for group in groups {
-            self.find(phase, group, x);
+        let (depth, mut done) = (phase.depth(), 0);
+        for (number, group) in groups.iter().enumerate() {
+            self.find(phase, group);
             let deep: usize = group.iter().map(RowSpan::len).sum();
-            for (c, sums) in columns.clone().zip(self.sums.chunks_mut(per_column)) {
-                let w = &filters.data.as_slice()[(c * depth + done) * width..][..deep * width];
-                let w = Strided { data: w, stride: width };
-                for ((inside, range), sums) in self.sources.iter().zip(sums.chunks_mut(M::ROWS * width)) {
-                    let source = Strided { data: if *inside { x } else { &self.border }, stride: 1 };
-                    self.kernel.tile(vectors, sums, done > 0, source, &self.segments[range.clone()], w);
-                }
+            for tile in tiles.clone() {
+                let vectors = vectors_of::<M>(tile, *columns);
+                let (from, width) = ((tile - tiles.start) * M::WIDTH, vectors * M::LANES);
+                let w = &filters[tile * M::WIDTH * depth + done * width..][..deep * width];
+                let epilogue = to.epilogue.filter(|_| number + 1 == groups.len()).map(|e| e.at(from, from));
+                let room = (to.columns - from).min(width);
+                let output = Output { data: &mut to.data[from..], columns: room, epilogue };
+                self.column_tile(x, group.len(), Strided { data: w, stride: width }, done > 0, output);
             }
             done += deep;
         }
     }
 
-    /// Finds the rows of each tile for one group of the window's spans.
-    fn find(&mut self, phase: &Phase, group: &[RowSpan], x: &[f32]) {
-        let deep: usize = group.iter().map(RowSpan::len).sum();
-        self.segments.clear();
-        self.sources.clear();
-        let outside = |tile: &&[OutputPixel]| !tile.iter().all(|p| phase.inside(p));
-        let tiles = self.pixels.chunks_exact(M::ROWS);
-        self.border.resize(tiles.clone().filter(outside).count() * M::ROWS * deep, 0.0);
-        let mut start = 0;
-        for tile in tiles {
-            let from = self.segments.len();
-            let inside = !outside(&tile);
-            if inside {
-                self.segments.extend(group.iter().map(|span| Segment {
-                    at: M::rows(|i| phase.offset(&tile[i], span.row, span.elements.start)),
-                    len: span.len(),
-                }));
-            } else {
-                for (p, mut to) in tile.iter().zip(self.border[start..].chunks_mut(deep)) {
-                    for span in group {
-                        let (here, rest) = to.split_at_mut(span.len());
-                        phase.gather(here, x, p, span);
-                        to = rest;
-                    }
-                }
-                self.segments.push(Segment { at: M::rows(|i| start + i * deep), len: deep });
-                start += M::ROWS * deep;
+    /// Where no tap reaches a phase, its sums are 0.
+    fn sum_nothing(&self, to: Output) {
+        for at in self.rows.iter().flat_map(|rows| rows.as_ref()) {
+            let row = &mut to.data[*at..][..to.columns];
+            row.fill(0.0);
+            if let Some(epilogue) = &to.epilogue {
+                epilogue.apply(row, *at);
             }
-            self.sources.push((inside, from..self.segments.len()));
         }
     }
-}
 
-/// Writes the sums of `pixels` to y, whose first pixel is `base`.
-fn scatter<M: Microkernel>(
-    y: &mut [f32],
-    base: usize,
-    sums: &[f32],
-    pixels: &[OutputPixel],
-    [cout, width]: [usize; 2],
-    columns: Range<usize>,
-) {
-    let per_column = pixels.len().next_multiple_of(M::ROWS) * width;
-    for (c, sums) in columns.zip(sums.chunks(per_column)) {
-        let (from, n) = (c * width, (cout - c * width).min(width));
-        for (p, sums) in pixels.iter().zip(sums.chunks(width)) {
-            let y = &mut y[(p.output - base) * cout + from..];
-            // A copy of known size is two moves, any other a call.
-            if n == M::WIDTH {
-                y[..M::WIDTH].copy_from_slice(&sums[..M::WIDTH]);
-            } else {
-                y[..n].copy_from_slice(&sums[..n]);
+    /// Sums all tiles of pixels, whose windows are `spans` spans, for one tile of columns.
+    fn column_tile(&mut self, x: &[f32], spans: usize, w: Strided, add: bool, to: Output) {
+        let Output { data, columns, epilogue } = to;
+        let (vectors, width) = (w.stride / M::LANES, w.stride);
+        let source = Strided { data: x, stride: 1 };
+        for (segments, rows) in self.segments.chunks_exact(spans).zip(&self.rows) {
+            if columns == width {
+                let mut sums = Sums { data, at: *rows, add, epilogue };
+                self.kernel.tile(vectors, &mut sums, source, segments, w);
+                continue;
             }
+            for (wide, at) in self.wide.chunks_exact_mut(width).zip(rows.as_ref()).filter(|_| add) {
+                wide[..columns].copy_from_slice(&data[*at..at + columns]);
+            }
+            let at = M::rows(|i| i * width);
+            let mut sums = Sums { data: &mut self.wide, at, add, epilogue: None };
+            self.kernel.tile(vectors, &mut sums, source, segments, w);
+            for (wide, at) in self.wide.chunks_exact_mut(width).zip(rows.as_ref()) {
+                if let Some(epilogue) = &epilogue {
+                    epilogue.apply(&mut wide[..columns], *at);
+                }
+                data[*at..at + columns].copy_from_slice(&wide[..columns]);
+            }
+        }
+    }
+
+    /// Finds the rows of each tile for one group of the window's spans.
+    fn find(&mut self, phase: &Phase, group: &[RowSpan]) {
+        self.segments.clear();
+        for tile in self.pixels.chunks_exact(M::ROWS) {
+            self.segments.extend(group.iter().map(|span| Segment {
+                at: M::rows(|i| phase.offset(&tile[i], span.row, span.elements.start)),
+                len: span.len(),
+            }));
         }
     }
 }

@@ -19,13 +19,18 @@ mod algorithm;
 mod cases;
 mod cpu;
 mod cuda;
+mod filters;
+mod frozen;
 mod problem;
 mod wgrad;
 
 pub use cases::cases;
+pub use frozen::{FrozenFilters, conv2d_frozen};
+use filters::PackedFilters;
 use problem::ConvProblem;
 
-use crate::engine::ops::matmul::{add_bias, column_sums};
+use crate::engine::device::cpu::tile::Epilogue;
+use crate::engine::ops::matmul::column_sums;
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{Kernel, Tensor, run};
 
@@ -64,16 +69,9 @@ fn convolve(
     conv: Conv,
     with_moments: bool,
 ) -> (Tensor, Option<Tensor>) {
-    let ([_, h, width, cin], [cout, r, s, wc]) = (x.dims(), w.dims());
-    assert_eq!(cin, wc, "conv2d: the channels of {:?} and of the weights {:?} differ", x.shape(), w.shape());
-    assert!(
-        h + 2 * conv.pad[0] >= r && width + 2 * conv.pad[1] >= s,
-        "conv2d: the window of {:?} is larger than the padded image {:?}",
-        w.shape(),
-        x.shape()
-    );
+    assert_fits(x, w, conv);
     if let Some(bias) = bias {
-        assert_eq!(*bias.shape(), [cout], "conv2d: bias {:?} does not fit weights {:?}", bias.shape(), w.shape());
+        assert_eq!(*bias.shape(), [w.dims::<4>()[0]], "conv2d: bias {:?} does not fit weights {:?}", bias.shape(), w.shape());
     }
     let problem = ConvProblem::fprop(x.dims(), w.dims(), conv);
     let (y, moments) = fprop("conv2d_fwd", &problem, x, w, bias, with_moments);
@@ -84,6 +82,18 @@ fn convolve(
         [dx, dw, wb.then(|| column_sums(&dy))]
     });
     (y, moments)
+}
+
+#[track_caller]
+fn assert_fits(x: &Tensor, w: &Tensor, conv: Conv) {
+    let ([_, h, width, cin], [_, r, s, wc]) = (x.dims(), w.dims());
+    assert_eq!(cin, wc, "conv2d: the channels of {:?} and of the weights {:?} differ", x.shape(), w.shape());
+    assert!(
+        h + 2 * conv.pad[0] >= r && width + 2 * conv.pad[1] >= s,
+        "conv2d: the window of {:?} is larger than the padded image {:?}",
+        w.shape(),
+        x.shape()
+    );
 }
 
 /// y[B,2H,2W,Cout] = nearest-2×(x[B,H,W,Cin]) ∗ w[Cout,3,3,Cin], padding 1.
@@ -139,10 +149,8 @@ fn fprop(
         (&mut y, moments.as_mut()),
         (x, w, bias),
         |(y, _), (x, w, bias)| {
-            cpu::fprop(problem, y, x, w);
-            if let Some(bias) = bias {
-                add_bias(y, bias);
-            }
+            let plain = |bias| Epilogue { bias, residual: None, slope: 1.0, ceiling: f32::INFINITY };
+            cpu::fprop(problem, y, x, &PackedFilters::new(problem, w), bias.map(plain));
         },
         |g, (y, moments), (x, w, bias)| cuda::fprop(problem, g, y, moments, x, w, bias),
     );
@@ -158,7 +166,7 @@ fn dgrad(name: &'static str, problem: &ConvProblem, dy: &Tensor, w: &Tensor) -> 
         Kernel::new(name, problem.flops()),
         &mut dx,
         (dy, w),
-        |dx, (dy, w)| cpu::fprop(problem, dx, dy, w),
+        |dx, (dy, w)| cpu::fprop(problem, dx, dy, &PackedFilters::new(problem, w), None),
         |g, dx, (dy, w)| cuda::dgrad(problem, g, dx, dy, w),
     );
     dx

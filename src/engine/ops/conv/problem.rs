@@ -103,6 +103,26 @@ impl ConvProblem {
         }
     }
 
+    /// The rows and columns before and after the input that the windows of phases reach.
+    pub fn margins(&self, phases: impl Iterator<Item = Phase>) -> [[usize; 2]; 2] {
+        let mut margins = [[0; 2]; 2];
+        for phase in phases.filter(|phase| phase.pixels() * phase.depth() > 0) {
+            for (d, [before, after]) in margins.iter_mut().enumerate() {
+                let last = phase.origin[d] + ((phase.output[d] - 1) * self.stride[d] + phase.window[d]) as isize;
+                *before = (*before).max((-phase.origin[d]).max(0) as usize);
+                *after = (*after).max((last - self.input[d] as isize).max(0) as usize);
+            }
+        }
+        margins
+    }
+
+    /// The same pass over an input that `margins` of zeros were put around: all windows lie inside.
+    pub fn framed(&self, margins: [[usize; 2]; 2]) -> ConvProblem {
+        let input = [0, 1].map(|d| self.input[d] + margins[d][0] + margins[d][1]);
+        let pad = [0, 1].map(|d| self.pad[d] + (margins[d][0] * self.step[d]) as isize);
+        ConvProblem { input, pad, ..*self }
+    }
+
     /// Whether the filter's last tap comes first.
     pub fn flipped(&self) -> bool {
         self.transposed != self.spread
@@ -112,6 +132,16 @@ impl ConvProblem {
         let problem = *self;
         let [rows, columns] = self.step;
         (0..rows).flat_map(move |p| (0..columns).map(move |q| Phase::new(problem, [p, q])))
+    }
+
+    /// All phases as one whose outputs are blocks of step² pixels and whose window holds the windows of all.
+    pub fn joined(&self) -> Phase {
+        let phases: Vec<Phase> = self.phases().filter(|phase| phase.window.iter().all(|&taps| taps > 0)).collect();
+        let ends = |phase: &Phase, d: usize| phase.origin[d] + phase.window[d] as isize;
+        let origin = [0, 1].map(|d| phases.iter().map(|phase| phase.origin[d]).min().unwrap_or(0));
+        let end = [0, 1].map(|d| phases.iter().map(|phase| ends(phase, d)).max().unwrap_or(0));
+        let window = [0, 1].map(|d| (end[d] - origin[d]) as usize);
+        Phase { problem: *self, index: [0; 2], window, last: [0; 2], origin, output: self.phase_output() }
     }
 
     /// Outputs and inputs of the operator's filters.
@@ -165,7 +195,7 @@ pub(super) struct Phase {
     /// The largest of these taps, which comes first.
     last: [usize; 2],
     /// Input position of that tap for the first output; negative over the border.
-    origin: [isize; 2],
+    pub origin: [isize; 2],
     /// Height and width of the phase.
     pub output: [usize; 2],
 }

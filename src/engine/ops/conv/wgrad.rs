@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::algorithm::CpuWgradAlgorithm;
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan, SPREAD};
-use crate::engine::device::cpu::tile::{Microkernel, Segment, Strided, with_microkernel};
+use crate::engine::device::cpu::tile::{Microkernel, Segment, Strided, Sums, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
 
 /// Pixels that a tile sums before it goes back to memory.
@@ -199,7 +199,9 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
         right: Strided,
     ) {
         let (depth, row) = (self.phase.depth(), self.phase.row());
-        self.kernel.tile(M::VECTORS, &mut self.sums, false, left, &[segment], right);
+        let at = M::rows(|i| i * M::WIDTH);
+        let mut sums = Sums { data: &mut self.sums, at, add: false, epilogue: None };
+        self.kernel.tile(M::VECTORS, &mut sums, left, &[segment], right);
         let rows = (self.rows.len() - t * M::ROWS).min(M::ROWS);
         for (i, sums) in self.sums.chunks(M::WIDTH).take(rows).enumerate() {
             let at = (t * M::ROWS + i) * depth + span.row * row + span.elements.start;

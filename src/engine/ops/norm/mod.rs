@@ -34,6 +34,11 @@ impl Activation {
         }
     }
 
+    /// What negative values are multiplied by, and what greater values become; none for the gate, which is no rectifier.
+    pub(super) fn rectifier(self) -> Option<[f32; 2]> {
+        (self != Activation::Glu).then(|| [self.slope().unwrap_or(1.0), self.ceiling()])
+    }
+
     /// What greater values become; infinite where nothing is cut off.
     fn ceiling(self) -> f32 {
         if self == Activation::Relu6 { 6.0 } else { f32::INFINITY }
@@ -136,6 +141,27 @@ pub fn batch_norm_eval(
     );
     let saved = BatchNormSaved { x: x.clone(), mean: mean.detach(), inv_std, scale, shift };
     saved.recorded(gamma, beta, act, residual, Moments::Given)
+}
+
+/// What [`batch_norm_eval`] normalizes by, [C] each, where none of it is trained.
+pub struct ConstantNorm {
+    pub gamma: Tensor,
+    pub beta: Tensor,
+    pub mean: Tensor,
+    pub variance: Tensor,
+    pub eps: f32,
+}
+
+impl ConstantNorm {
+    /// As a map by channel: γ / √(variance + eps), and β - mean times that.
+    pub fn scale_and_shift(&self) -> (Vec<f32>, Vec<f32>) {
+        let [gamma, beta, mean, variance] =
+            [&self.gamma, &self.beta, &self.mean, &self.variance].map(Tensor::to_vec);
+        let [mut inv_std, mut scale, mut shift] = [(); 3].map(|()| vec![0.0; gamma.len()]);
+        let outs = [&mut inv_std[..], &mut scale[..], &mut shift[..]];
+        cpu::scale_and_shift(outs, &gamma, &beta, &mean, &variance, self.eps);
+        (scale, shift)
+    }
 }
 
 /// Mixes a batch into the running statistics [mean, variance, batches seen], in place:

@@ -1,7 +1,7 @@
 //! The register tile that all convolutions are made of: some rows by one or two vectors, 14×32 with AVX-512, 6×16 with AVX2.
 //!
-//! `acc[ROWS][LANES·V] += Σ_k a_i[k] · b[k][LANES·V]`, where each row a_i is read in place, segment by segment. Rows are
-//! broadcast, columns are vectors.
+//! `sums_i[LANES·V] += Σ_k a_i[k] · b[k][LANES·V]`, where each row a_i is read in place, segment by segment, and each row
+//! of sums lies where the output has it. Rows are broadcast, columns are vectors.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -35,25 +35,24 @@ pub trait Microkernel: Copy + Send + Sync {
     /// [`tile`](Microkernel::tile) without its checks.
     ///
     /// # Safety
-    /// Every segment lies in `a`; `acc` and `b` hold the tile and the segments' total depth.
+    /// Every segment lies in `a`; `sums` and `b` hold the tile and the segments' total depth; the epilogue's bias and
+    /// residual reach as far as the tile.
     unsafe fn sum(
         self,
         vectors: usize,
-        acc: &mut [f32],
-        add: bool,
+        sums: &mut Sums<Self::Rows>,
         a: Strided,
         segments: &[Segment<Self::Rows>],
         b: Strided,
     );
 
-    /// Sums the products of the segments' rows in `a` with the rows of `b` into the tile `acc` of `vectors` vectors; with
-    /// `add`, `acc` keeps what it holds.
+    /// Sums the products of the segments' rows in `a` with the rows of `b` into a tile of `vectors` vectors. Rows of
+    /// `sums` may coincide where their rows of `a` do.
     #[inline]
     fn tile(
         self,
         vectors: usize,
-        acc: &mut [f32],
-        add: bool,
+        sums: &mut Sums<Self::Rows>,
         a: Strided,
         segments: &[Segment<Self::Rows>],
         b: Strided,
@@ -66,10 +65,56 @@ pub trait Microkernel: Copy + Send + Sync {
             depth += s.len;
         }
         let fits = depth == 0 || (depth - 1) * b.stride + width <= b.data.len();
-        assert!(acc.len() >= Self::ROWS * width && fits, "a tile of depth {depth} leaves its buffers");
+        let end = sums.at.as_ref().iter().max().unwrap() + width;
+        assert!(sums.data.len() >= end && fits, "a tile of depth {depth} leaves its buffers");
+        if let Some(Epilogue { bias, residual, .. }) = &sums.epilogue {
+            let reaches = bias.len() >= width && residual.is_none_or(|r| r.len() >= end);
+            assert!(reaches, "a tile of {width} columns leaves its epilogue");
+        }
         assert!((1..=Self::VECTORS).contains(&vectors), "a tile of {vectors} vectors");
         // SAFETY: the assertions above keep every address inside its slice.
-        unsafe { self.sum(vectors, acc, add, a, segments, b) }
+        unsafe { self.sum(vectors, sums, a, segments, b) }
+    }
+}
+
+/// The sums of a tile: row i from `data[at[i]]`.
+pub struct Sums<'a, Rows> {
+    pub data: &'a mut [f32],
+    pub at: Rows,
+    /// Whether they are added to what is there.
+    pub add: bool,
+    /// What becomes of them in the end.
+    pub epilogue: Option<Epilogue<'a>>,
+}
+
+/// What becomes of a sum: z = sum + bias + residual, then z or, where it is not positive, slope · z, at most `ceiling`.
+#[derive(Clone, Copy)]
+pub struct Epilogue<'a> {
+    /// By column.
+    pub bias: &'a [f32],
+    /// Laid out as the sums are.
+    pub residual: Option<&'a [f32]>,
+    pub slope: f32,
+    pub ceiling: f32,
+}
+
+impl<'a> Epilogue<'a> {
+    /// The epilogue of what begins at column `column`, whose sums' data begin at `from`.
+    pub fn at(self, column: usize, from: usize) -> Epilogue<'a> {
+        Epilogue { bias: &self.bias[column..], residual: self.residual.map(|r| &r[from..]), ..self }
+    }
+
+    /// The result for the sums of a row, which begin at `at` of their data.
+    #[inline]
+    pub fn apply(&self, sums: &mut [f32], at: usize) {
+        sums.iter_mut().zip(self.bias).for_each(|(z, bias)| *z += bias);
+        if let Some(residual) = self.residual {
+            sums.iter_mut().zip(&residual[at..]).for_each(|(z, r)| *z += r);
+        }
+        for z in sums {
+            *z = if *z > 0.0 { *z } else { self.slope * *z };
+            *z = if *z > self.ceiling { self.ceiling } else { *z };
+        }
     }
 }
 
@@ -145,11 +190,18 @@ mod tests {
             let width = vectors * M::LANES;
             let (a, b) =
                 (Strided { data: &data, stride: a_stride }, Strided { data: &columns, stride: width + more });
-            for add in [false, true] {
-                let mut acc = vec![0.5; M::ROWS * width];
-                kernel.tile(vectors, &mut acc, add, a, &segments, b);
-                for (at, sum) in acc.iter().enumerate() {
-                    let (row, column) = (at / width, at % width);
+            let pitch = width + more;
+            let residual: Vec<f32> = (0..M::ROWS * pitch).map(|i| value(i + 9)).collect();
+            let rectified = Epilogue { bias: &columns, residual: Some(&residual), slope: 0.25, ceiling: 1.5 };
+            let plain = Epilogue { residual: None, slope: 1.0, ceiling: f32::INFINITY, ..rectified };
+            for (add, epilogue) in
+                [(false, None), (true, None), (true, Some(rectified)), (false, Some(plain))]
+            {
+                let mut found = vec![0.5; M::ROWS * pitch];
+                let mut sums = Sums { data: &mut found, at: M::rows(|i| i * pitch), add, epilogue };
+                kernel.tile(vectors, &mut sums, a, &segments, b);
+                for (at, found) in found.iter().enumerate().filter(|(at, _)| at % pitch < width) {
+                    let (row, column) = (at / pitch, at % pitch);
                     let mut exact = if add { 0.5 } else { 0.0 };
                     let mut depth = 0;
                     for Segment { at, len } in &segments {
@@ -160,10 +212,12 @@ mod tests {
                             depth += 1;
                         }
                     }
-                    assert!(
-                        (f64::from(*sum) - exact).abs() < 1e-5,
-                        "row {row}, column {column}: {sum} {exact}"
-                    );
+                    if let Some(Epilogue { bias, residual, slope, ceiling }) = epilogue {
+                        exact += f64::from(bias[column]) + residual.map_or(0.0, |r| f64::from(r[at]));
+                        exact = exact.max(f64::from(slope) * exact).min(f64::from(ceiling));
+                    }
+                    let error = (f64::from(*found) - exact).abs();
+                    assert!(error < 1e-5, "row {row}, column {column}: {found} {exact}");
                 }
             }
         }

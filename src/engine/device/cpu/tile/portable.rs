@@ -1,4 +1,4 @@
-use super::{Microkernel, Segment, Strided};
+use super::{Microkernel, Segment, Strided, Sums};
 
 /// The tile in plain Rust, for processors without AVX2.
 #[derive(Clone, Copy)]
@@ -17,26 +17,35 @@ impl Microkernel for Portable {
     unsafe fn sum(
         self,
         vectors: usize,
-        acc: &mut [f32],
-        add: bool,
+        sums: &mut Sums<[usize; 6]>,
         a: Strided,
         segments: &[Segment<[usize; 6]>],
         b: Strided,
     ) {
         let width = vectors * Self::LANES;
-        if !add {
-            acc.fill(0.0);
+        let Sums { data, at, add, epilogue } = sums;
+        let mut tile = [[0.0; Self::WIDTH]; Self::ROWS];
+        if *add {
+            tile.iter_mut()
+                .zip(*at)
+                .for_each(|(row, at)| row[..width].copy_from_slice(&data[at..at + width]));
         }
         let mut from = 0;
         for segment in segments {
             for k in 0..segment.len {
                 let columns = &b.data[from..from + width];
                 from += b.stride;
-                for (acc, at) in acc.chunks_exact_mut(width).zip(segment.at) {
+                for (row, at) in tile.iter_mut().zip(segment.at) {
                     let x = a.data[at + k * a.stride];
-                    acc.iter_mut().zip(columns).for_each(|(acc, b)| *acc += x * b);
+                    row.iter_mut().zip(columns).for_each(|(sum, b)| *sum += x * b);
                 }
             }
+        }
+        for (row, at) in tile.iter_mut().zip(*at) {
+            if let Some(epilogue) = epilogue {
+                epilogue.apply(&mut row[..width], at);
+            }
+            data[at..at + width].copy_from_slice(&row[..width]);
         }
     }
 }

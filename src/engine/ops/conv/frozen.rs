@@ -1,0 +1,158 @@
+//! Convolutions whose filters stay as they are: what follows from the filters alone is computed once.
+
+use std::sync::{Arc, OnceLock};
+
+use super::filters::PackedFilters;
+use super::problem::ConvProblem;
+use super::{Conv, assert_fits, cpu, cuda};
+use crate::engine::device::cpu::for_chunks;
+use crate::engine::device::cpu::tile::Epilogue;
+use crate::engine::device::cuda::{Grid, k};
+use crate::engine::device::{Device, with};
+use crate::engine::ops::norm::{Activation, ConstantNorm};
+use crate::engine::tensor::tape::record1;
+use crate::engine::tensor::{Kernel, Tensor, run, same_shape};
+
+/// Filters w[Cout,R,S,Cin] · scale[Cout] and a bias[Cout] that stay as they are. On the CPU each pass keeps the filters as
+/// it reads them, which doubles their memory for each; the products with scale are kept on CUDA alone.
+pub struct FrozenFilters {
+    w: Tensor,
+    scale: Option<Vec<f32>>,
+    bias: Tensor,
+    conv: Conv,
+    folded: OnceLock<Tensor>,
+    forward: OnceLock<PackedFilters>,
+    backward: OnceLock<PackedFilters>,
+}
+
+impl FrozenFilters {
+    #[track_caller]
+    pub fn new(w: &Tensor, bias: Option<&Tensor>, conv: Conv) -> FrozenFilters {
+        let cout = w.dims::<4>()[0];
+        let bias = bias.map_or_else(|| with(&w.device(), || Tensor::zeros([cout])), Tensor::detach);
+        assert_eq!(*bias.shape(), [cout], "conv2d: bias {:?} does not fit weights {:?}", bias.shape(), w.shape());
+        let (folded, [forward, backward]) = (OnceLock::new(), [(); 2].map(|()| OnceLock::new()));
+        FrozenFilters { w: w.detach(), scale: None, bias, conv, folded, forward, backward }
+    }
+
+    /// The filters whose outputs are those of w, normalized: w · γ/σ, and the bias β - mean · γ/σ.
+    #[track_caller]
+    pub fn normalized(w: &Tensor, norm: &ConstantNorm, conv: Conv) -> FrozenFilters {
+        let (scale, shift) = norm.scale_and_shift();
+        let bias = with(&w.device(), || Tensor::from_vec(shift, norm.gamma.shape()));
+        FrozenFilters { scale: Some(scale), ..FrozenFilters::new(w, Some(&bias), conv) }
+    }
+
+    /// w · scale
+    fn folded(&self) -> Tensor {
+        let Some(scale) = &self.scale else { return self.w.clone() };
+        let mut values = self.w.to_vec();
+        let filter = values.len() / scale.len().max(1);
+        for_chunks(&mut values, filter, |n, filter| filter.iter_mut().for_each(|w| *w *= scale[n]));
+        with(&self.w.device(), || Tensor::from_vec(values, self.w.shape()))
+    }
+
+    /// The filters as a kernel of this device is given them.
+    fn given(&self) -> &Tensor {
+        match self.w.device() {
+            Device::Cpu => &self.w,
+            Device::Cuda(_) => self.folded.get_or_init(|| self.folded()),
+        }
+    }
+
+    fn packed<'a>(&self, kept: &'a OnceLock<PackedFilters>, problem: &ConvProblem) -> &'a PackedFilters {
+        kept.get_or_init(|| PackedFilters::new(problem, self.folded().as_slice()))
+    }
+}
+
+/// y = act(conv2d(x[B,H,W,Cin]) + residual), y and residual [B,H',W',Cout]; `Glu` is no such activation.
+#[track_caller]
+pub fn conv2d_frozen(
+    x: &Tensor,
+    filters: &Arc<FrozenFilters>,
+    residual: Option<&Tensor>,
+    act: Activation,
+) -> Tensor {
+    let FrozenFilters { w, conv, .. } = &**filters;
+    assert_fits(x, w, *conv);
+    let problem = ConvProblem::fprop(x.dims(), w.dims(), *conv);
+    let y = fprop(&problem, x, filters, residual, act);
+    let (filters, saved) = (filters.clone(), (act != Activation::None).then(|| y.detach()));
+    record1(y, [Some(x), residual], move |dy, [wx, wr]| {
+        let dz = match &saved {
+            Some(y) => before_activation(&dy, y, act),
+            None => dy,
+        };
+        let dx = wx.then(|| dgrad(&ConvProblem::dgrad(&problem, filters.conv), &dz, &filters));
+        [dx, wr.then_some(dz)]
+    })
+}
+
+#[track_caller]
+fn fprop(
+    problem: &ConvProblem,
+    x: &Tensor,
+    filters: &FrozenFilters,
+    residual: Option<&Tensor>,
+    act: Activation,
+) -> Tensor {
+    let ConvProblem { batch, output: [h, width], cout, .. } = *problem;
+    let mut y = x.new_empty([batch, h, width, cout]);
+    if let Some(residual) = residual {
+        same_shape("conv2d_frozen with a residual", &y, residual);
+    }
+    let [slope, ceiling] = act.rectifier().unwrap_or_else(|| panic!("conv2d_frozen: {act:?} is no rectifier"));
+    run(
+        Kernel::new("conv2d_frozen_fwd", problem.flops()),
+        &mut y,
+        (x, filters.given(), &filters.bias, residual),
+        |y, (x, _, bias, residual)| {
+            let epilogue = Epilogue { bias, residual, slope, ceiling };
+            cpu::fprop(problem, y, x, filters.packed(&filters.forward, problem), Some(epilogue));
+        },
+        |g, y, (x, w, bias, residual)| {
+            cuda::fprop(problem, g, y, None, x, w, Some(bias));
+            if residual.is_some() || act != Activation::None {
+                let (grid, n) = (Grid::packs(y.len()), y.len() as i32);
+                k::conv_activation_fwd(g, grid, y, residual, slope, ceiling, n);
+            }
+        },
+    );
+    y
+}
+
+#[track_caller]
+fn dgrad(problem: &ConvProblem, dz: &Tensor, filters: &FrozenFilters) -> Tensor {
+    let ConvProblem { batch, output: [h, width], cout, .. } = *problem;
+    let mut dx = dz.new_empty([batch, h, width, cout]);
+    run(
+        Kernel::new("conv2d_frozen_bwd", problem.flops()),
+        &mut dx,
+        (dz, filters.given()),
+        |dx, (dz, _)| cpu::fprop(problem, dx, dz, filters.packed(&filters.backward, problem), None),
+        |g, dx, (dz, w)| cuda::dgrad(problem, g, dx, dz, w),
+    );
+    dx
+}
+
+/// The gradient of what a rectifier made y of.
+#[track_caller]
+fn before_activation(dy: &Tensor, y: &Tensor, act: Activation) -> Tensor {
+    const CHUNK: usize = 16 * 1024;
+    let ([slope, ceiling], n) = (act.rectifier().expect("the forward pass took it"), y.len());
+    let mut dz = dy.new_empty(dy.shape());
+    let through = move |y: f32| if y > 0.0 { if y < ceiling { 1.0 } else { 0.0 } } else { slope };
+    run(
+        "conv2d_activation_bwd",
+        &mut dz,
+        (dy, y),
+        |dz, (dy, y)| {
+            for_chunks(dz, CHUNK, |i, dz| {
+                let rest = dy[i * CHUNK..].iter().zip(&y[i * CHUNK..]);
+                dz.iter_mut().zip(rest).for_each(|(dz, (dy, y))| *dz = dy * through(*y));
+            });
+        },
+        |g, dz, (dy, y)| k::conv_activation_bwd(g, Grid::packs(n), dz, dy, y, slope, ceiling, n as i32),
+    );
+    dz
+}
