@@ -242,7 +242,7 @@ fn what_does_not_fit_is_told_at_once_and_nothing_is_written() {
     // Words of another vocabulary.
     let words = folder.path().join("words.txt");
     atomic::write(&words, b"<end>\nbird\n").unwrap();
-    let mut arguments = importing(&[text.clone()], &out);
+    let mut arguments = importing(std::slice::from_ref(&text), &out);
     let at = arguments.iter().position(|a| a == "--captions").unwrap() + 1;
     arguments[at] = words.to_str().unwrap().to_string();
     let message = refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>());

@@ -132,8 +132,8 @@ impl PhaseTrainer for GanPhase<'_> {
         weights.load(GENERATOR, store)?;
         let config = &self.context.config.gan;
         *adam = Adam::new(store.params(), config.generator_adam).averaging(config.average_decay);
-        let stores = self.discriminator_stores.iter().enumerate();
-        stores.map(|(i, store)| weights.load(&discriminator_stem(i), store)).collect()
+        let mut stores = self.discriminator_stores.iter().enumerate();
+        stores.try_for_each(|(i, store)| weights.load(&discriminator_stem(i), store))
     }
 
     fn load(&self, batch: Batch) -> Inputs {

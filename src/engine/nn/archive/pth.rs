@@ -152,9 +152,12 @@ fn state(pickle: &Pickle, id: Id) -> impl Iterator<Item = (String, &Rc<Tensor>)>
     })
 }
 
+/// Dictionaries of tensors, each with what its names begin with, and the file's metadata.
+type Networks = (Vec<(String, Id)>, BTreeMap<String, String>);
+
 /// The dictionaries of tensors, each with what its names begin with: the root; or those in it, of which one alone needs no
 /// prefix.
-fn networks(pickle: &Pickle) -> Reading<(Vec<(String, Id)>, BTreeMap<String, String>)> {
+fn networks(pickle: &Pickle) -> Reading<Networks> {
     let (root, mut metadata) = (pickle.root, BTreeMap::new());
     // One dictionary may stand under many names.
     let mut known = BTreeMap::new();

@@ -11,12 +11,12 @@ use crate::engine::tensor::DType;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CpuAlgorithm {
     /// Threads share the output rows in so many bands; each reads all filters.
-    DirectByRows { bands: usize },
-    /// As `DirectByRows`, with the phases as one whose channels are those of a block of pixels: for a few channels, of which
+    Rows { bands: usize },
+    /// As `Rows`, with the phases as one whose channels are those of a block of pixels: for a few channels, of which
     /// the phases together fill a vector that each would fill in part.
-    DirectByBlocks { bands: usize },
+    Blocks { bands: usize },
     /// Threads share the output channels, so that each filter is read once: for few pixels and many channels.
-    DirectByChannels,
+    Channels,
 }
 
 /// Output pixels that share one pass over the filters.
@@ -32,18 +32,18 @@ impl CpuAlgorithm {
         let pixels = problem.batch * problem.output[0] * problem.output[1];
         let fair = pixels / (FEW * M::ROWS);
         if fair < threads() && column_tiles > 1 {
-            return CpuAlgorithm::DirectByChannels;
+            return CpuAlgorithm::Channels;
         }
         let bands = pixels.div_ceil(2 * block_pixels::<M>()).max(fair.min(2 * threads())).max(1);
         let bands = bands.next_multiple_of(threads());
         if CpuAlgorithm::joins_phases::<M>(problem) {
-            CpuAlgorithm::DirectByBlocks { bands }
+            CpuAlgorithm::Blocks { bands }
         } else {
-            CpuAlgorithm::DirectByRows { bands }
+            CpuAlgorithm::Rows { bands }
         }
     }
 
-    /// Whether [`DirectByBlocks`](CpuAlgorithm::DirectByBlocks) is chosen: a matter of the filters alone, which are packed
+    /// Whether [`Blocks`](CpuAlgorithm::Blocks) is chosen: a matter of the filters alone, which are packed
     /// for it.
     pub fn joins_phases<M: Microkernel>(problem: &ConvProblem) -> bool {
         let phases = problem.step[0] * problem.step[1];

@@ -39,12 +39,12 @@ fn fprop_with<M: Microkernel>(
     let x = framed.as_ref().map_or(x, Buffer::as_slice);
     let problem = problem.framed(margins);
     match CpuAlgorithm::select::<M>(&problem, column_tiles::<M>(problem.cout)) {
-        CpuAlgorithm::DirectByRows { bands } => by_rows(kernel, &problem, y, x, filters, epilogue, bands),
-        CpuAlgorithm::DirectByBlocks { bands } => {
+        CpuAlgorithm::Rows { bands } => by_rows(kernel, &problem, y, x, filters, epilogue, bands),
+        CpuAlgorithm::Blocks { bands } => {
             assert!(epilogue.is_none(), "a gradient has no epilogue");
             by_blocks(kernel, &problem, y, x, filters, bands);
         }
-        CpuAlgorithm::DirectByChannels => by_channels(kernel, &problem, y, x, filters, epilogue),
+        CpuAlgorithm::Channels => by_channels(kernel, &problem, y, x, filters, epilogue),
     }
 }
 

@@ -62,9 +62,9 @@ unsafe fn sum<const V: usize>(
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); V]; Avx2::ROWS];
         if *add {
-            for i in 0..Avx2::ROWS {
-                for v in 0..V {
-                    sums[i][v] = _mm256_loadu_ps(out.add(at[i] + v * Avx2::LANES));
+            for (sums, at) in sums.iter_mut().zip(&*at) {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_loadu_ps(out.add(*at + v * Avx2::LANES));
                 }
             }
         }
@@ -86,9 +86,9 @@ unsafe fn sum<const V: usize>(
                 k += a.stride;
             }
         }
-        for i in 0..Avx2::ROWS {
-            for v in 0..V {
-                _mm256_storeu_ps(out.add(at[i] + v * Avx2::LANES), sums[i][v]);
+        for (sums, at) in sums.iter().zip(&*at) {
+            for (v, sum) in sums.iter().enumerate() {
+                _mm256_storeu_ps(out.add(*at + v * Avx2::LANES), *sum);
             }
         }
         if let Some(epilogue) = epilogue {

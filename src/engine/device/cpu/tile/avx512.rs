@@ -61,9 +61,9 @@ unsafe fn sum<const V: usize>(
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); V]; Avx512::ROWS];
         if *add {
-            for i in 0..Avx512::ROWS {
-                for v in 0..V {
-                    sums[i][v] = _mm512_loadu_ps(out.add(at[i] + v * Avx512::LANES));
+            for (sums, at) in sums.iter_mut().zip(&*at) {
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm512_loadu_ps(out.add(*at + v * Avx512::LANES));
                 }
             }
         }
@@ -85,9 +85,9 @@ unsafe fn sum<const V: usize>(
                 k += a.stride;
             }
         }
-        for i in 0..Avx512::ROWS {
-            for v in 0..V {
-                _mm512_storeu_ps(out.add(at[i] + v * Avx512::LANES), sums[i][v]);
+        for (sums, at) in sums.iter().zip(&*at) {
+            for (v, sum) in sums.iter().enumerate() {
+                _mm512_storeu_ps(out.add(*at + v * Avx512::LANES), *sum);
             }
         }
         if let Some(epilogue) = epilogue {
