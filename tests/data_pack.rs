@@ -154,7 +154,7 @@ fn another_side_or_other_limits_are_refused() {
         &refusal(SIDE, DecodeConfig { max_pixels: 5, ..decode }),
         &["data.max_pixels = 100000000, and here it is 5", "--max-pixels=5"],
     );
-    assert_says(&refusal(SIDE, DecodeConfig { max_side: 7, ..decode }), &["data.max_side", "--max-side 7"]);
+    assert_says(&refusal(SIDE, DecodeConfig { max_side: 7, ..decode }), &["data.max_side", "--max-side=7"]);
     let turned = DecodeConfig { exif_orientation: true, ..decode };
     assert_says(
         &refusal(SIDE, turned),
@@ -375,6 +375,26 @@ fn caption_finds_the_boxes_of_a_packed_image() {
 }
 
 /// Runs where `CUB10` names a folder with classes 1 to 10 of CUB.
+/// Pictures with a table of captions, packed and not.
+#[test]
+fn a_folder_of_pictures_is_packed_too() {
+    let root = tempfile::tempdir().unwrap();
+    let (pictures, file) = (root.path().join("pictures"), root.path().join("pictures.pack"));
+    fs::create_dir(&pictures).unwrap();
+    let mut table = "file_name,caption\n".to_string();
+    for (number, item) in open(Format::Cub, &BIRDS.folder).unwrap().train.iter().take(12).enumerate() {
+        fs::copy(&item.image, pictures.join(format!("{number}.png"))).ok();
+        table += &format!("{number}.png,bird number {number}\n");
+    }
+    fs::write(pictures.join("captions.csv"), table).unwrap();
+    let set = open(Format::Folder, &pictures).unwrap();
+    let packing = Packing { format: "folder".into(), ..packing(SIDE, &file) };
+    data::pack(&set, packing, &mut |_| true).unwrap();
+    let pack = open(Format::Folder, &file).unwrap();
+    assert_eq!(Fingerprint::of(&set), Fingerprint::of(&pack));
+    assert!(batches(&set.train, config(4), 0, 6) == batches(&pack.train, config(4), 0, 6));
+}
+
 /// A pack holds words, split and classes too.
 #[test]
 fn a_pack_of_other_words_is_refused() {
