@@ -96,23 +96,32 @@ fn pixels(rows: &Range<usize>, cols: &Range<usize>, w: usize) -> impl Iterator<I
     rows.clone().flat_map(move |row| cols.clone().map(move |col| row * w + col))
 }
 
-/// Adds each gradient to the first maximum of its window.
+/// All bits, or none: a choice between numbers that the compiler turns into no jump.
+fn mask(is_chosen: bool) -> u32 {
+    u32::from(is_chosen).wrapping_neg()
+}
+
+/// Adds each gradient to the first maximum of its window. Every tap is visited for all channels at once, which takes
+/// vectors where a jump to each channel's maximum does not.
 fn max_pool_image_gradient(dx: &mut [f32], x: &[f32], dy: &[f32], windows: &Windows, w: usize, c: usize) {
     dx.fill(0.0);
-    let (mut top, mut winner) = (vec![0.0; c], vec![0; c]);
+    let (mut top, mut winner) = (vec![0.0; c], vec![0_u32; c]);
     let each = windows.rows.iter().flat_map(|rows| windows.cols.iter().map(move |cols| (rows, cols)));
     for ((rows, cols), dy) in each.zip(dy.chunks(c)) {
         top.fill(f32::NEG_INFINITY);
-        winner.fill(rows.start * w + cols.start);
-        for at in pixels(rows, cols, w) {
+        winner.fill(0);
+        for (tap, at) in (0..).zip(pixels(rows, cols, w)) {
             let best = top.iter_mut().zip(winner.iter_mut());
             for ((top, winner), &x) in best.zip(&x[at * c..][..c]) {
-                if x > *top || x.is_nan() {
-                    (*top, *winner) = (x, at);
-                }
+                let best = mask((x > *top) | x.is_nan());
+                *top = f32::from_bits(x.to_bits() & best | top.to_bits() & !best);
+                *winner = tap & best | *winner & !best;
             }
         }
-        winner.iter().zip(dy).enumerate().for_each(|(j, (at, dy))| dx[at * c + j] += dy);
+        for (tap, at) in (0..).zip(pixels(rows, cols, w)) {
+            let of_tap = dx[at * c..][..c].iter_mut().zip(winner.iter().zip(dy));
+            of_tap.for_each(|(dx, (winner, dy))| *dx += f32::from_bits(dy.to_bits() & mask(*winner == tap)));
+        }
     }
 }
 
