@@ -43,6 +43,9 @@ pub struct Imported {
 /// A network of one of the files.
 struct Found {
     file: PathBuf,
+    /// Bytes of the file, and their SHA-256.
+    length: usize,
+    sha256: String,
     kind: Kind,
     archive: Archive,
 }
@@ -56,29 +59,20 @@ pub fn import(job: &ImportJob) -> Result<Imported> {
     let vocabulary = read_vocabulary(&job.vocabulary)?;
     let (found, mut notes) = read(&job.files)?;
     let (preset, config) = choose(job, &found, &vocabulary)?;
-    let mut networks = BTreeMap::new();
-    for Found { file, kind, mut archive } in found {
+    let (mut networks, mut record) = (BTreeMap::new(), Vec::new());
+    for Found { file, length, sha256, kind, mut archive } in found {
         let network = Network::of(kind, &archive, &config)?;
         network.shapes(vocabulary.len(), &config)?.add_counters(&mut archive);
         archive.set_metadata("preset", &preset);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        record.push(json!({ "network": network.name(), "file": name, "bytes": length, "sha256": sha256 }));
         networks.insert(network, (file, archive));
     }
-    let mut record = Vec::new();
-    let mut lines = Vec::new();
-    for (network, (file, archive)) in &networks {
-        let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
-        let sha256 = format!("{:x}", Sha256::digest(&bytes));
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let (tensors, numbers) = (archive.len(), archive.numbers());
-        lines.push(format!(
-            "{:<13} {}: {tensors} tensors, {:.1} million numbers",
-            network.name(),
-            file.display(),
-            numbers as f64 / 1e6
-        ));
-        record
-            .push(json!({ "network": network.name(), "file": name, "bytes": bytes.len(), "sha256": sha256 }));
-    }
+    let line = |(network, (file, archive)): (&Network, &(PathBuf, Archive))| {
+        let (tensors, millions) = (archive.len(), archive.numbers() as f64 / 1e6);
+        format!("{:<13} {}: {tensors} tensors, {millions:.1} million numbers", network.name(), file.display())
+    };
+    let lines = networks.iter().map(line).collect();
     let record = json!({ "preset": preset, "engine": env!("CARGO_PKG_VERSION"), "files": record });
     RunFolder::create(&job.out, &config, &vocabulary, &job.header, |folder| {
         write(folder, &networks, &config)?;
@@ -93,7 +87,12 @@ pub fn import(job: &ImportJob) -> Result<Imported> {
 fn read(files: &[PathBuf]) -> Result<(Vec<Found>, Vec<String>)> {
     let (mut found, mut notes) = (Vec::new(), Vec::new());
     for file in files {
-        let mut archive = Archive::read_all(file)?;
+        let hashed = || {
+            let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
+            Ok((bytes.len(), format!("{:x}", Sha256::digest(&bytes))))
+        };
+        let (archive, hashed): (_, Result<_>) = rayon::join(|| Archive::read_all(file), hashed);
+        let (mut archive, (length, sha256)) = (archive?, hashed?);
         archive.require_finite()?;
         let networks = take_networks(&mut archive);
         if networks.is_empty() {
@@ -103,7 +102,11 @@ fn read(files: &[PathBuf]) -> Result<(Vec<Found>, Vec<String>)> {
             let count = archive.len();
             notes.push(format!("{}: {count} tensors are left out, such as '{first}'", file.display()));
         }
-        found.extend(networks.into_iter().map(|(kind, archive)| Found { file: file.clone(), kind, archive }));
+        let named = |(kind, archive)| {
+            let (file, sha256) = (file.clone(), sha256.clone());
+            Found { file, length, sha256, kind, archive }
+        };
+        found.extend(networks.into_iter().map(named));
     }
     Ok((found, notes))
 }

@@ -274,11 +274,15 @@ impl Builder {
         };
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(entries.iter().all(|p| p.name() != name), "two parameters are called '{name}'");
-        let value = Tensor::zeros(shape.as_slice());
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = match *source {
+            Source::Shapes => Tensor::uninit(shape.as_slice()),
+            _ => Tensor::zeros(shape.as_slice()),
+        };
         let value = if trainable { value.leaf() } else { value };
         let entry = Entry { name, layout, trainable: AtomicBool::new(trainable), value: RwLock::new(value) };
         let param = Param(Arc::new(entry));
-        match &mut *self.source.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &mut *source {
             Source::Init(rng) => param.set_published(init.how.draw(published, init.fan_in, rng)),
             Source::Fill(fill) => param.set_published(fill(param.name(), published)),
             Source::Archive(_) | Source::Shapes => {}

@@ -5,6 +5,7 @@ use std::io::{Cursor, Read, Write};
 use std::path::Path;
 use std::rc::Rc;
 
+use bytemuck::pod_collect_to_vec;
 use half::{bf16, f16};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
@@ -244,6 +245,11 @@ fn decode(tensor: &Tensor, numbers: &Numbers) -> Reading<Array> {
         let Tensor { shape, stride, offset, .. } = tensor;
         format!("a view of {shape:?} with strides {stride:?} from {offset} leaves its {there} numbers; copy the file again")
     })?;
+    if let ("FloatStorage", false, true) = (class, numbers.big_endian, is_contiguous(tensor)) {
+        let count: usize = tensor.shape.iter().product();
+        let values = pod_collect_to_vec(&numbers.bytes[tensor.offset * width..][..count * width]);
+        return Ok(Array { shape: tensor.shape.clone(), values: Values::F32(values) });
+    }
     let number = |place: usize| {
         let mut eight = [0; 8];
         eight[..width].copy_from_slice(&numbers.bytes[place * width..][..width]);
@@ -265,6 +271,17 @@ fn decode(tensor: &Tensor, numbers: &Numbers) -> Reading<Array> {
         _ => Values::I64(bits.map(|b| b as i64).collect()),
     };
     Ok(Array { shape: tensor.shape.clone(), values })
+}
+
+/// Whether the numbers of a tensor that is not empty lie one behind the other; sides of one number move nothing.
+fn is_contiguous(Tensor { shape, stride, .. }: &Tensor) -> bool {
+    let mut next = 1;
+    !shape.contains(&0)
+        && shape.iter().zip(stride).rev().all(|(side, stride)| {
+            let fits = *side == 1 || *stride == next;
+            next *= side;
+            fits
+        })
 }
 
 /// Where each number of a tensor lies among `there` numbers, in row-major order; none where one lies outside.
