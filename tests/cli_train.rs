@@ -279,3 +279,25 @@ fn the_advice_after_a_divergence_can_be_followed() {
         .args(["--set", "gan.schedule.steps=5"]));
     assert_eq!(output.code, 0, "{}", output.err);
 }
+
+/// DAMSM and the captioner tell how they do on held-out images as they go on, and DAMSM shows what words attend to.
+#[test]
+fn a_phase_is_measured_as_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let train = |phase: &str, more: &[&str]| {
+        let every = ["--set", "run.sample_every=1", "--phase", phase];
+        succeeds(training(&out).args(every).args(more))
+    };
+    let damsm = train("damsm", &[]);
+    assert_says(&damsm.err, &["damsm step 1: held_out_loss ", ", r_precision "]);
+    let sheet = image::open(out.join("samples/damsm-step-000001.png")).unwrap();
+    assert!(sheet.width() > 128 && sheet.height() > 128, "{}x{}", sheet.width(), sheet.height());
+    assert!(!out.join("samples/captions.txt").exists());
+    // At a rate of 0 the captioner learns nothing, which is said.
+    let captioner = train("captioner", &["--set", "captioner.adam.lr=0"]);
+    assert_says(
+        &captioner.err,
+        &["captioner step 1: held_out_loss ", "the loss equals ln(V)", "nothing is learnt"],
+    );
+}

@@ -80,6 +80,23 @@ fn captions() {
 }
 
 #[test]
+fn annotations_of_coco() {
+    let file =
+        Input::in_folder("annotations/captions_train2014.json", &["train2014/a.jpg", "train2014/b.jpg"]);
+    target("coco", corpus("corpus/coco", ""), &ANNOTATIONS, STREAMED, None)
+        .fuzz(|bytes| read_data(&file, Format::Coco, bytes));
+}
+
+#[test]
+fn tables_of_captions() {
+    for name in ["captions.csv", "metadata.jsonl"] {
+        let file = Input::in_folder(name, &["a.jpg", "b.jpg"]);
+        target(name, corpus("corpus/tables", ""), &TABLES, STREAMED, None)
+            .fuzz(|bytes| read_data(&file, Format::Folder, bytes));
+    }
+}
+
+#[test]
 fn vocabularies() {
     let file = Input::file("vocabulary.txt");
     target("vocabulary", corpus("corpus/captions", ""), &WORDS, TEXT, None)
@@ -90,6 +107,33 @@ fn vocabularies() {
 const PICKLE: (usize, usize) = (64 * KIB, 128);
 const WEIGHTS: (usize, usize) = (256 * KIB, 128);
 const TEXT: (usize, usize) = (64 * KIB, 64);
+
+/// Of parsers that read through a buffer.
+const STREAMED: (usize, usize) = (2 << 20, 128);
+
+const ANNOTATIONS: [&[u8]; 9] = [
+    b"{\"id\":9,\"file_name\":\"a.jpg\"},",
+    b"{\"image_id\":9,\"caption\":\"a\"},",
+    b"\"images\":[",
+    b"\"annotations\":[",
+    b"\\ud800\\u0000",
+    b"18446744073709551616",
+    b"null",
+    b"[[[[",
+    b"../../x",
+];
+
+const TABLES: [&[u8]; 9] = [
+    b"a.jpg,a red bird\n",
+    b"\"",
+    b"\"\"",
+    b"\r\n",
+    b"\t",
+    b";",
+    b"{\"file_name\":\"a.jpg\",\"text\":\"a\"}\n",
+    b"../a.jpg,",
+    b"\xef\xbb\xbf",
+];
 
 const JSON: [&[u8]; 12] = [
     b"\"data_offsets\":[0,18446744073709551615]",
@@ -179,6 +223,17 @@ impl Input {
         input
     }
 
+    /// A file of a folder that has these pictures, which are empty.
+    fn in_folder(name: &str, pictures: &[&str]) -> Input {
+        let input = Input::file(name);
+        for path in pictures.iter().copied().chain([name]) {
+            let file = input.folder.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, b"").unwrap();
+        }
+        input
+    }
+
     fn put(&self, bytes: &[u8]) {
         fs::write(&self.path, bytes).unwrap();
     }
@@ -199,13 +254,15 @@ fn read_vocabulary(file: &Input, bytes: &[u8]) -> Result<(), String> {
 }
 
 fn read_cub(file: &Input, bytes: &[u8]) -> Result<(), String> {
+    read_data(file, Format::Cub, bytes)
+}
+
+fn read_data(file: &Input, format: Format, bytes: &[u8]) -> Result<(), String> {
     file.put(bytes);
+    let read =
+        || open(format, file.folder.path(), &OpenConfig::default()).map(drop).map_err(|e| e.to_string());
     // In a pool of this thread alone, whose memory is counted.
-    POOL.with(|pool| {
-        pool.install(|| {
-            open(Format::Cub, file.folder.path(), &OpenConfig::default()).map(drop).map_err(|e| e.to_string())
-        })
-    })
+    POOL.with(|pool| pool.install(read))
 }
 
 thread_local! {
