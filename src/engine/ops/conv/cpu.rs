@@ -20,123 +20,115 @@ pub(super) fn fprop(
     filters: &PackedFilters,
     epilogue: Option<Epilogue>,
 ) {
-    with_microkernel!(kernel => fprop_with(kernel, problem, y, x, filters, epilogue));
+    with_microkernel!(kernel => Pass { kernel, problem, x, filters, epilogue }.run(y));
 }
 
-fn fprop_with<M: Microkernel>(
+/// A convolution in one kind of tile.
+struct Pass<'a, M> {
     kernel: M,
-    problem: &ConvProblem,
-    y: &mut [f32],
-    x: &[f32],
-    filters: &PackedFilters,
-    epilogue: Option<Epilogue>,
-) {
-    let margins = match CpuAlgorithm::joins_phases::<M>(problem) {
-        true => problem.margins([problem.joined()].into_iter()),
-        false => problem.margins(problem.phases()),
-    };
-    let framed = (margins != [[0; 2]; 2]).then(|| frame(problem, x, margins));
-    let x = framed.as_ref().map_or(x, Buffer::as_slice);
-    let problem = problem.framed(margins);
-    match CpuAlgorithm::select::<M>(&problem, column_tiles::<M>(problem.cout)) {
-        CpuAlgorithm::Rows { bands } => by_rows(kernel, &problem, y, x, filters, epilogue, bands),
-        CpuAlgorithm::Blocks { bands } => {
-            assert!(epilogue.is_none(), "a gradient has no epilogue");
-            by_blocks(kernel, &problem, y, x, filters, bands);
+    problem: &'a ConvProblem,
+    x: &'a [f32],
+    filters: &'a PackedFilters,
+    epilogue: Option<Epilogue<'a>>,
+}
+
+impl<M: Microkernel> Pass<'_, M> {
+    fn run(&self, y: &mut [f32]) {
+        let problem = self.problem;
+        let margins = match CpuAlgorithm::joins_phases::<M>(problem) {
+            true => problem.margins([problem.joined()].into_iter()),
+            false => problem.margins(problem.phases()),
+        };
+        let framed = (margins != [[0; 2]; 2]).then(|| frame(problem, self.x, margins));
+        let x = framed.as_ref().map_or(self.x, Buffer::as_slice);
+        let pass = Pass { problem: &problem.framed(margins), x, ..*self };
+        match CpuAlgorithm::select::<M>(pass.problem, column_tiles::<M>(problem.cout)) {
+            CpuAlgorithm::Rows { bands } => pass.by_rows(y, bands),
+            CpuAlgorithm::Blocks { bands } => pass.by_blocks(y, bands),
+            CpuAlgorithm::Channels => pass.by_channels(y),
         }
-        CpuAlgorithm::Channels => by_channels(kernel, &problem, y, x, filters, epilogue),
     }
-}
 
-/// Threads share the output rows.
-fn by_rows<M: Microkernel>(
-    kernel: M,
-    problem: &ConvProblem,
-    y: &mut [f32],
-    x: &[f32],
-    filters: &PackedFilters,
-    epilogue: Option<Epilogue>,
-    bands: usize,
-) {
-    let windows = windows(problem, filters);
-    let (cout, per_row) = (problem.cout, problem.output[1]);
-    let band = (problem.batch * problem.output[0]).div_ceil(bands);
-    for_chunks(y, band * per_row * cout, |i, y| {
-        let mut workspace = Workspace::new(kernel);
-        let first = i * band * per_row;
-        let rows = i * band..i * band + y.len() / (per_row * cout);
-        for window in &windows {
-            let pixels = window.phase.pixels_of_rows(rows.clone());
-            for block in pixels.chunks(even_block::<M>(pixels.len())) {
-                workspace.begin(block, |_, p| (p.output - first) * cout);
-                let epilogue = epilogue.map(|e| e.at(0, first * cout));
-                let output = Output { data: y, columns: cout, epilogue };
-                workspace.sum(window, x, 0..column_tiles::<M>(cout), output);
-            }
-        }
-    });
-}
-
-/// Threads share the output rows; the sums of all phases are made side by side.
-fn by_blocks<M: Microkernel>(
-    kernel: M,
-    problem: &ConvProblem,
-    y: &mut [f32],
-    x: &[f32],
-    filters: &PackedFilters,
-    bands: usize,
-) {
-    let ConvProblem { batch, output: [h, per_row], cout, step, .. } = *problem;
-    let columns = step[0] * step[1] * cout;
-    let window = Window::new(problem.joined(), filters.phases[0].as_slice(), columns);
-    // A band must not end within a block.
-    let whole = if h.is_multiple_of(step[0]) { step[0] } else { h };
-    let band = (batch * h).div_ceil(bands).next_multiple_of(whole);
-    for_chunks(y, band * per_row * cout, |i, y| {
-        let mut workspace = Workspace::new(kernel);
-        let mut sums = Vec::new();
-        let first = i * band * per_row;
-        let pixels = window.phase.pixels_of_rows(i * band..i * band + y.len() / (per_row * cout));
-        for block in pixels.chunks(even_block::<M>(pixels.len())) {
-            sums.resize(block.len() * columns, 0.0);
-            workspace.begin(block, |i, _| i * columns);
-            workspace.sum(&window, x, 0..1, Output { data: &mut sums, columns, epilogue: None });
-            for (p, sums) in block.iter().zip(sums.chunks_exact(columns)) {
-                let (row, column) = (p.output / per_row % h, p.output % per_row);
-                let n = step[1].min(per_row - column) * cout;
-                for (r, sums) in sums.chunks_exact(step[1] * cout).take(h - row).enumerate() {
-                    y[(p.output - first + r * per_row) * cout..][..n].copy_from_slice(&sums[..n]);
+    /// Threads share the output rows.
+    fn by_rows(&self, y: &mut [f32], bands: usize) {
+        let Pass { kernel, problem, x, epilogue, .. } = *self;
+        let windows = self.windows();
+        let (cout, per_row) = (problem.cout, problem.output[1]);
+        let band = (problem.batch * problem.output[0]).div_ceil(bands);
+        for_chunks(y, band * per_row * cout, |i, y| {
+            let mut workspace = Workspace::new(kernel);
+            let first = i * band * per_row;
+            let rows = i * band..i * band + y.len() / (per_row * cout);
+            for window in &windows {
+                let pixels = window.phase.pixels_of_rows(rows.clone());
+                for block in pixels.chunks(even_block::<M>(pixels.len())) {
+                    workspace.begin(block, |_, p| (p.output - first) * cout);
+                    let epilogue = epilogue.map(|e| e.at(0, first * cout));
+                    let output = Output { data: y, columns: cout, epilogue };
+                    workspace.sum(window, x, 0..column_tiles::<M>(cout), output);
                 }
             }
-        }
-    });
-}
-
-/// Threads share the output channels.
-fn by_channels<M: Microkernel>(
-    kernel: M,
-    problem: &ConvProblem,
-    y: &mut [f32],
-    x: &[f32],
-    filters: &PackedFilters,
-    epilogue: Option<Epilogue>,
-) {
-    let (cout, tiles) = (problem.cout, column_tiles::<M>(problem.cout));
-    let per_part = tiles.div_ceil(2 * threads());
-    let width = per_part * M::WIDTH;
-    for window in windows(problem, filters) {
-        let pixels = window.phase.all_pixels();
-        let parts = map(tiles.div_ceil(per_part), |i| {
-            let mut workspace = Workspace::new(kernel);
-            workspace.begin(&pixels, |i, _| i * width);
-            let mut sums = Buffer::uninit(pixels.len() * width);
-            let output = Output { data: sums.as_mut_slice(), columns: width, epilogue: None };
-            workspace.sum(&window, x, i * per_part..((i + 1) * per_part).min(tiles), output);
-            sums
         });
-        for (i, sums) in parts.iter().enumerate() {
-            scatter(y, [cout, i * width], &pixels, sums.as_slice(), epilogue);
+    }
+
+    /// Threads share the output rows; the sums of all phases are made side by side. For gradients, which have no epilogue.
+    fn by_blocks(&self, y: &mut [f32], bands: usize) {
+        let Pass { kernel, problem, x, filters, epilogue } = *self;
+        assert!(epilogue.is_none(), "a gradient has no epilogue");
+        let ConvProblem { batch, output: [h, per_row], cout, step, .. } = *problem;
+        let columns = step[0] * step[1] * cout;
+        let window = Window::new(problem.joined(), filters.phases[0].as_slice(), columns);
+        // A band must not end within a block.
+        let whole = if h.is_multiple_of(step[0]) { step[0] } else { h };
+        let band = (batch * h).div_ceil(bands).next_multiple_of(whole);
+        for_chunks(y, band * per_row * cout, |i, y| {
+            let mut workspace = Workspace::new(kernel);
+            let mut sums = Vec::new();
+            let first = i * band * per_row;
+            let pixels = window.phase.pixels_of_rows(i * band..i * band + y.len() / (per_row * cout));
+            for block in pixels.chunks(even_block::<M>(pixels.len())) {
+                sums.resize(block.len() * columns, 0.0);
+                workspace.begin(block, |i, _| i * columns);
+                workspace.sum(&window, x, 0..1, Output { data: &mut sums, columns, epilogue: None });
+                for (p, sums) in block.iter().zip(sums.chunks_exact(columns)) {
+                    let (row, column) = (p.output / per_row % h, p.output % per_row);
+                    let n = step[1].min(per_row - column) * cout;
+                    for (r, sums) in sums.chunks_exact(step[1] * cout).take(h - row).enumerate() {
+                        y[(p.output - first + r * per_row) * cout..][..n].copy_from_slice(&sums[..n]);
+                    }
+                }
+            }
+        });
+    }
+
+    /// Threads share the output channels.
+    fn by_channels(&self, y: &mut [f32]) {
+        let Pass { kernel, problem, x, epilogue, .. } = *self;
+        let (cout, tiles) = (problem.cout, column_tiles::<M>(problem.cout));
+        let per_part = tiles.div_ceil(2 * threads());
+        let width = per_part * M::WIDTH;
+        for window in self.windows() {
+            let pixels = window.phase.all_pixels();
+            let parts = map(tiles.div_ceil(per_part), |i| {
+                let mut workspace = Workspace::new(kernel);
+                workspace.begin(&pixels, |i, _| i * width);
+                let mut sums = Buffer::uninit(pixels.len() * width);
+                let output = Output { data: sums.as_mut_slice(), columns: width, epilogue: None };
+                workspace.sum(&window, x, i * per_part..((i + 1) * per_part).min(tiles), output);
+                sums
+            });
+            for (i, sums) in parts.iter().enumerate() {
+                scatter(y, [cout, i * width], &pixels, sums.as_slice(), epilogue);
+            }
         }
+    }
+
+    /// The windows of all phases.
+    fn windows(&self) -> Vec<Window<'_>> {
+        let phases = self.problem.phases().zip(&self.filters.phases);
+        phases
+            .map(|(phase, filters)| Window::new(phase, filters.as_slice(), self.problem.cout))
+            .collect()
     }
 }
 
@@ -206,12 +198,6 @@ impl<'a> Window<'a> {
     fn new(phase: Phase, filters: &'a [f32], columns: usize) -> Window<'a> {
         Window { filters, columns, groups: groups(&phase), phase }
     }
-}
-
-/// The windows of all phases.
-fn windows<'a>(problem: &ConvProblem, filters: &'a PackedFilters) -> Vec<Window<'a>> {
-    let phases = problem.phases().zip(&filters.phases);
-    phases.map(|(phase, filters)| Window::new(phase, filters.as_slice(), problem.cout)).collect()
 }
 
 fn groups(phase: &Phase) -> Vec<Vec<RowSpan>> {

@@ -3,19 +3,15 @@
 //! `sums_i[LANES·V] += Σ_k a_i[k] · b[k][LANES·V]`, where each row a_i is read in place, segment by segment, and each row
 //! of sums lies where the output has it. Rows are broadcast, columns are vectors.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 
 use std::sync::LazyLock;
 
-#[cfg(target_arch = "x86_64")]
-pub use avx2::Avx2;
-#[cfg(target_arch = "x86_64")]
-pub use avx512::Avx512;
 pub use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub use vectors::{Avx2, Avx512};
 
 /// The tile for one kind of processor. Values exist only where the processor can run it.
 pub trait Microkernel: Copy + Send + Sync {

@@ -1,0 +1,178 @@
+//! The tile in vector instructions: one text for every width.
+
+use std::arch::x86_64::*;
+use std::sync::LazyLock;
+
+use super::{Epilogue, Microkernel, Segment, Strided, Sums};
+
+/// A microkernel of `$rows` rows by one or two vectors of `$lanes` lanes, in the processor's instructions `$zero` to
+/// `$rectified`. `$detected` says whether the processor has the features `$features`, which a value proves.
+macro_rules! vector_tile {
+    (
+        $(#[$about:meta])*
+        $name:ident in $module:ident: $rows:literal rows, $lanes:literal lanes, features $features:literal
+        if $detected:expr;
+        $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $fmadd:ident, $rectified:ident
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Copy)]
+        pub struct $name(());
+
+        impl $name {
+            pub fn detect() -> Option<$name> {
+                static FOUND: LazyLock<bool> = LazyLock::new(|| $detected);
+                FOUND.then_some($name(()))
+            }
+        }
+
+        impl Microkernel for $name {
+            const ROWS: usize = $rows;
+            const LANES: usize = $lanes;
+            const VECTORS: usize = 2;
+            type Rows = [usize; $rows];
+
+            fn rows(f: impl FnMut(usize) -> usize) -> [usize; $rows] {
+                std::array::from_fn(f)
+            }
+
+            #[inline]
+            unsafe fn sum(
+                self,
+                vectors: usize,
+                sums: &mut Sums<[usize; $rows]>,
+                a: Strided,
+                segments: &[Segment<[usize; $rows]>],
+                b: Strided,
+            ) {
+                // SAFETY: `self` proves the features; the caller keeps every address inside its slice.
+                unsafe {
+                    match vectors {
+                        1 => $module::sum::<1>(sums, a, segments, b),
+                        _ => $module::sum::<2>(sums, a, segments, b),
+                    }
+                }
+            }
+        }
+
+        mod $module {
+            use super::*;
+
+            /// # Safety
+            /// The features are there; every segment lies in `a`; `to` and `b` hold the tile and the segments' total
+            /// depth; the epilogue's bias and residual reach as far as the tile.
+            #[target_feature(enable = $features)]
+            pub unsafe fn sum<const V: usize>(
+                to: &mut Sums<[usize; $rows]>,
+                a: Strided,
+                segments: &[Segment<[usize; $rows]>],
+                b: Strided,
+            ) {
+                let Sums { data, at, add, epilogue } = to;
+                let out = data.as_mut_ptr();
+                let (mut columns_at, b_stride) = (b.data.as_ptr(), b.stride);
+                // SAFETY: see above.
+                unsafe {
+                    let mut sums = [[$zero(); V]; $rows];
+                    if *add {
+                        for (sums, at) in sums.iter_mut().zip(&*at) {
+                            for (v, sum) in sums.iter_mut().enumerate() {
+                                *sum = $load(out.add(*at + v * $lanes));
+                            }
+                        }
+                    }
+                    for segment in segments {
+                        let rows = segment.at.map(|at| a.data.as_ptr().add(at));
+                        let mut k = 0;
+                        for _ in 0..segment.len {
+                            let mut columns = [$zero(); V];
+                            for (v, column) in columns.iter_mut().enumerate() {
+                                *column = $load(columns_at.add(v * $lanes));
+                            }
+                            columns_at = columns_at.wrapping_add(b_stride);
+                            for (row, sums) in rows.iter().zip(&mut sums) {
+                                let x = $splat(*row.add(k));
+                                for (sum, column) in sums.iter_mut().zip(columns) {
+                                    *sum = $fmadd(x, column, *sum);
+                                }
+                            }
+                            k += a.stride;
+                        }
+                    }
+                    for (sums, at) in sums.iter().zip(&*at) {
+                        for (v, sum) in sums.iter().enumerate() {
+                            $store(out.add(*at + v * $lanes), *sum);
+                        }
+                    }
+                    if let Some(epilogue) = epilogue {
+                        finish::<V>(data, at, epilogue);
+                    }
+                }
+            }
+
+            /// The epilogue of the sums in `data`, apart from the loop that makes them: it must not take their
+            /// registers.
+            ///
+            /// # Safety
+            /// As of [`sum`].
+            #[target_feature(enable = $features)]
+            #[inline(never)]
+            unsafe fn finish<const V: usize>(data: &mut [f32], at: &[usize; $rows], epilogue: &Epilogue) {
+                let Epilogue { bias, residual, slope, ceiling } = *epilogue;
+                let (slope, ceiling) = ($splat(slope), $splat(ceiling));
+                for v in 0..V {
+                    // SAFETY: as of `sum`.
+                    let bias = unsafe { $load(bias.as_ptr().add(v * $lanes)) };
+                    // Rows that coincide are finished once.
+                    for (_, from) in at.iter().enumerate().filter(|(i, from)| *i == 0 || **from != at[i - 1]) {
+                        let from = from + v * $lanes;
+                        // SAFETY: as of `sum`.
+                        let mut z = unsafe { $add($load(data.as_ptr().add(from)), bias) };
+                        if let Some(residual) = residual {
+                            // SAFETY: as of `sum`.
+                            z = unsafe { $add(z, $load(residual.as_ptr().add(from))) };
+                        }
+                        z = $rectified(z, slope, ceiling);
+                        // SAFETY: as of `sum`.
+                        unsafe { $store(data.as_mut_ptr().add(from), z) }
+                    }
+                }
+            }
+        }
+    };
+}
+
+// In both, a comparison is false for NaN, which stays NaN; so does the minimum's second operand.
+
+/// z or, where it is not positive, slope · z, at most `ceiling`.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn rectified_256(z: __m256, slope: __m256, ceiling: __m256) -> __m256 {
+    let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(z, _mm256_setzero_ps());
+    _mm256_min_ps(ceiling, _mm256_blendv_ps(_mm256_mul_ps(z, slope), z, positive))
+}
+
+/// As [`rectified_256`].
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn rectified_512(z: __m512, slope: __m512, ceiling: __m512) -> __m512 {
+    let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(z, _mm512_setzero_ps());
+    _mm512_min_ps(ceiling, _mm512_mask_blend_ps(positive, _mm512_mul_ps(z, slope), z))
+}
+
+vector_tile! {
+    /// With two vectors its twelve accumulators and their operands just fit the sixteen registers of AVX2. A value is
+    /// proof that the processor has AVX2 and FMA.
+    Avx2 in avx2: 6 rows, 8 lanes, features "avx2,fma"
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_fmadd_ps,
+    rectified_256
+}
+
+vector_tile! {
+    /// Twenty-eight accumulators, two columns, and rows that are broadcast from memory fill the thirty-two registers of
+    /// AVX-512. A value is proof that the processor has AVX-512F.
+    Avx512 in avx512: 14 rows, 16 lanes, features "avx512f"
+    if is_x86_feature_detected!("avx512f");
+    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_fmadd_ps,
+    rectified_512
+}
