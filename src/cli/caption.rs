@@ -10,6 +10,7 @@ use super::{Machine, Run, say};
 use crate::config::Config;
 use crate::data::{self, Dataset, Format};
 use crate::error::{Error, chain, note};
+use crate::files::whole;
 use crate::infer::{frozen, image_square};
 use crate::run::{Checkpoints, Phase, RunFolder};
 
@@ -126,7 +127,7 @@ impl Boxes {
     fn of(dataset: &Dataset) -> Boxes {
         let items = dataset.train.iter().chain(&dataset.test);
         let paths = items.flat_map(|item| {
-            let path = item.image.canonicalize().unwrap_or_else(|_| item.image.clone());
+            let path = whole(&item.image);
             [(path, item.bbox), (PathBuf::from(&item.id), item.bbox)]
         });
         Boxes(paths.collect())
@@ -134,7 +135,7 @@ impl Boxes {
 
     /// None where the data set has no such image.
     fn of_image(&self, path: &Path) -> Option<Option<[f32; 4]>> {
-        let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let whole = whole(path);
         let class = whole.parent().and_then(Path::file_name).map(Path::new);
         let key = class.zip(whole.file_stem()).map(|(class, stem)| class.join(stem));
         self.0.get(&whole).or_else(|| self.0.get(&key?)).copied()

@@ -1,6 +1,6 @@
 //! `engine data demo`, `check`, `pack` and `speed`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,8 +14,8 @@ use super::dataset::DatasetName;
 use super::{Threads, exit, say, signals};
 use crate::config::Config;
 use crate::data::{
-    self, Classes, DecodeConfig, Loader, LoaderConfig, OpenConfig, PackSummary, Packing, Skip, Tokenizer,
-    demo,
+    self, Classes, Dataset, DecodeConfig, Loader, LoaderConfig, OpenConfig, PackSummary, Packing, Skip,
+    Tokenizer, demo,
 };
 use crate::error::{Error, Result, note};
 
@@ -40,11 +40,8 @@ pub enum Command {
         /// The data set's folder, or a pack of it, all of whose checksums are tested
         #[arg(value_name = "DIR|FILE")]
         folder: PathBuf,
-        /// How the folder is laid out; the demo's is cub
-        #[arg(long)]
-        dataset: FormatName,
         #[command(flatten)]
-        keys: Keys,
+        layout: Layout,
         #[command(flatten)]
         threads: Threads,
     },
@@ -61,16 +58,13 @@ pub struct PackArgs {
     /// The data set's folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// How the folder is laid out; the demo's is cub
-    #[arg(long)]
-    dataset: FormatName,
     /// The file to write; an earlier pack is replaced once the new one is whole
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
     side: Side,
     #[command(flatten)]
-    keys: Keys,
+    layout: Layout,
     #[command(flatten)]
     threads: Threads,
 }
@@ -80,9 +74,6 @@ pub struct SpeedArgs {
     /// The data set's folder, or a pack of it
     #[arg(value_name = "DIR|FILE")]
     folder: PathBuf,
-    /// How the folder is laid out; the demo's is cub
-    #[arg(long)]
-    dataset: FormatName,
     #[command(flatten)]
     side: Side,
     /// Threads that prepare batches: data.workers of a training
@@ -95,7 +86,7 @@ pub struct SpeedArgs {
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     #[command(flatten)]
-    keys: Keys,
+    layout: Layout,
 }
 
 /// The size that images are prepared for.
@@ -106,9 +97,13 @@ pub struct Side {
     side: usize,
 }
 
-/// The keys of the presets' `[data]` that say how a data set is read; without them those of its own preset.
+/// How a data set lies on disk, and the keys of the presets' `[data]` that say how it is read; without them those of its own
+/// preset.
 #[derive(clap::Args)]
-pub struct Keys {
+pub struct Layout {
+    /// How the folder is laid out; the demo's is cub
+    #[arg(long)]
+    dataset: FormatName,
     /// Images of more pixels are skipped: data.max_pixels of a training
     #[arg(long, value_name = "N", value_parser = limits())]
     max_pixels: Option<usize>,
@@ -135,10 +130,19 @@ pub struct Keys {
     classes: Option<Classes>,
 }
 
-impl Keys {
-    /// With the values of the data set's preset where none is given.
-    fn of(&self, name: DatasetName) -> Result<(DecodeConfig, OpenConfig)> {
-        let preset = Config::load(name.name(), &[])?.data;
+impl Layout {
+    fn name(&self) -> DatasetName {
+        self.dataset.into()
+    }
+
+    /// The data set in a folder or a pack, and the values of the keys.
+    fn open(&self, path: &Path) -> Result<(Dataset, DecodeConfig, OpenConfig)> {
+        let (decode, open) = self.keys()?;
+        Ok((data::open(self.name().format(), path, &open)?, decode, open))
+    }
+
+    fn keys(&self) -> Result<(DecodeConfig, OpenConfig)> {
+        let preset = Config::load(self.name().name(), &[])?.data;
         let (mut decode, mut open) = (preset.decode, preset.open);
         decode.max_pixels = self.max_pixels.unwrap_or(decode.max_pixels);
         decode.max_side = self.max_side.unwrap_or(decode.max_side);
@@ -160,22 +164,11 @@ pub fn options(name: DatasetName, config: &Config) -> String {
     };
     let mut options = format!("--dataset {}", checked.name());
     let Ok(preset) = Config::load(checked.name(), &[]) else { return options };
-    let [ours, theirs] = [config, &preset].map(|config| {
-        let OpenConfig { tokenizer, min_count, test_ratio, split_seed, classes } = config.data.open;
-        let DecodeConfig { max_pixels, max_side, exif_orientation } = config.data.decode;
-        [
-            ("max-pixels", max_pixels.to_string()),
-            ("max-side", max_side.to_string()),
-            ("exif-orientation", exif_orientation.to_string()),
-            ("tokenizer", tokenizer.name().to_string()),
-            ("min-count", min_count.to_string()),
-            ("test-ratio", test_ratio.to_string()),
-            ("split-seed", split_seed.to_string()),
-            ("classes", classes.name().to_string()),
-        ]
+    let [ours, theirs] = [config, &preset].map(|Config { data, .. }| {
+        data.decode.keys().into_iter().chain(data.open.keys()).collect::<Vec<_>>()
     });
-    for ((name, value), _) in ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs) {
-        options += &format!(" --{name}={value}");
+    for ((key, value), _) in ours.iter().zip(&theirs).filter(|(ours, theirs)| ours != theirs) {
+        options += &format!(" --{}={value}", key.replace('_', "-"));
     }
     options
 }
@@ -231,11 +224,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
             let birds = if count == 1 { "1 bird".to_string() } else { format!("{count} birds") };
             say(format!("{birds} with {} captions each in {}", demo::CAPTIONS, out.display()))?;
         }
-        Command::Check { folder, dataset, keys, threads } => {
+        Command::Check { folder, layout, threads } => {
             threads.set()?;
-            let dataset = DatasetName::from(dataset);
-            let (decode, open) = keys.of(dataset)?;
-            let dataset = data::open(dataset.format(), &folder, &open)?;
+            let (dataset, decode, _) = layout.open(&folder)?;
             dataset.packing().map_or(Ok(()), |packing| packing.require_decode(&decode))?;
             let report = data::check(dataset, &decode);
             let said = say(report.to_string().trim_end());
@@ -251,11 +242,9 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn pack(args: PackArgs) -> anyhow::Result<ExitCode> {
-    let PackArgs { folder, dataset, out, side: Side { side }, keys, threads } = args;
+    let PackArgs { folder, layout, out, side: Side { side }, threads } = args;
     threads.set()?;
-    let name = DatasetName::from(dataset);
-    let (decode, open) = keys.of(name)?;
-    let dataset = data::open(name.format(), &folder, &open)?;
+    let (dataset, decode, open) = layout.open(&folder)?;
     let (stop, all) = (signals::stop_flag()?, dataset.train.len() + dataset.test.len());
     let mut shown = Instant::now();
     let mut progress = |done: usize| {
@@ -265,7 +254,7 @@ fn pack(args: PackArgs) -> anyhow::Result<ExitCode> {
         }
         !stop.load(Ordering::Relaxed)
     };
-    let format = name.name().to_string();
+    let format = layout.name().name().to_string();
     let packing = Packing { file: out.clone(), format, root: String::new(), side, decode, open };
     let packed = data::pack(&dataset, packing, &mut progress)?;
     let Some(PackSummary { pictures, bytes, skipped }) = packed else {
@@ -296,10 +285,8 @@ fn name_skipped(skipped: &[Skip]) {
 const QUIET: Duration = Duration::from_secs(5);
 
 fn speed(args: SpeedArgs) -> anyhow::Result<()> {
-    let SpeedArgs { folder, dataset, side: Side { side }, workers, batch, seconds, keys } = args;
-    let name = DatasetName::from(dataset);
-    let (decode, open) = keys.of(name)?;
-    let dataset = data::open(name.format(), &folder, &open)?;
+    let SpeedArgs { folder, layout, side: Side { side }, workers, batch, seconds } = args;
+    let (dataset, decode, _) = layout.open(&folder)?;
     let (config, packed) = (speed_config(side, workers, batch, decode), dataset.packing().is_some());
     dataset.require_trainable("batch", 1)?;
     let items = Arc::new(dataset.train);

@@ -14,6 +14,7 @@ use crate::config::{Config, KeyHelp, choose_encoders};
 use crate::data::{self, Dataset, Fingerprint, demo};
 use crate::engine::device;
 use crate::error::{Error, Result, note};
+use crate::files::whole;
 use crate::run::{Call, Phase, Record, RunFolder};
 use crate::train::{self, Limit, Outcome, StopReason, TrainJob};
 
@@ -178,7 +179,6 @@ impl Args {
     /// The run whose weights the phases begin with: the one that is named, or that the run was begun with.
     fn initial(&self, run: Option<&RunFolder>, record: Option<&Record>) -> anyhow::Result<Option<PathBuf>> {
         let begun = record.and_then(|record| record.from.clone()).map(PathBuf::from);
-        let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         match (&self.from, begun) {
             (Some(from), begun) if run.is_some() && begun.as_deref() != Some(&whole(from)) => {
                 let begun =

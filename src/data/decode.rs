@@ -25,6 +25,18 @@ pub struct DecodeConfig {
     pub exif_orientation: bool,
 }
 
+impl DecodeConfig {
+    /// Its keys in a configuration's `[data]`, with their values.
+    pub fn keys(&self) -> [(&'static str, String); 3] {
+        let DecodeConfig { max_pixels, max_side, exif_orientation } = self;
+        [
+            ("max_pixels", max_pixels.to_string()),
+            ("max_side", max_side.to_string()),
+            ("exif_orientation", exif_orientation.to_string()),
+        ]
+    }
+}
+
 impl Default for DecodeConfig {
     fn default() -> DecodeConfig {
         DecodeConfig { max_pixels: 100_000_000, max_side: 65_535, exif_orientation: false }

@@ -48,6 +48,7 @@ mod tree;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 pub use self::captions::{Encoded, Vocabulary};
 pub use self::check::{Report, check};
@@ -104,7 +105,7 @@ pub fn open(format: Format, dir: impl AsRef<Path>, config: &OpenConfig) -> Resul
 /// `Io` when it cannot be read; `Data` when it is neither, or when a word is missing or there twice.
 pub fn read_vocabulary(path: impl AsRef<Path>) -> Result<Vocabulary> {
     let path = path.as_ref();
-    let head = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+    let head = files::head(path, 16).map_err(|source| Error::io(path, source))?;
     match head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head).starts_with(captions::END.as_bytes()) {
         true => Vocabulary::load(path),
         false => Ok(pickle::captions(path)?.vocabulary),

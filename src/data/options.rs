@@ -17,6 +17,20 @@ pub struct OpenConfig {
     pub classes: Classes,
 }
 
+impl OpenConfig {
+    /// Its keys in a configuration's `[data]`, with their values.
+    pub fn keys(&self) -> [(&'static str, String); 5] {
+        let OpenConfig { tokenizer, min_count, test_ratio, split_seed, classes } = self;
+        [
+            ("tokenizer", tokenizer.name().to_string()),
+            ("min_count", min_count.to_string()),
+            ("test_ratio", test_ratio.to_string()),
+            ("split_seed", split_seed.to_string()),
+            ("classes", classes.name().to_string()),
+        ]
+    }
+}
+
 /// What makes a class of a folder of pictures. Pairs within a class do not count as mismatched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

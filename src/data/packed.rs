@@ -53,15 +53,7 @@ impl Packing {
     /// # Errors
     /// As [`Packing::require`].
     pub fn require_decode(&self, decode: &DecodeConfig) -> Result<()> {
-        let values = |decode: &DecodeConfig| {
-            let DecodeConfig { max_pixels, max_side, exif_orientation } = decode;
-            [
-                ("max_pixels", max_pixels.to_string()),
-                ("max_side", max_side.to_string()),
-                ("exif_orientation", exif_orientation.to_string()),
-            ]
-        };
-        self.require_equal(&values(&self.decode), &values(decode))
+        self.require_equal(&self.decode.keys(), &decode.keys())
     }
 
     /// Refuses other words, another split and other classes than those of the pack.
@@ -69,17 +61,7 @@ impl Packing {
     /// # Errors
     /// As [`Packing::require`].
     pub fn require_open(&self, open: &OpenConfig) -> Result<()> {
-        let values = |open: &OpenConfig| {
-            let OpenConfig { tokenizer, min_count, test_ratio, split_seed, classes } = open;
-            [
-                ("tokenizer", tokenizer.name().to_string()),
-                ("min_count", min_count.to_string()),
-                ("test_ratio", test_ratio.to_string()),
-                ("split_seed", split_seed.to_string()),
-                ("classes", classes.name().to_string()),
-            ]
-        };
-        self.require_equal(&values(&self.open), &values(open))
+        self.require_equal(&self.open.keys(), &open.keys())
     }
 
     fn require_equal(&self, packed: &[(&str, String)], wanted: &[(&str, String)]) -> Result<()> {

@@ -1,7 +1,5 @@
 //! What a file is by its first bytes, for messages: a name says little.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// Bytes that tell every kind below from the others.
@@ -10,9 +8,7 @@ const HEAD: u64 = 512;
 /// What the file is, where its first bytes are those of a known format; none for plain text and for what cannot be
 /// read.
 pub fn of(path: &Path) -> Option<&'static str> {
-    let mut head = Vec::new();
-    File::open(path).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
-    of_bytes(&head)
+    of_bytes(&super::head(path, HEAD).ok()?)
 }
 
 /// As [`of`], from the file's first bytes.

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use self::network::{Kind, Network, take_networks};
 use crate::config::{Config, PRESETS};
 use crate::data::{Vocabulary, read_vocabulary};
-use crate::engine::nn::Archive;
+use crate::engine::nn::archive::{self, Archive};
 use crate::error::{Error, Result};
 use crate::files::atomic;
 use crate::infer::frozen::weight_file;
@@ -58,10 +58,9 @@ struct Found {
 pub fn import(job: &ImportJob) -> Result<Imported> {
     let vocabulary = read_vocabulary(&job.vocabulary)?;
     let (found, mut notes) = read(&job.files)?;
-    let (preset, config) = choose(job, &found, &vocabulary)?;
+    let (preset, Fit { config, networks: fitted, .. }) = choose(job, &found, &vocabulary)?;
     let (mut networks, mut record) = (BTreeMap::new(), Vec::new());
-    for Found { file, length, sha256, kind, mut archive } in found {
-        let network = Network::of(kind, &archive, &config)?;
+    for (network, Found { file, length, sha256, mut archive, .. }) in fitted.into_iter().zip(found) {
         network.shapes(vocabulary.len(), &config)?.add_counters(&mut archive);
         archive.set_metadata("preset", &preset);
         let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -87,12 +86,10 @@ pub fn import(job: &ImportJob) -> Result<Imported> {
 fn read(files: &[PathBuf]) -> Result<(Vec<Found>, Vec<String>)> {
     let (mut found, mut notes) = (Vec::new(), Vec::new());
     for file in files {
-        let hashed = || {
-            let bytes = std::fs::read(file).map_err(|e| Error::io(file, e))?;
-            Ok((bytes.len(), format!("{:x}", Sha256::digest(&bytes))))
-        };
-        let (archive, hashed): (_, Result<_>) = rayon::join(|| Archive::read_all(file), hashed);
-        let (mut archive, (length, sha256)) = (archive?, hashed?);
+        let bytes = archive::file_bytes(file)?;
+        let (archive, hash) = rayon::join(|| Archive::parse(file, &bytes), || Sha256::digest(&bytes));
+        let (mut archive, length, sha256) = (archive?, bytes.len(), format!("{hash:x}"));
+        drop(bytes);
         archive.require_finite()?;
         let networks = take_networks(&mut archive);
         if networks.is_empty() {
@@ -129,38 +126,67 @@ fn no_network(archive: &Archive) -> String {
     )
 }
 
-/// The preset that was named, if everything fits it; without a name, the only one that fits.
-fn choose(job: &ImportJob, found: &[Found], vocabulary: &Vocabulary) -> Result<(String, Config)> {
-    let own = |name: &str| Config::load(name, &job.settings);
-    let named = job.preset.as_deref().map(|name| Ok((name, own(name)?))).transpose()?;
-    let wrong_words = word_counts(found, vocabulary);
-    let problems = match &named {
-        Some((_, config)) => problems(config, found)?,
-        None => Vec::new(),
-    };
-    if let Some((name, config)) = named
-        && problems.is_empty()
-        && wrong_words.is_empty()
-    {
-        return Ok((name.to_string(), config));
+/// How the networks of the files fit a configuration.
+struct Fit {
+    config: Config,
+    /// Which of its networks each is.
+    networks: Vec<Network>,
+    /// All that does not fit; the number of words aside.
+    problems: Vec<Error>,
+}
+
+impl Fit {
+    fn new(preset: &str, job: &ImportJob, found: &[Found]) -> Result<Fit> {
+        let config = Config::load(preset, &job.settings)?;
+        let (mut networks, mut problems, mut taken) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for found in found {
+            let network = Network::of(found.kind, &found.archive, &config)?;
+            let words = words_of(found).unwrap_or(1);
+            problems.extend(network.shapes(words, &config)?.require_fit(&found.archive).err());
+            if let Some(other) = taken.insert(network, &found.file) {
+                let (file, other, name) = (found.file.display(), other.display(), network.name());
+                let why = format!("{file} as well as {other} holds {name}; give one of them");
+                problems.push(Error::data(&found.file, why));
+            }
+            networks.push(network);
+        }
+        Ok(Fit { config, networks, problems })
     }
+}
+
+/// The preset that was named, if everything fits it; without a name, the only one that fits.
+fn choose(job: &ImportJob, found: &[Found], vocabulary: &Vocabulary) -> Result<(String, Fit)> {
+    let named = job.preset.as_deref().map(|name| Fit::new(name, job, found)).transpose()?;
+    let wrong_words = word_counts(found, vocabulary);
+    let problems = match (&job.preset, named) {
+        (Some(name), Some(fit)) if fit.problems.is_empty() && wrong_words.is_empty() => {
+            return Ok((name.clone(), fit));
+        }
+        (_, named) => named.map_or(Vec::new(), |fit| fit.problems),
+    };
     if let [wrong, ..] = &wrong_words[..]
         && problems.is_empty()
     {
         return Err(Error::data(&job.vocabulary, wrong.clone()));
     }
-    let fits = |name: &&str| own(name).is_ok_and(|config| problems_are_none(&config, found));
-    let fitting: Vec<&str> = PRESETS.iter().map(|preset| preset.name).filter(fits).collect();
-    let others = match &fitting[..] {
+    let fit = |name: &'static str| {
+        let fit = Fit::new(name, job, found).ok().filter(|fit| fit.problems.is_empty());
+        fit.map(|fit| (name, fit))
+    };
+    let mut fitting: Vec<(&str, Fit)> = PRESETS.iter().filter_map(|preset| fit(preset.name)).collect();
+    let names: Vec<&str> = fitting.iter().map(|(name, _)| *name).collect();
+    if let (None, [name]) = (&job.preset, &names[..]) {
+        return Ok((name.to_string(), fitting.remove(0).1));
+    }
+    let others = match &names[..] {
         [] => {
             "no preset fits all of these files: take the nearest, and give its widths with --set".to_string()
         }
-        fitting => format!("these fit the files: {}", fitting.join(", ")),
+        names => format!("these fit the files: {}", names.join(", ")),
     };
-    let why = match (&job.preset, &fitting[..]) {
-        (None, [only]) => return Ok((only.to_string(), own(only)?)),
-        (None, _) => format!("it is missing; {others}"),
-        (Some(name), _) => format!("{name} does not fit; {others}"),
+    let why = match &job.preset {
+        None => format!("it is missing; {others}"),
+        Some(name) => format!("{name} does not fit; {others}"),
     };
     let lines: Vec<String> = problems.iter().map(ToString::to_string).chain(wrong_words).collect();
     Err(Error::config("--preset", [vec![why], lines].concat().join("\n")))
@@ -189,26 +215,6 @@ fn words_of(found: &Found) -> Option<usize> {
         _ => return None,
     };
     found.archive.get(table)?.shape.first().copied()
-}
-
-fn problems_are_none(config: &Config, found: &[Found]) -> bool {
-    problems(config, found).is_ok_and(|problems| problems.is_empty())
-}
-
-/// All that does not fit a configuration; the number of words aside.
-fn problems(config: &Config, found: &[Found]) -> Result<Vec<Error>> {
-    let (mut problems, mut taken) = (Vec::new(), BTreeMap::new());
-    for found in found {
-        let network = Network::of(found.kind, &found.archive, config)?;
-        let words = words_of(found).unwrap_or(1);
-        problems.extend(network.shapes(words, config)?.require_fit(&found.archive).err());
-        if let Some(other) = taken.insert(network, &found.file) {
-            let why =
-                format!("{} as well as {} holds {}", found.file.display(), other.display(), network.name());
-            problems.push(Error::data(&found.file, format!("{why}; give one of them")));
-        }
-    }
-    Ok(problems)
 }
 
 /// Writes the checkpoint of each phase.

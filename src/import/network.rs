@@ -1,15 +1,12 @@
 //! The networks of a run, recognized by the keys of their files.
 
 use crate::config::Config;
-use crate::engine::nn::{Archive, Scope, Source, Store};
+use crate::engine::nn::{Archive, Source, Store};
 use crate::error::Result;
 use crate::infer::frozen::{
-    CAPTION_CNN, CAPTION_RNN, GENERATOR, IMAGE_ENCODER, TEXT_ENCODER, build_captioner, discriminator_stem,
+    CAPTION_CNN, CAPTION_RNN, GENERATOR, IMAGE_ENCODER, TEXT_ENCODER, build_captioner, build_discriminator,
+    build_generator, build_image_encoder, build_text_encoder, discriminator_stem,
 };
-use crate::mirrorgan::damsm::ImageEncoder;
-use crate::mirrorgan::discriminator::Discriminator;
-use crate::mirrorgan::generator::Generator;
-use crate::mirrorgan::stem::TextEncoder;
 use crate::run::Phase;
 
 /// What a file's keys tell without a configuration.
@@ -123,27 +120,16 @@ impl Network {
 
     /// Its names and shapes with a vocabulary of `words`.
     pub fn shapes(self, words: usize, config: &Config) -> Result<Store> {
-        let features = config.text_encoder.features;
         let captioner = || Ok(build_captioner([Source::Shapes, Source::Shapes], words, config)?.1);
         Ok(match self {
-            Network::TextEncoder => {
-                let build = |scope: &Scope| TextEncoder::new(scope, words, &config.text_encoder);
-                Store::build(Source::Shapes, build)?.1
-            }
-            Network::ImageEncoder => {
-                let build = |scope: &Scope| ImageEncoder::new(scope, features, &config.damsm.backbone);
-                Store::build(Source::Shapes, build)?.1
-            }
+            Network::TextEncoder => build_text_encoder(Source::Shapes, words, config)?.1,
+            Network::ImageEncoder => build_image_encoder(Source::Shapes, config)?.1,
             Network::CaptionCnn => captioner().map(|stores| stores.cnn)?,
             Network::CaptionRnn => captioner().map(|stores| stores.rnn)?,
-            Network::Generator => {
-                let build = |scope: &Scope| Generator::new(scope, features, &config.generator);
-                Store::build(Source::Shapes, build)?.1
-            }
+            Network::Generator => build_generator(Source::Shapes, config)?.1,
             Network::Discriminator(index) => {
                 let side = config.generator.image_sides()[index];
-                let build = |scope: &Scope| Discriminator::new(scope, side, features, &config.discriminator);
-                Store::build(Source::Shapes, build)?.1
+                build_discriminator(Source::Shapes, side, config)?.1
             }
         })
     }

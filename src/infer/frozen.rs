@@ -1,4 +1,5 @@
-//! Networks from checkpoints. Their parameters are frozen, so that the tape records nothing for them.
+//! How each network is built from its values, and networks from checkpoints, whose parameters are frozen, so that the tape
+//! records nothing for them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use crate::engine::nn::{Archive, Scope, Source, Store};
 use crate::error::{Error, Result};
 use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::damsm::ImageEncoder;
+use crate::mirrorgan::discriminator::Discriminator;
 use crate::mirrorgan::generator::Generator;
 use crate::mirrorgan::stem::TextEncoder;
 
@@ -38,17 +40,14 @@ fn archive(checkpoint: &Path, network: &str) -> Result<Source> {
 
 /// STEM from a checkpoint of the DAMSM phase.
 pub fn text_encoder(checkpoint: &Path, words: usize, config: &Config) -> Result<TextEncoder> {
-    let source = archive(checkpoint, TEXT_ENCODER)?;
-    let (text, store) = Store::build(source, |scope| TextEncoder::new(scope, words, &config.text_encoder))?;
+    let (text, store) = build_text_encoder(archive(checkpoint, TEXT_ENCODER)?, words, config)?;
     store.freeze();
     Ok(text)
 }
 
 /// DAMSM's image encoder from a checkpoint of the DAMSM phase.
 pub fn image_encoder(checkpoint: &Path, config: &Config) -> Result<ImageEncoder> {
-    let build =
-        |scope: &Scope| ImageEncoder::new(scope, config.text_encoder.features, &config.damsm.backbone);
-    let (image, store) = Store::build(archive(checkpoint, IMAGE_ENCODER)?, build)?;
+    let (image, store) = build_image_encoder(archive(checkpoint, IMAGE_ENCODER)?, config)?;
     store.freeze();
     Ok(image)
 }
@@ -64,10 +63,29 @@ pub fn captioner(checkpoint: &Path, words: usize, config: &Config) -> Result<Cap
 
 /// The generator from a checkpoint of the GAN phase, with its averaged weights.
 pub fn generator(checkpoint: &Path, config: &Config) -> Result<Generator> {
-    let build = |scope: &Scope| Generator::new(scope, config.text_encoder.features, &config.generator);
-    let (generator, store) = Store::build(archive(checkpoint, GENERATOR)?, build)?;
+    let (generator, store) = build_generator(archive(checkpoint, GENERATOR)?, config)?;
     store.freeze();
     Ok(generator)
+}
+
+pub fn build_text_encoder(source: Source, words: usize, config: &Config) -> Result<(TextEncoder, Store)> {
+    Store::build(source, |scope| TextEncoder::new(scope, words, &config.text_encoder))
+}
+
+pub fn build_image_encoder(source: Source, config: &Config) -> Result<(ImageEncoder, Store)> {
+    let Config { text_encoder, damsm, .. } = config;
+    Store::build(source, |scope| ImageEncoder::new(scope, text_encoder.features, &damsm.backbone))
+}
+
+pub fn build_generator(source: Source, config: &Config) -> Result<(Generator, Store)> {
+    let Config { text_encoder, generator, .. } = config;
+    Store::build(source, |scope| Generator::new(scope, text_encoder.features, generator))
+}
+
+/// The discriminator of images of `side`.
+pub fn build_discriminator(source: Source, side: usize, config: &Config) -> Result<(Discriminator, Store)> {
+    let Config { text_encoder, discriminator, .. } = config;
+    Store::build(source, |scope| Discriminator::new(scope, side, text_encoder.features, discriminator))
 }
 
 /// The parameters of the captioner: two files, as published.

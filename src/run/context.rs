@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, Checkpoints};
+use super::inputs::Inputs;
 use super::phase::Phase;
 use crate::config::Config;
 use crate::data::loader::CACHE_BYTES;
@@ -76,6 +77,12 @@ impl Context<'_> {
             ..self.loader(Phase::Gan)
         };
         EvalBatches::new(Arc::new(chosen), loader, 0)
+    }
+
+    /// As [`Context::held_out`], in one batch; none where none of the images can be used.
+    pub fn samples(&self, count: usize) -> Result<Option<Inputs>> {
+        let batch = self.held_out(count, count)?.next().transpose()?.filter(|batch| !batch.is_empty());
+        Ok(batch.map(|batch| Inputs::new(batch, &[self.config.largest_side()])))
     }
 
     /// How many images [`Context::held_out`] takes.

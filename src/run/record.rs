@@ -10,7 +10,7 @@ use serde_json::json;
 use super::phase::Phase;
 use crate::data::Fingerprint;
 use crate::error::{Error, Result};
-use crate::files::{atomic, lock};
+use crate::files::{atomic, lock, whole};
 
 const RECORD: &str = "run.json";
 const CALLS: &str = "runs.jsonl";
@@ -120,11 +120,6 @@ impl Call {
         });
         atomic::append_line(run.join(CALLS), &line.to_string())
     }
-}
-
-/// As seen from any folder.
-fn whole(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
 }
 
 fn now() -> String {

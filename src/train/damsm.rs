@@ -7,12 +7,14 @@ use super::phase::{
     Evaluation, PhaseTrainer, Position, Trainable, WeightFiles, begin_backbone, r_precision_metric,
 };
 use crate::data::{Batch, Picture};
-use crate::engine::nn::{Archive, Mode, Source, Store};
+use crate::engine::nn::{Archive, Mode, Source};
 use crate::engine::ops::shape::{slice, transpose};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
 use crate::infer::features::{self, Codes, Watch};
-use crate::infer::frozen::{IMAGE_ENCODER, TEXT_ENCODER, weight_file};
+use crate::infer::frozen::{
+    IMAGE_ENCODER, TEXT_ENCODER, build_image_encoder, build_text_encoder, weight_file,
+};
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss, region_attention};
 use crate::mirrorgan::losses::Terms;
 use crate::mirrorgan::stem::TextEncoder;
@@ -29,16 +31,11 @@ pub(super) struct DamsmPhase<'a> {
 impl<'a> DamsmPhase<'a> {
     pub fn new(context: Context<'a>) -> Result<DamsmPhase<'a>> {
         let config = context.config;
-        let (damsm, encoder) = (&config.damsm, &config.text_encoder);
         let init = |network| Source::Init(rng_for(config.run.seed, network, RngStream::Weights));
-        let text = Store::build(init(0), |scope| TextEncoder::new(scope, context.words(), encoder))?;
-        let image =
-            Store::build(init(1), |scope| ImageEncoder::new(scope, encoder.features, &damsm.backbone))?;
-        Ok(DamsmPhase {
-            context,
-            text: Trainable::new(text, damsm.adam),
-            image: Trainable::new(image, damsm.adam),
-        })
+        let text = build_text_encoder(init(0), context.words(), config)?;
+        let image = build_image_encoder(init(1), config)?;
+        let adam = config.damsm.adam;
+        Ok(DamsmPhase { context, text: Trainable::new(text, adam), image: Trainable::new(image, adam) })
     }
 
     /// The learning rate decays with each epoch, down to its floor.
@@ -101,18 +98,15 @@ impl PhaseTrainer for DamsmPhase<'_> {
     /// Which regions each word of a held-out image's caption attends to.
     fn sample(&mut self) -> Option<(&'static str, Picture)> {
         let config = self.context.config;
-        let rows = config.run.sample_rows.min(SHEETS);
-        let batch = self.context.held_out(rows, rows).ok()?.next()?.ok().filter(|batch| !batch.is_empty())?;
-        let captions: Vec<Vec<i32>> =
-            batch.captions.chunks(config.data.words_eval).map(<[i32]>::to_vec).collect();
-        let batch = Inputs::new(batch, &[config.largest_side()]);
+        let batch = self.context.samples(config.run.sample_rows.min(SHEETS)).ok()??;
+        let captions = batch.captions.as_slice().chunks(config.data.words_eval);
         let vocabulary = &self.context.dataset.vocabulary;
         let sheets = no_grad(|| {
             let text = self.text.network.forward(&batch.captions, &batch.lengths, None);
             let image = self.image.network.forward(batch.largest(), Mode::Eval);
             let [_, regions, width] = image.regions.dims();
             let side = regions.isqrt();
-            let sheet = |(at, (ids, &length)): (usize, (&Vec<i32>, &i32))| {
+            let sheet = |(at, (ids, &length)): (usize, (&[i32], &i32))| {
                 let length = length as usize;
                 let own = slice(&image.regions, 0, at, 1).reshape([regions, width]);
                 let words = slice(&slice(&text.words, 0, at, 1), 1, 0, length).reshape([length, width]);
@@ -122,7 +116,7 @@ impl PhaseTrainer for DamsmPhase<'_> {
                 let spelled: Vec<String> = spelled.map(str::to_string).collect();
                 grid::attention_sheet(&grid::picture(batch.largest(), at), &maps, 0, &spelled)
             };
-            captions.iter().zip(batch.lengths.as_slice()).enumerate().map(sheet).collect::<Vec<Picture>>()
+            captions.zip(batch.lengths.as_slice()).enumerate().map(sheet).collect::<Vec<Picture>>()
         });
         Some(("attention", grid::column(&sheets)))
     }

@@ -6,12 +6,14 @@ use super::initial::InitialWeights;
 use super::phase::{Evaluation, PhaseTrainer, Position, Trainable, WeightFiles, r_precision_metric};
 use crate::config::Config;
 use crate::data::{Batch, Picture};
-use crate::engine::nn::{Adam, Archive, Mode, Scope, Source, Store};
+use crate::engine::nn::{Adam, Archive, Mode, Source, Store};
 use crate::engine::tensor::{Rng, no_grad, range};
 use crate::engine::{IntTensor, Tensor};
 use crate::error::{Error, Result};
 use crate::infer::features::{self, Watch};
-use crate::infer::frozen::{self, GENERATOR, discriminator_stem, weight_file};
+use crate::infer::frozen::{
+    self, GENERATOR, build_discriminator, build_generator, discriminator_stem, weight_file,
+};
 use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use crate::mirrorgan::discriminator::Discriminator;
@@ -76,16 +78,13 @@ impl<'a> GanPhase<'a> {
         let text = frozen::text_encoder(&damsm.folder, words, config)?;
         let frozen = FrozenNetworks::new(&context, &damsm, captioner.as_ref())?;
         let init = |network| Source::Init(rng_for(config.run.seed, network, RngStream::Weights));
-        let features = config.text_encoder.features;
-        let build = |scope: &Scope| Generator::new(scope, features, &config.generator);
-        let mut generator = Trainable::new(Store::build(init(4), build)?, config.gan.generator_adam);
+        let mut generator = Trainable::new(build_generator(init(4), config)?, config.gan.generator_adam);
         generator.adam = generator.adam.averaging(config.gan.average_decay);
         let samples = SampleInputs::new(&context, &text)?;
         let (mut discriminators, mut discriminator_stores, mut discriminator_adams) =
             (vec![], vec![], vec![]);
         for (&side, network) in config.generator.image_sides().iter().zip(5..) {
-            let build = |scope: &Scope| Discriminator::new(scope, side, features, &config.discriminator);
-            let (discriminator, store) = Store::build(init(network), build)?;
+            let (discriminator, store) = build_discriminator(init(network), side, config)?;
             discriminators.push(discriminator);
             discriminator_adams.push(Adam::new(store.params(), config.gan.discriminator_adam));
             discriminator_stores.push(store);
@@ -266,14 +265,12 @@ impl FrozenNetworks {
 
 impl SampleInputs {
     fn new(context: &Context, text: &TextEncoder) -> Result<SampleInputs> {
-        let (config, rows) = (context.config, context.config.run.sample_rows);
-        let batch = context.held_out(rows, rows)?.next().transpose()?.filter(|batch| !batch.is_empty());
+        let config = context.config;
         let none =
             || Error::data(&context.dataset.root, "none of the images for the sample grids can be used");
-        let batch = batch.ok_or_else(none)?;
+        let batch = context.samples(config.run.sample_rows)?.ok_or_else(none)?;
         let sentence = |ids: &[i32]| context.dataset.vocabulary.sentence(ids);
-        let captions = batch.captions.chunks(config.data.words_eval).map(sentence).collect();
-        let batch = Inputs::new(batch, &[config.largest_side()]);
+        let captions = batch.captions.as_slice().chunks(config.data.words_eval).map(sentence).collect();
         let embedding = no_grad(|| text.forward(&batch.captions, &batch.lengths, None));
         let mut rng = rng_for(config.run.seed, 0, RngStream::Samples);
         let (noise, eps) = draw_noise(&mut rng, batch.count(), &config.generator);

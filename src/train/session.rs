@@ -432,8 +432,8 @@ impl<'a> Session<'a> {
         if self.job.dataset.test.is_empty() {
             return Ok(());
         }
-        let mut quiet = Quiet { session: self, progress };
-        let Some(values) = trainer.measure(&mut quiet)?.filter(|values| !values.is_empty()) else {
+        let mut watcher = Watcher { session: self, progress, bar: Bar::None };
+        let Some(values) = trainer.measure(&mut watcher)?.filter(|values| !values.is_empty()) else {
             return Ok(());
         };
         let shown: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
@@ -453,7 +453,7 @@ impl<'a> Session<'a> {
         let evaluation = match self.job.dataset.test.is_empty() {
             true => Evaluation::None("no metric: the data set holds no images out for testing".to_string()),
             false => {
-                let evaluation = trainer.evaluate(&mut Watcher { session: self, progress, begun: false });
+                let evaluation = trainer.evaluate(&mut Watcher { session: self, progress, bar: Bar::Due });
                 progress.end();
                 evaluation?
             }
@@ -485,32 +485,27 @@ impl<'a> Session<'a> {
 struct Watcher<'s> {
     session: &'s Session<'s>,
     progress: &'s mut dyn Progress,
-    begun: bool,
+    bar: Bar,
+}
+
+/// The bar of an evaluation.
+#[derive(PartialEq)]
+enum Bar {
+    /// It is in the middle of a phase, whose own bar is shown.
+    None,
+    Due,
+    Shown,
 }
 
 impl Watch for Watcher<'_> {
     fn seen(&mut self, done: usize, total: usize) -> bool {
-        if !self.begun {
+        if self.bar == Bar::Due {
             self.progress.begin_evaluation(total);
-            self.begun = true;
+            self.bar = Bar::Shown;
         }
-        self.progress.evaluated(done);
-        self.session.stop_reason().is_none()
-    }
-
-    fn skipped(&mut self, skip: &Skip) {
-        self.session.name_broken(skip, self.progress);
-    }
-}
-
-/// As [`Watcher`], without a bar of its own.
-struct Quiet<'s> {
-    session: &'s Session<'s>,
-    progress: &'s mut dyn Progress,
-}
-
-impl Watch for Quiet<'_> {
-    fn seen(&mut self, _: usize, _: usize) -> bool {
+        if self.bar == Bar::Shown {
+            self.progress.evaluated(done);
+        }
         self.session.stop_reason().is_none()
     }
 

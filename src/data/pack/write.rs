@@ -1,7 +1,7 @@
 //! Writes a pack: pictures are prepared on all cores, a few at a time, and written in the order of the items.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -13,7 +13,7 @@ use super::super::packed::{Packing, Place};
 use super::items::{self, Pixels};
 use super::{Description, HEAD, Head, MAGIC, Section, inside};
 use crate::error::{Error, Result};
-use crate::files::{atomic, kind};
+use crate::files::{atomic, head, kind};
 
 /// Pictures prepared at once, for each thread. They are in memory together.
 const AT_ONCE: usize = 8;
@@ -71,9 +71,7 @@ fn require_replaceable(out: &Path) -> Result<()> {
     if out.is_dir() {
         return Err(Error::data(out, "a folder; --out names the file to be written"));
     }
-    let mut head = Vec::new();
-    let there = File::open(out).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut head));
-    if there.is_ok() && head != MAGIC {
+    if head(out, MAGIC.len() as u64).is_ok_and(|head| head != MAGIC) {
         let kind = kind::of(out).unwrap_or("a file that is no pack");
         return Err(Error::data(out, format!("there is {kind} already; take another --out, or remove it")));
     }

@@ -281,7 +281,7 @@ impl BatchNorm {
         act: Activation,
         residual: Option<&Tensor>,
     ) -> Tensor {
-        let constants = self.constants().filter(|_| mode == Mode::Eval);
+        let constants = if mode == Mode::Eval { self.constants() } else { None };
         if let Some(y) = constants.and_then(|norm| conv.convolve_normalized(x, &norm, act, residual)) {
             return y;
         }

@@ -5,12 +5,11 @@ mod safetensors;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
-use crate::files::atomic;
+use crate::files::{atomic, head};
 
 /// Numbers and their shape as a file holds them.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,13 +87,16 @@ pub fn require_whole(path: &Path) -> Result<()> {
     safetensors::require_whole(path)
 }
 
-/// The first bytes of a file.
-fn head(path: &Path) -> Result<Vec<u8>> {
-    const LENGTH: u64 = 16;
-    let mut head = Vec::new();
-    let file = fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    file.take(LENGTH).read_to_end(&mut head).map_err(|e| Error::io(path, e))?;
-    Ok(head)
+/// The bytes of a weight file, read once its beginning has shown that it is one.
+///
+/// # Errors
+/// As [`require_whole`].
+pub fn file_bytes(path: &Path) -> Result<Vec<u8>> {
+    const HEAD: u64 = 16;
+    if !pth::is_pth(&head(path, HEAD).map_err(|e| Error::io(path, e))?) {
+        require_whole(path)?;
+    }
+    fs::read(path).map_err(|e| Error::io(path, e))
 }
 
 impl Archive {
@@ -103,7 +105,8 @@ impl Archive {
     /// # Errors
     /// `Io` when it cannot be read, `Data` when it is damaged or of another format.
     pub fn read(path: impl AsRef<Path>) -> Result<Archive> {
-        let archive = Archive::read_all(path.as_ref())?;
+        let path = path.as_ref();
+        let archive = Archive::parse(path, &file_bytes(path)?)?;
         match archive.metadata(NETWORKS) {
             Some(names) => {
                 let why = format!(
@@ -115,16 +118,14 @@ impl Archive {
         }
     }
 
-    /// As [`Archive::read`], but a `.pth` file may hold several networks, such as `{"netG": .., "netD": ..}`; then each
-    /// name begins with its network's: `netG.`
-    pub fn read_all(path: &Path) -> Result<Archive> {
-        let is_pth = pth::is_pth(&head(path)?);
-        if !is_pth {
-            require_whole(path)?;
-        }
-        let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
+    /// The archive in the bytes of the file `path`. A `.pth` file may hold several networks, such as
+    /// `{"netG": .., "netD": ..}`; then each name begins with its network's: `netG.`
+    ///
+    /// # Errors
+    /// `Data` when they are damaged or of another format.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Archive> {
         let (arrays, metadata) =
-            if is_pth { pth::read(path, &bytes)? } else { safetensors::read(path, &bytes)? };
+            if pth::is_pth(bytes) { pth::read(path, bytes)? } else { safetensors::read(path, bytes)? };
         Ok(Archive { file: path.to_owned(), arrays, metadata })
     }
 
