@@ -37,6 +37,14 @@ pub fn for_chunks<T: Send>(out: &mut [T], chunk: usize, f: impl Fn(usize, &mut [
     }
 }
 
+/// Calls `f` with each of `items`, in parallel.
+pub fn for_each<T: Send>(items: Vec<T>, f: impl Fn(T) + Sync + Send) {
+    match items.len() {
+        0 | 1 => items.into_iter().for_each(f),
+        _ => items.into_par_iter().for_each(f),
+    }
+}
+
 /// Calls `f(i)` for `0..n` in parallel and returns the results in order.
 pub fn map<R: Send>(n: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
     if n <= 1 { (0..n).map(f).collect() } else { (0..n).into_par_iter().map(f).collect() }

@@ -19,8 +19,9 @@ pub struct Buffer {
 
 /// Smaller buffers are not kept.
 const POOLED: usize = 4 * 1024;
-/// Bytes of tensors alive now.
+/// Bytes of tensors alive now, and the most that ever were.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
 static FREE: Mutex<FreeList> = Mutex::new(FreeList { by_size: BTreeMap::new(), elements: 0 });
 
 struct FreeList {
@@ -59,6 +60,7 @@ impl Buffer {
     /// `len` elements whose contents are unspecified. Leaves the computation with `OutOfMemory` where there is no room.
     pub fn uninit(len: usize) -> Buffer {
         let live = LIVE.fetch_add(len * 4, Ordering::Relaxed) + len * 4;
+        let peak = PEAK.fetch_max(live, Ordering::Relaxed).max(live);
         if len < POOLED {
             return Buffer { data: vec![0.0; len], len };
         }
@@ -66,8 +68,9 @@ impl Buffer {
             let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = free.take(len);
             if kept.is_none() {
-                // Kept buffers that do not fit must not add up beside the live ones.
-                free.trim((live / 4) / 4);
+                // Kept buffers that do not fit must not add up. What a step needed at its peak is needed again in the
+                // next, so the limit is of that and not of what is alive now.
+                free.trim((peak + peak / 4 - live) / 4);
             }
             kept
         };

@@ -2,11 +2,13 @@
 
 use super::algorithm::CpuAlgorithm;
 use super::problem::{ConvProblem, Phase, SPREAD};
+use super::winograd;
 use crate::engine::device::cpu::tile::{Microkernel, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks};
 
 /// The filters of each phase of a pass, or of all phases together, as [column tile][depth][tile width]; the last tile may be narrower, and its columns
-/// beyond the last are zeros. They do not depend on the size of the images.
+/// beyond the last are zeros. Of the size of the images they depend only on [`winograd::suits`], where they are the filters of each
+/// point in place of each phase.
 pub(super) struct PackedFilters {
     pub phases: Vec<Buffer>,
 }
@@ -16,7 +18,10 @@ impl PackedFilters {
     pub fn new(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
         let spread = problem.spread.then(|| spread_filters(w, problem.filter_channels()[1]));
         let w = spread.as_deref().unwrap_or(w);
-        with_microkernel!(kernel => PackedFilters { phases: pack_phases(kernel, problem, w) })
+        with_microkernel!(kernel => match winograd::suits(problem) {
+            true => winograd::pack_points(kernel, problem, w),
+            false => PackedFilters { phases: pack_phases(kernel, problem, w) },
+        })
     }
 }
 
@@ -99,7 +104,7 @@ fn pack_phase<M: Microkernel>(_: M, phase: &Phase, w: &[f32]) -> Buffer {
 }
 
 /// Packs the row-major filters [Cout, depth].
-fn pack<M: Microkernel>(depth: usize, cout: usize, w: &[f32]) -> Buffer {
+pub(super) fn pack<M: Microkernel>(depth: usize, cout: usize, w: &[f32]) -> Buffer {
     let mut data = Buffer::uninit(packed_len::<M>(depth, cout));
     for_chunks(data.as_mut_slice(), depth * M::WIDTH, |t, tile| {
         let columns = (cout - t * M::WIDTH).min(M::WIDTH);
@@ -120,7 +125,7 @@ fn pack<M: Microkernel>(depth: usize, cout: usize, w: &[f32]) -> Buffer {
 }
 
 /// Packs the filters w[Cout,R,S,Cin] for windows of the given taps over Cout channels that give Cin columns.
-fn pack_transposed<M: Microkernel>(
+pub(super) fn pack_transposed<M: Microkernel>(
     w: &[f32],
     [cout, r, s, cin]: [usize; 4],
     taps_h: &[usize],

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::filters::PackedFilters;
 use super::problem::ConvProblem;
-use super::{Conv, assert_fits, cpu, cuda};
+use super::{Conv, assert_fits, cpu, cuda, winograd};
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cpu::tile::Epilogue;
 use crate::engine::device::cuda::{Grid, k};
@@ -12,6 +12,9 @@ use crate::engine::device::{Device, with};
 use crate::engine::ops::norm::{Activation, ConstantNorm};
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{Kernel, Tensor, run, same_shape};
+
+/// The packed filters of a pass: as they are, and for [`winograd`].
+type Packed = [OnceLock<PackedFilters>; 2];
 
 /// Filters w[Cout,R,S,Cin] · scale[Cout] and a bias[Cout] that stay as they are. On the CPU each pass keeps the filters as
 /// it reads them, which doubles their memory for each; the products with scale are kept on CUDA alone.
@@ -21,8 +24,8 @@ pub struct FrozenFilters {
     bias: Tensor,
     conv: Conv,
     folded: OnceLock<Tensor>,
-    forward: OnceLock<PackedFilters>,
-    backward: OnceLock<PackedFilters>,
+    forward: Packed,
+    backward: Packed,
 }
 
 impl FrozenFilters {
@@ -31,7 +34,7 @@ impl FrozenFilters {
         let cout = w.dims::<4>()[0];
         let bias = bias.map_or_else(|| with(&w.device(), || Tensor::zeros([cout])), Tensor::detach);
         assert_eq!(*bias.shape(), [cout], "conv2d: bias {:?} does not fit weights {:?}", bias.shape(), w.shape());
-        let (folded, [forward, backward]) = (OnceLock::new(), [(); 2].map(|()| OnceLock::new()));
+        let (folded, forward, backward) = Default::default();
         FrozenFilters { w: w.detach(), scale: None, bias, conv, folded, forward, backward }
     }
 
@@ -60,8 +63,8 @@ impl FrozenFilters {
         }
     }
 
-    fn packed<'a>(&self, kept: &'a OnceLock<PackedFilters>, problem: &ConvProblem) -> &'a PackedFilters {
-        kept.get_or_init(|| PackedFilters::new(problem, self.folded().as_slice()))
+    fn packed<'a>(&self, kept: &'a Packed, problem: &ConvProblem) -> &'a PackedFilters {
+        kept[usize::from(winograd::suits(problem))].get_or_init(|| PackedFilters::new(problem, self.folded().as_slice()))
     }
 }
 

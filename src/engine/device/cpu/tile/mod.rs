@@ -28,6 +28,9 @@ pub trait Microkernel: Copy + Send + Sync {
 
     fn rows(f: impl FnMut(usize) -> usize) -> Self::Rows;
 
+    /// Runs plain loops that are compiled for the processor's vectors: what the loops call must be inlined into them.
+    fn vectorized(self, loops: impl Loops);
+
     /// [`tile`](Microkernel::tile) without its checks.
     ///
     /// # Safety
@@ -73,6 +76,11 @@ pub trait Microkernel: Copy + Send + Sync {
     }
 }
 
+/// Loops over vectors in plain Rust, whose `run` is `#[inline(always)]`.
+pub trait Loops {
+    fn run(self);
+}
+
 /// The sums of a tile: row i from `data[at[i]]`.
 pub struct Sums<'a, Rows> {
     pub data: &'a mut [f32],
@@ -101,7 +109,7 @@ impl<'a> Epilogue<'a> {
     }
 
     /// The result for the sums of a row, which begin at `at` of their data.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, sums: &mut [f32], at: usize) {
         sums.iter_mut().zip(self.bias).for_each(|(z, bias)| *z += bias);
         if let Some(residual) = self.residual {

@@ -1,4 +1,4 @@
-use super::{Microkernel, Segment, Strided, Sums};
+use super::{Loops, Microkernel, Segment, Strided, Sums};
 
 /// The tile in plain Rust, for processors without AVX2.
 #[derive(Clone, Copy)]
@@ -12,6 +12,10 @@ impl Microkernel for Portable {
 
     fn rows(f: impl FnMut(usize) -> usize) -> [usize; 6] {
         std::array::from_fn(f)
+    }
+
+    fn vectorized(self, loops: impl Loops) {
+        loops.run();
     }
 
     unsafe fn sum(

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
-use super::{Epilogue, Microkernel, Segment, Strided, Sums};
+use super::{Epilogue, Loops, Microkernel, Segment, Strided, Sums};
 
 /// A microkernel of `$rows` rows by one or two vectors of `$lanes` lanes, in the processor's instructions `$zero` to
 /// `$rectified`. `$detected` says whether the processor has the features `$features`, which a value proves.
@@ -35,6 +35,11 @@ macro_rules! vector_tile {
                 std::array::from_fn(f)
             }
 
+            fn vectorized(self, loops: impl Loops) {
+                // SAFETY: `self` proves the features.
+                unsafe { $module::vectorized(loops) }
+            }
+
             #[inline]
             unsafe fn sum(
                 self,
@@ -56,6 +61,13 @@ macro_rules! vector_tile {
 
         mod $module {
             use super::*;
+
+            /// # Safety
+            /// The features are there.
+            #[target_feature(enable = $features)]
+            pub unsafe fn vectorized(loops: impl Loops) {
+                loops.run();
+            }
 
             /// # Safety
             /// The features are there; every segment lies in `a`; `to` and `b` hold the tile and the segments' total
