@@ -3,9 +3,12 @@
 mod recipe;
 mod weights;
 
+use std::path::Path;
+
 use crate::data::Picture;
 use crate::engine::Tensor;
 use crate::engine::nn::Mode;
+use crate::engine::ops::shape::{concat, slice};
 use crate::engine::tensor::no_grad;
 use crate::error::{Error, Result};
 use crate::infer::frozen;
@@ -15,8 +18,6 @@ use crate::run::{Checkpoints, Phase, RunFolder};
 
 pub use recipe::{JudgeNetwork, Normalization, PublishedWeights, Recipe, Resize};
 pub use weights::{UsedWeights, find_weights};
-
-use std::path::Path;
 
 pub struct Evaluator {
     recipe: Recipe,
@@ -129,8 +130,10 @@ impl Evaluator {
                 Judged { features: Rows::of(&pooled), logits: Some(logits) }
             }
             Network::Encoder(encoder) => {
-                let code = encoder.forward(&images, Mode::Eval).global;
-                Judged { features: Rows::of(&code), logits: None }
+                // One by one: its last product's sums may depend on how many rows it has.
+                let code = |picture| encoder.forward(&slice(&images, 0, picture, 1), Mode::Eval).global;
+                let codes: Vec<Tensor> = (0..pictures.len()).map(code).collect();
+                Judged { features: Rows::of(&concat(&codes.iter().collect::<Vec<_>>(), 0)), logits: None }
             }
         }))
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::efficientnet_lite::{EfficientNetLite, EfficientNetLiteVariant};
 use super::inception::{InceptionV3, InceptionVariant, WIDTHS};
 use crate::engine::nn::{Archive, Linear, Mode, Scope, Source, Store};
+use crate::engine::ops::shape::{concat, slice};
 use crate::engine::tensor::Tensor;
 use crate::error::{Error, Result};
 
@@ -168,7 +169,14 @@ impl Classifier {
             Network::Inception(network) => network.forward(images, Mode::Eval).pooled,
             Network::Lite(network) => network.forward(images).pooled,
         };
-        let (logits, logits_unbiased) = (self.head.forward(&pooled), self.head.forward_unbiased(&pooled));
+        // A product's sums may depend on how many rows it has, and a picture's logits must not.
+        let rows: Vec<Tensor> = (0..pooled.dims::<2>()[0]).map(|row| slice(&pooled, 0, row, 1)).collect();
+        let each = |head: &dyn Fn(&Tensor) -> Tensor| {
+            let logits: Vec<Tensor> = rows.iter().map(head).collect();
+            concat(&logits.iter().collect::<Vec<_>>(), 0)
+        };
+        let logits = each(&|row| self.head.forward(row));
+        let logits_unbiased = each(&|row| self.head.forward_unbiased(row));
         Classified { pooled, logits, logits_unbiased }
     }
 }
