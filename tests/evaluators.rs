@@ -1,7 +1,7 @@
-//! Networks that judge pictures, against the code of those who published them: inputs to the bit, features and logits on
+//! Networks that evaluate pictures, against the code of those who published them: inputs to the bit, features and logits on
 //! weights by formula.
 
-#[allow(dead_code)]
+#[allow(dead_code, clippy::excessive_precision)]
 mod formula;
 
 use std::path::{Path, PathBuf};
@@ -163,14 +163,14 @@ fn features_of_pictures_are_those_of_torch_fidelity() {
     let rows = recorded["pictures"].as_array().unwrap();
     assert_eq!(rows.len(), 48);
     let pictures: Vec<Picture> = rows.iter().map(|row| rendered(row["name"].as_str().unwrap())).collect();
-    let mut judged = Vec::new();
+    let mut evaluated = Vec::new();
     for batch in pictures.chunks(7) {
-        let seen = evaluator.judge(batch).unwrap();
+        let seen = evaluator.evaluate(batch).unwrap();
         let logits = seen.logits.unwrap().unbiased;
         assert_eq!((seen.features.width, logits.width), (2048, 1008));
-        judged.extend(seen.features.iter().zip(logits.iter()).map(|(f, l)| (f.to_vec(), l.to_vec())));
+        evaluated.extend(seen.features.iter().zip(logits.iter()).map(|(f, l)| (f.to_vec(), l.to_vec())));
     }
-    for ((row, picture), (features, logits)) in rows.iter().zip(&pictures).zip(&judged) {
+    for ((row, picture), (features, logits)) in rows.iter().zip(&pictures).zip(&evaluated) {
         assert_eq!(floats(&row["size"]), [picture.width as f64, picture.height as f64]);
         let mean = features.iter().map(|&x| f64::from(x)).sum::<f64>() / 2048.0;
         let norm = features.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
@@ -185,9 +185,9 @@ fn features_of_pictures_are_those_of_torch_fidelity() {
         }
     }
     // A picture's features do not depend on its batch.
-    let alone = evaluator.judge(&pictures[9..10]).unwrap();
-    assert!(alone.features.values == judged[9].0, "features depend on the batch");
-    assert!(alone.logits.unwrap().unbiased.values == judged[9].1, "logits depend on the batch");
+    let alone = evaluator.evaluate(&pictures[9..10]).unwrap();
+    assert!(alone.features.values == evaluated[9].0, "features depend on the batch");
+    assert!(alone.logits.unwrap().unbiased.values == evaluated[9].1, "logits depend on the batch");
 }
 
 // ------------------------------------------------------------------------------------------------------ wrong weights
@@ -282,11 +282,11 @@ fn pictures_without_pixels_are_refused() {
     let none = Picture { width: 0, height: 5, pixels: vec![] };
     let short = Picture { width: 2, height: 2, pixels: vec![0; 11] };
     for bad in [none, short] {
-        let message = evaluator.judge(&[good.clone(), bad]).unwrap_err().to_string();
+        let message = evaluator.evaluate(&[good.clone(), bad]).unwrap_err().to_string();
         says(&message, &["picture 2 of the batch", "pixels"]);
     }
-    assert!(evaluator.judge(&[]).is_err());
-    let seen = evaluator.judge(&[good.clone(), picture("white", 13, 8), good]).unwrap();
+    assert!(evaluator.evaluate(&[]).is_err());
+    let seen = evaluator.evaluate(&[good.clone(), picture("white", 13, 8), good]).unwrap();
     let rows: Vec<&[f32]> = seen.features.iter().collect();
     assert!(rows.len() == 3 && rows[0] == rows[2] && rows[0] != rows[1]);
 }

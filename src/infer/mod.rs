@@ -1,4 +1,4 @@
-//! Trained networks of a run: loading them, sampling images, features of the held-out images; networks that judge pictures.
+//! Trained networks of a run: loading them, sampling images, features of the held-out images; networks that evaluate pictures.
 
 pub mod evaluator;
 pub mod features;

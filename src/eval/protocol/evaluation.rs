@@ -13,16 +13,16 @@ use crate::infer::evaluator::UsedWeights;
 pub struct Conditions {
     /// The data set, such as its name and fingerprint.
     pub data: String,
-    /// Real pictures that were judged.
+    /// Real pictures that were evaluated.
     pub real_images: usize,
-    /// Generated pictures that were judged.
+    /// Generated pictures that were evaluated.
     pub images: usize,
     /// The side of the generated pictures.
     pub side: usize,
     /// The generator's checkpoint, such as `gan/step-000600`.
     pub checkpoint: String,
     pub step: u64,
-    /// The weights that the pictures were judged by.
+    /// The weights that the pictures were evaluated by.
     pub weights: UsedWeights,
     /// The kind of the run's image encoder, for R-precision.
     pub encoder: Option<String>,
@@ -180,7 +180,7 @@ mod tests {
 
     const MEASURES: [Measure; 9] = [
         Measure::FrechetDistance,
-        Measure::KernelDistance,
+        Measure::SquaredMmd,
         Measure::InceptionScore,
         Measure::Precision,
         Measure::Recall,
@@ -212,14 +212,14 @@ mod tests {
         let of_inception = names(ProtocolName::Encoder, Some("inception_v3"));
         assert_eq!(of_inception[..2], ["fd-damsm-inception_v3", "kd-damsm-inception_v3"]);
         assert!(of_inception.contains(&"r-precision".to_string()));
-        let why = evaluation(ProtocolName::T2i, None).add(Measure::KernelDistance, 1.0, None).unwrap_err();
+        let why = evaluation(ProtocolName::T2i, None).add(Measure::SquaredMmd, 1.0, None).unwrap_err();
         assert_eq!(why, "the protocol t2i defines no kernel distance; take another protocol");
     }
 
     #[test]
     fn figures_are_printed_below_all_that_they_depend_on() {
         let mut evaluation = evaluation(ProtocolName::Lite0, None);
-        evaluation.add(Measure::KernelDistance, 8.555_316_846_892e-4, Some(1e-5)).unwrap();
+        evaluation.add(Measure::SquaredMmd, 8.555_316_846_892e-4, Some(1e-5)).unwrap();
         evaluation.add(Measure::FrechetDistance, 123.456_789, None).unwrap();
         let text = evaluation.to_string();
         let lines: Vec<&str> = text.lines().collect();

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{CaptionChoice, Crop, Frechet, Generated, Kernel, LogitKind, Protocol, Split, SubsetSize};
-use crate::infer::evaluator::JudgeNetwork;
+use super::{CaptionChoice, Crop, Frechet, Generated, LogitKind, PolynomialMmd, Protocol, Split, SubsetSize};
+use crate::infer::evaluator::EvaluatorNetwork;
 use crate::mirrorgan::backbone::ClassifierKind;
 
 /// A line of two protocols that is not the same.
@@ -76,13 +76,13 @@ impl Protocol {
 
     fn pools(&self) -> &'static str {
         match self.recipe.network {
-            JudgeNetwork::Classifier(ClassifierKind::InceptionV3) => {
+            EvaluatorNetwork::Classifier(ClassifierKind::InceptionV3) => {
                 "averages count the zeros around an image, in Mixed_7c too"
             }
-            JudgeNetwork::Classifier(ClassifierKind::Inception2015) => {
+            EvaluatorNetwork::Classifier(ClassifierKind::Inception2015) => {
                 "averages of Mixed_5*, 6*, 7b do not count the zeros around an image; maxima in Mixed_7c"
             }
-            JudgeNetwork::Classifier(ClassifierKind::EfficientnetLite0) | JudgeNetwork::Encoder => {
+            EvaluatorNetwork::Classifier(ClassifierKind::EfficientnetLite0) | EvaluatorNetwork::Encoder => {
                 "as published"
             }
         }
@@ -137,9 +137,9 @@ impl fmt::Display for Frechet {
     }
 }
 
-impl fmt::Display for Kernel {
+impl fmt::Display for PolynomialMmd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Kernel { subsets, size, seed } = self;
+        let PolynomialMmd { subsets, size, seed } = self;
         f.write_str("(x·y/d + 1)³, unbiased, ")?;
         match size {
             SubsetSize::All => f.write_str("all pictures at once"),

@@ -6,7 +6,7 @@ mod table;
 
 use serde::{Deserialize, Serialize};
 
-use crate::infer::evaluator::{JudgeNetwork, Recipe};
+use crate::infer::evaluator::{EvaluatorNetwork, Recipe};
 use crate::mirrorgan::backbone::ClassifierKind;
 
 pub use evaluation::{Conditions, Evaluation, Figure, revision};
@@ -34,7 +34,7 @@ pub struct Protocol {
     pub name: ProtocolName,
     pub recipe: Recipe,
     pub frechet: Option<Frechet>,
-    pub kernel: Option<Kernel>,
+    pub kernel: Option<PolynomialMmd>,
     pub inception_score: Option<InceptionScore>,
     /// k of precision and recall by nearest neighbors.
     pub neighbors: Option<usize>,
@@ -61,7 +61,7 @@ pub enum Frechet {
 
 /// The kernel distance: the unbiased squared MMD of (x·y/d + 1)³, averaged over subsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kernel {
+pub struct PolynomialMmd {
     pub subsets: usize,
     pub size: SubsetSize,
     /// Draws the subsets.
@@ -132,7 +132,7 @@ pub struct Generated {
     /// How many; none: one for each picture of the split.
     pub images: Option<usize>,
     pub captions: CaptionChoice,
-    /// Whether values are rounded to 8 bits, as a PNG has them, before a network judges them.
+    /// Whether values are rounded to 8 bits, as a PNG has them, before a network evaluates them.
     pub rounded: bool,
     /// Pictures beyond the last full batch of this size are left out, on both sides.
     pub whole_batches: Option<usize>,
@@ -152,7 +152,7 @@ pub enum CaptionChoice {
 #[serde(rename_all = "kebab-case")]
 pub enum Measure {
     FrechetDistance,
-    KernelDistance,
+    SquaredMmd,
     InceptionScore,
     Precision,
     Recall,
@@ -206,7 +206,7 @@ impl Protocol {
     pub fn figure(&self, measure: Measure, encoder: Option<&str>) -> Result<String, String> {
         let (published, own) = match measure {
             Measure::FrechetDistance if self.frechet.is_some() => ("fid", "fd"),
-            Measure::KernelDistance if self.kernel.is_some() => ("kid", "kd"),
+            Measure::SquaredMmd if self.kernel.is_some() => ("kid", "kd"),
             Measure::InceptionScore if self.inception_score.is_some() => ("is", "is"),
             Measure::Precision if self.neighbors.is_some() => ("precision", "precision"),
             Measure::Recall if self.neighbors.is_some() => ("recall", "recall"),
@@ -223,10 +223,10 @@ impl Protocol {
             }
         };
         Ok(match self.recipe.network {
-            JudgeNetwork::Classifier(ClassifierKind::EfficientnetLite0) => format!("{own}-lite0"),
-            JudgeNetwork::Classifier(_) => published.to_string(),
+            EvaluatorNetwork::Classifier(ClassifierKind::EfficientnetLite0) => format!("{own}-lite0"),
+            EvaluatorNetwork::Classifier(_) => published.to_string(),
             // Its code is DAMSM's, whatever network it begins with.
-            JudgeNetwork::Encoder => match encoder {
+            EvaluatorNetwork::Encoder => match encoder {
                 Some("small") => format!("{own}-small"),
                 Some(kind) => format!("{own}-damsm-{kind}"),
                 None => format!("{own}-damsm"),
@@ -247,7 +247,7 @@ impl Measure {
     pub fn describe(self) -> &'static str {
         match self {
             Measure::FrechetDistance => "Fréchet distance",
-            Measure::KernelDistance => "kernel distance",
+            Measure::SquaredMmd => "kernel distance",
             Measure::InceptionScore => "Inception Score",
             Measure::Precision => "precision",
             Measure::Recall => "recall",

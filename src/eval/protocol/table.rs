@@ -1,10 +1,10 @@
 //! The table of protocols. Sources: the code of DM-GAN and DF-GAN, pytorch-fid 0.3, clean-fid 0.1.35, torch-fidelity 0.4 and 0.5.
 
 use super::{
-    CaptionChoice, Crop, Frechet, Generated, InceptionScore, Kernel, LogitKind, Protocol, ProtocolName,
-    RPrecision, Real, Split, SubsetSize,
+    CaptionChoice, Crop, Frechet, Generated, InceptionScore, LogitKind, PolynomialMmd, Protocol,
+    ProtocolName, RPrecision, Real, Split, SubsetSize,
 };
-use crate::infer::evaluator::{JudgeNetwork, Normalization, PublishedWeights, Recipe, Resize};
+use crate::infer::evaluator::{EvaluatorNetwork, Normalization, PublishedWeights, Recipe, Resize};
 use crate::mirrorgan::backbone::ClassifierKind::{EfficientnetLite0, Inception2015, InceptionV3};
 
 /// The de-facto number of generated pictures: of AttnGAN and those after it.
@@ -21,8 +21,35 @@ const GENERATED: Generated = Generated {
 const R_PRECISION: RPrecision = RPrecision { candidates: 100, folds: 10 };
 
 pub(super) fn row(name: ProtocolName) -> Protocol {
-    // What the rows have in common.
-    let plain = |recipe: Recipe| Protocol {
+    match name {
+        ProtocolName::T2i => t2i(name),
+        ProtocolName::PytorchFid => {
+            let recipe = ported_recipe(Resize::TorchBilinear, Normalization::Signed);
+            Protocol { frechet: Some(Frechet::SquareRoot), ..plain(name, recipe) }
+        }
+        ProtocolName::Clean => Protocol {
+            frechet: Some(Frechet::RealPartOfSquareRoot),
+            kernel: Some(PolynomialMmd { subsets: 100, size: SubsetSize::AtMost(1000), seed: SEED }),
+            ..plain(name, ported_recipe(Resize::PillowBicubicFloat, Normalization::By128))
+        },
+        ProtocolName::TorchFidelity => torch_fidelity(name),
+        ProtocolName::Lite0 => {
+            let network = EvaluatorNetwork::Classifier(EfficientnetLite0);
+            let normalization = Normalization::EfficientNet;
+            let recipe = recipe(network, Some(lite0()), Resize::PillowBilinear, normalization);
+            of_few(plain(name, Recipe { side: Some(224), ..recipe }))
+        }
+        ProtocolName::Encoder => {
+            let own = recipe(EvaluatorNetwork::Encoder, None, Resize::PillowBilinear, Normalization::Signed);
+            let own = of_few(plain(name, Recipe { side: None, ..own }));
+            Protocol { real: REAL, inception_score: None, ..own }
+        }
+    }
+}
+
+/// What the rows have in common.
+fn plain(name: ProtocolName, recipe: Recipe) -> Protocol {
+    Protocol {
         name,
         recipe,
         frechet: None,
@@ -34,78 +61,41 @@ pub(super) fn row(name: ProtocolName) -> Protocol {
         real: REAL,
         generated: GENERATED,
         seed: SEED,
-    };
-    match name {
-        // The papers' Inception Score is by networks of its own: StackGAN's of 50 classes for birds, TensorFlow's for COCO.
-        ProtocolName::T2i => Protocol {
-            frechet: Some(Frechet::SquareRoot),
-            generated: Generated { whole_batches: Some(64), ..GENERATED },
-            ..plain(recipe(
-                JudgeNetwork::Classifier(InceptionV3),
-                Some(torchvision()),
-                Resize::PillowBilinear,
-                Normalization::ImagenetOnUnit,
-            ))
-        },
-        ProtocolName::PytorchFid => Protocol {
-            frechet: Some(Frechet::SquareRoot),
-            ..plain(recipe(
-                JudgeNetwork::Classifier(Inception2015),
-                Some(ported()),
-                Resize::TorchBilinear,
-                Normalization::Signed,
-            ))
-        },
-        ProtocolName::Clean => Protocol {
-            frechet: Some(Frechet::RealPartOfSquareRoot),
-            kernel: Some(Kernel { subsets: 100, size: SubsetSize::AtMost(1000), seed: SEED }),
-            ..plain(recipe(
-                JudgeNetwork::Classifier(Inception2015),
-                Some(ported()),
-                Resize::PillowBicubicFloat,
-                Normalization::By128,
-            ))
-        },
-        ProtocolName::TorchFidelity => Protocol {
-            frechet: Some(Frechet::SumOfRoots),
-            kernel: Some(Kernel { subsets: 100, size: SubsetSize::Exactly(1000), seed: 2020 }),
-            inception_score: Some(InceptionScore {
-                logits: LogitKind::Unbiased,
-                splits: 10,
-                shuffle: Some(2020),
-            }),
-            neighbors: Some(3),
-            directions: Some(1000),
-            ..plain(recipe(
-                JudgeNetwork::Classifier(Inception2015),
-                Some(ported()),
-                Resize::Tensorflow1Bilinear,
-                Normalization::By128,
-            ))
-        },
-        ProtocolName::Lite0 => {
-            let side = Some(224);
-            let of_224 = recipe(
-                JudgeNetwork::Classifier(EfficientnetLite0),
-                Some(lite0()),
-                Resize::PillowBilinear,
-                Normalization::EfficientNet,
-            );
-            of_few(plain(Recipe { side, ..of_224 }))
-        }
-        ProtocolName::Encoder => {
-            let own = recipe(JudgeNetwork::Encoder, None, Resize::PillowBilinear, Normalization::Signed);
-            let own = of_few(plain(Recipe { side: None, ..own }));
-            Protocol { real: REAL, inception_score: None, ..own }
-        }
     }
+}
+
+/// The papers' Inception Score is by networks of its own: StackGAN's of 50 classes for birds, TensorFlow's for COCO.
+fn t2i(name: ProtocolName) -> Protocol {
+    let network = EvaluatorNetwork::Classifier(InceptionV3);
+    let normalization = Normalization::ImagenetOnUnit;
+    Protocol {
+        frechet: Some(Frechet::SquareRoot),
+        generated: Generated { whole_batches: Some(64), ..GENERATED },
+        ..plain(name, recipe(network, Some(torchvision()), Resize::PillowBilinear, normalization))
+    }
+}
+
+fn torch_fidelity(name: ProtocolName) -> Protocol {
+    let shuffle = Some(2020);
+    Protocol {
+        frechet: Some(Frechet::SumOfRoots),
+        kernel: Some(PolynomialMmd { subsets: 100, size: SubsetSize::Exactly(1000), seed: 2020 }),
+        inception_score: Some(InceptionScore { logits: LogitKind::Unbiased, splits: 10, shuffle }),
+        neighbors: Some(3),
+        directions: Some(1000),
+        ..plain(name, ported_recipe(Resize::Tensorflow1Bilinear, Normalization::By128))
+    }
+}
+
+fn ported_recipe(resize: Resize, normalization: Normalization) -> Recipe {
+    recipe(EvaluatorNetwork::Classifier(Inception2015), Some(ported()), resize, normalization)
 }
 
 /// For sets of a few hundred pictures: all of them in one subset.
 fn of_few(plain: Protocol) -> Protocol {
     Protocol {
         frechet: Some(Frechet::SumOfRoots),
-        kernel: Some(Kernel { subsets: 1, size: SubsetSize::All, seed: SEED }),
+        kernel: Some(PolynomialMmd { subsets: 1, size: SubsetSize::All, seed: SEED }),
         inception_score: Some(InceptionScore { logits: LogitKind::Biased, splits: 10, shuffle: Some(SEED) }),
         neighbors: Some(3),
         directions: Some(1000),
@@ -116,7 +106,7 @@ fn of_few(plain: Protocol) -> Protocol {
 }
 
 fn recipe(
-    network: JudgeNetwork,
+    network: EvaluatorNetwork,
     weights: Option<PublishedWeights>,
     resize: Resize,
     normalization: Normalization,

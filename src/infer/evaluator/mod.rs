@@ -1,4 +1,4 @@
-//! Networks that judge pictures: features and logits of 8-bit pictures of any size, as a protocol's recipe says.
+//! Networks that evaluate pictures: features and logits of 8-bit pictures of any size, as a protocol's recipe says.
 
 mod recipe;
 mod weights;
@@ -16,7 +16,7 @@ use crate::mirrorgan::backbone::{Classified, Classifier};
 use crate::mirrorgan::damsm::ImageEncoder;
 use crate::run::{Checkpoints, Phase, RunFolder};
 
-pub use recipe::{JudgeNetwork, Normalization, PublishedWeights, Recipe, Resize};
+pub use recipe::{EvaluatorNetwork, Normalization, PublishedWeights, Recipe, Resize};
 pub use weights::{UsedWeights, find_weights};
 
 pub struct Evaluator {
@@ -40,7 +40,7 @@ pub struct Rows {
 
 /// What a network makes of a batch of pictures.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judged {
+pub struct Evaluated {
     pub features: Rows,
     /// None where the network has no classes.
     pub logits: Option<Logits>,
@@ -70,8 +70,8 @@ impl Evaluator {
     /// `Data` where no file is found (its name, where people get it and where it was looked for), or where it holds another
     /// network (which one); those of reading it; `Config` for the run's encoder, which [`Evaluator::of_run`] opens.
     pub fn open(recipe: &Recipe, file: Option<&Path>) -> Result<Evaluator> {
-        let (JudgeNetwork::Classifier(kind), Some(published)) = (recipe.network, &recipe.weights) else {
-            let why = "this protocol judges by the run's own encoder; it takes no file of weights";
+        let (EvaluatorNetwork::Classifier(kind), Some(published)) = (recipe.network, &recipe.weights) else {
+            let why = "this protocol evaluates by the run's own encoder; it takes no file of weights";
             return Err(Error::config("--weights", why));
         };
         let file = match file {
@@ -108,32 +108,32 @@ impl Evaluator {
     ///
     /// # Errors
     /// `Data` for a picture without pixels, or one whose pixels are not as many as its size says.
-    pub fn judge(&self, pictures: &[Picture]) -> Result<Judged> {
+    pub fn evaluate(&self, pictures: &[Picture]) -> Result<Evaluated> {
         for (picture, number) in pictures.iter().zip(1..) {
             let Picture { width, height, pixels } = picture;
             if width * height == 0 || pixels.len() != width * height * 3 {
                 let why = format!(
-                    "{width}×{height} pixels and {} values of 3 channels cannot be judged; leave it out",
+                    "{width}×{height} pixels and {} values of 3 channels cannot be evaluated; leave it out",
                     pixels.len()
                 );
                 return Err(Error::data(format!("picture {number} of the batch"), why));
             }
         }
         if pictures.is_empty() {
-            return Err(Error::data("batch", "there are no pictures to judge"));
+            return Err(Error::data("batch", "there are no pictures to evaluate"));
         }
         let images = self.recipe.input(pictures, self.side);
         Ok(no_grad(|| match &self.network {
             Network::Classifier(classifier) => {
                 let Classified { pooled, logits, logits_unbiased } = classifier.forward(&images);
                 let logits = Logits { biased: Rows::of(&logits), unbiased: Rows::of(&logits_unbiased) };
-                Judged { features: Rows::of(&pooled), logits: Some(logits) }
+                Evaluated { features: Rows::of(&pooled), logits: Some(logits) }
             }
             Network::Encoder(encoder) => {
                 // One by one: its last product's sums may depend on how many rows it has.
                 let code = |picture| encoder.forward(&slice(&images, 0, picture, 1), Mode::Eval).global;
                 let codes: Vec<Tensor> = (0..pictures.len()).map(code).collect();
-                Judged { features: Rows::of(&concat(&codes.iter().collect::<Vec<_>>(), 0)), logits: None }
+                Evaluated { features: Rows::of(&concat(&codes.iter().collect::<Vec<_>>(), 0)), logits: None }
             }
         }))
     }

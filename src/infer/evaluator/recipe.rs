@@ -1,4 +1,4 @@
-//! What is done to a picture before a network judges it, as data.
+//! What is done to a picture before a network evaluates it, as data.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use crate::data::Picture;
 use crate::engine::Tensor;
 use crate::mirrorgan::backbone::ClassifierKind;
 
-/// How pictures are judged: the network, its weights, and what is done to a picture before.
+/// How pictures are evaluated: the network, its weights, and what is done to a picture before.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
-    pub network: JudgeNetwork,
+    pub network: EvaluatorNetwork,
     /// None for an encoder of the run's own.
     pub weights: Option<PublishedWeights>,
     pub resize: Resize,
@@ -23,7 +23,7 @@ pub struct Recipe {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum JudgeNetwork {
+pub enum EvaluatorNetwork {
     Classifier(ClassifierKind),
     /// DAMSM's image encoder of the run.
     Encoder,
@@ -152,11 +152,11 @@ impl fmt::Display for Normalization {
     }
 }
 
-impl fmt::Display for JudgeNetwork {
+impl fmt::Display for EvaluatorNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            JudgeNetwork::Classifier(kind) => kind.describe(),
-            JudgeNetwork::Encoder => "the image encoder of the run's DAMSM",
+            EvaluatorNetwork::Classifier(kind) => kind.describe(),
+            EvaluatorNetwork::Encoder => "the image encoder of the run's DAMSM",
         })
     }
 }

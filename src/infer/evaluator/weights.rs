@@ -1,4 +1,4 @@
-//! Which weights judge: found, read, and told from others by their SHA-256.
+//! Which weights evaluate: found, read, and told from others by their SHA-256.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ impl UsedWeights {
     pub fn warning(&self, published: &PublishedWeights) -> Option<String> {
         let hash = self.sha256.as_ref().filter(|_| !self.is_published)?;
         Some(format!(
-            "{} is not the file that this protocol judges by: its sha256 is {hash}, wanted {}; figures by it are comparable \
+            "{} is not the file that this protocol evaluates by: its sha256 is {hash}, wanted {}; figures by it are comparable \
              with none of others",
             self.name,
             published.sha256.join(" or ")

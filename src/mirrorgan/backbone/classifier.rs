@@ -1,4 +1,4 @@
-//! Published classifiers with their heads, by which pictures are judged, under the names of the files that people have.
+//! Published classifiers with their heads, by which pictures are evaluated, under the names of the files that people have.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Image networks that DAMSM and the captioner take their features from, and those that pictures are judged by.
+//! Image networks that DAMSM and the captioner take their features from, and those that pictures are evaluated by.
 
 mod classifier;
 mod efficientnet_lite;
