@@ -6,6 +6,8 @@ struct PoolDims {
     int b, h, w, c, oh, ow;
     // Windows of k×k at steps of stride; with k = 0, bins that divide the image.
     int k, stride, pad;
+    // Averages divide by the pixels that a window has inside of the image; otherwise by k·k.
+    int inside;
 };
 
 struct Range {
@@ -26,9 +28,9 @@ __device__ __forceinline__ Range readers(int r, int n, int m, PoolDims d) {
     return {max(past, 0) / d.stride, min((r + d.pad) / d.stride + 1, m)};
 }
 
-// 1 / the divisor of a window: all of k×k, pad and all, or the pixels of the bin.
+// 1 / the divisor of a window: all of k×k, pad and all, or its pixels inside of the image, which are all of a bin's.
 __device__ __forceinline__ float share(Range rows, Range cols, PoolDims d) {
-    int area = d.k == 0 ? (rows.to - rows.from) * (cols.to - cols.from) : d.k * d.k;
+    int area = d.inside ? (rows.to - rows.from) * (cols.to - cols.from) : d.k * d.k;
     return 1.0f / area;
 }
 

@@ -10,13 +10,22 @@ use crate::mirrorgan::backbone::{BackboneConfig, BackboneKind, ImagenetFile};
 /// The encoder that is taken where the published one's weights are missing and its own are there.
 const STAND_IN: BackboneKind = BackboneKind::EfficientnetLite0;
 
-/// Where a file of ImageNet's weights lies: in `ENGINE_WEIGHTS`, in our cache, or where torchvision downloaded it.
-fn find(kind: BackboneKind) -> Option<PathBuf> {
+/// Where published weights are looked for: in `ENGINE_WEIGHTS` or our cache, then where PyTorch's hub downloads them to.
+pub fn weight_folders() -> Vec<PathBuf> {
     let own = of_environment("ENGINE_WEIGHTS").or_else(|| Some(cache_folder()?.join("weights")));
     let torch = of_environment("TORCH_HOME").or_else(|| Some(cache_folder()?.parent()?.join("torch")));
     let folders = [own, torch.map(|torch| torch.join("hub").join("checkpoints"))];
-    let name = kind.imagenet_file()?.name;
-    folders.into_iter().flatten().map(|folder| folder.join(name)).find(|file| file.is_file())
+    folders.into_iter().flatten().collect()
+}
+
+/// Where a file of published weights lies.
+pub fn find_weights(name: &str) -> Option<PathBuf> {
+    weight_folders().into_iter().map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// Where ImageNet's weights of a backbone lie.
+fn find(kind: BackboneKind) -> Option<PathBuf> {
+    find_weights(kind.imagenet_file()?.name)
 }
 
 /// Names the weights of encoders that begin with ImageNet's and have no file in the configuration: those that are found,

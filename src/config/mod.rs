@@ -15,7 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-pub use self::encoders::{choose_encoders, require_weights};
+pub use self::encoders::{choose_encoders, find_weights, require_weights, weight_folders};
 pub use self::keys::{KeyHelp, help};
 pub use self::presets::{PRESETS, Preset};
 pub use self::resume::may_change;

@@ -39,6 +39,7 @@ mod pack;
 mod packed;
 mod pickle;
 mod picture;
+mod resample;
 mod resize;
 mod rng;
 mod split;

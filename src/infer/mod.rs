@@ -1,5 +1,6 @@
-//! Trained networks of a run: loading them, sampling images, features of the held-out images.
+//! Trained networks of a run: loading them, sampling images, features of the held-out images; networks that evaluate pictures.
 
+pub mod evaluator;
 pub mod features;
 pub mod frozen;
 mod preprocess;

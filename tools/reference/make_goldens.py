@@ -190,6 +190,44 @@ def image_encoder_lite(name, kind, side, nef=32):
     return g
 
 
+def classifier_inception(name, ported):
+    """Inception-v3 with its head: torchvision's, or the one of 2015 as pytorch-fid patches it."""
+    import torchvision
+    from pytorch_fid import inception as P
+
+    module = torchvision.models.inception_v3(num_classes=1008 if ported else 1000, aux_logits=False, init_weights=False, weights=None)
+    if ported:
+        module.Mixed_5b, module.Mixed_5c, module.Mixed_5d = (P.FIDInceptionA(*n) for n in ((192, 32), (256, 64), (288, 64)))
+        module.Mixed_6b, module.Mixed_6c, module.Mixed_6d, module.Mixed_6e = (P.FIDInceptionC(768, n) for n in (128, 160, 160, 192))
+        module.Mixed_7b, module.Mixed_7c = P.FIDInceptionE_1(1280), P.FIDInceptionE_2(2048)
+    return classified(name, trunk(name, module.eval()), 299, lambda m, x: m.avgpool(features(m, x)).flatten(1), lambda m: m.fc)
+
+
+def features(module, x):
+    """Up to the last module, as pytorch-fid chains them."""
+    for key, child in module.named_children():
+        if key in ("AuxLogits", "avgpool", "dropout", "fc"):
+            continue
+        x = child(x)
+    return x
+
+
+def classifier_lite0(name):
+    from efficientnet_lite_pytorch import EfficientNet
+
+    module = trunk(name, EfficientNet.from_name("efficientnet-lite0").eval())
+    pooled = lambda m, x: m.extract_features(((x + 1) * 127.5 - 127) / 128).mean((2, 3))
+    return classified(name, module, 224, pooled, lambda m: m._fc)
+
+
+def classified(name, module, side, pooled, head):
+    g = Golden(name)
+    with torch.no_grad():
+        x = pooled(module, inp(f"image{side}", (2, 3, side, side)))
+        g.put("pooled", x), g.put("logits", head(module)(x)), g.put("logits_unbiased", x @ head(module).weight.t())
+    return g
+
+
 def captioner_small(name, train, n_words=39, embed=8, hidden=10, side=64):
     """Image to loss, with the end token that a small captioner learns."""
     shapes = {f"cnn.{k}": v for k, v in (S.small_backbone(WIDTHS) | S.caption_cnn_heads(embed, WIDTHS[-1])).items()}
@@ -313,6 +351,9 @@ GOLDENS = {
     "image_encoder": image_encoder,
     "image_encoder_lite0": lambda name: image_encoder_lite(name, "lite0", 224),
     "image_encoder_lite2": lambda name: image_encoder_lite(name, "lite2", 260),
+    "classifier_inception_v3": lambda name: classifier_inception(name, False),
+    "classifier_inception_2015": lambda name: classifier_inception(name, True),
+    "classifier_lite0": classifier_lite0,
     "stream": stream,
     "damsm_loss": matching,
     "gan_step_mirror": lambda name: gan_step(name, True),

@@ -215,6 +215,13 @@ impl Linear {
         let bias = self.bias.as_ref().map(Param::tensor);
         matmul::linear(x, &self.weight.tensor(), bias.as_ref())
     }
+
+    /// y = x Wᵀ, whether there is a bias or not.
+    #[track_caller]
+    pub fn forward_unbiased(&self, x: &Tensor) -> Tensor {
+        let _open = self.weight.enter();
+        matmul::linear(x, &self.weight.tensor(), None)
+    }
 }
 
 /// A table of vectors, one for each id.

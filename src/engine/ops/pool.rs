@@ -30,6 +30,12 @@ impl Windows {
         Windows::new(x, along(h), along(w), [k, stride, pad])
     }
 
+    /// Averages divide by the pixels that a window has inside of the image.
+    fn without_border(mut self) -> Windows {
+        self.dims.inside = 1;
+        self
+    }
+
     /// PyTorch's bins: from ⌊i·n/m⌋ to ⌈(i+1)·n/m⌉.
     fn adaptive(x: &Tensor, [oh, ow]: [usize; 2]) -> Windows {
         let [_, h, w, _] = x.dims();
@@ -40,7 +46,7 @@ impl Windows {
 
     fn new(x: &Tensor, rows: Vec<Range<usize>>, cols: Vec<Range<usize>>, sliding: [usize; 3]) -> Windows {
         let ([b, h, w, c], [k, stride, pad]) = (x.dims::<4>().map(|n| n as i32), sliding.map(|n| n as i32));
-        let dims = k::PoolDims { b, h, w, c, oh: rows.len() as i32, ow: cols.len() as i32, k, stride, pad };
+        let dims = k::PoolDims { b, h, w, c, oh: rows.len() as i32, ow: cols.len() as i32, k, stride, pad, inside: i32::from(k == 0) };
         Windows { rows, cols, dims }
     }
 
@@ -125,11 +131,24 @@ fn max_pool_image_gradient(dx: &mut [f32], x: &[f32], dy: &[f32], windows: &Wind
     }
 }
 
-/// y = mean of x over k×k windows, zeros of the pad counted: x [B,H,W,C] -> [B,(H+2·pad-k)/stride+1,..,C].
+/// Whether the zeros around an image count in an average.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Border {
+    /// PyTorch's default.
+    Counts,
+    /// TensorFlow's way; `count_include_pad=False` in PyTorch.
+    Ignored,
+}
+
+/// y = mean of x over k×k windows: x [B,H,W,C] -> [B,(H+2·pad-k)/stride+1,..,C]. Zeros of the pad count, or a window's
+/// mean is that of its pixels inside of the image.
 #[track_caller]
-pub fn avg_pool(x: &Tensor, k: usize, stride: usize, pad: usize) -> Tensor {
+pub fn avg_pool(x: &Tensor, k: usize, stride: usize, pad: usize, border: Border) -> Tensor {
     let windows = Windows::sliding("avg_pool", x, k, stride, pad);
-    average(x, windows, move |_| (k * k) as f32)
+    match border {
+        Border::Counts => average(x, windows, move |_| (k * k) as f32),
+        Border::Ignored => average(x, windows.without_border(), |area| area as f32),
+    }
 }
 
 /// y = mean of x over bins that divide the image into oh×ow: x [B,H,W,C] -> [B,oh,ow,C].
@@ -194,16 +213,19 @@ fn average(x: &Tensor, windows: Windows, divisor: impl Fn(usize) -> f32 + Send +
 pub fn cases() -> Vec<Case> {
     let max =
         |name, k, stride, pad| Case::new("max_pool", name, move |x| vec![max_pool(&x[0], k, stride, pad)]);
-    let avg =
-        |name, k, stride, pad| Case::new("avg_pool", name, move |x| vec![avg_pool(&x[0], k, stride, pad)]);
+    let avg = |name, k, stride, pad, border| {
+        Case::new("avg_pool", name, move |x| vec![avg_pool(&x[0], k, stride, pad, border)])
+    };
     let adaptive =
         |name, size| Case::new("adaptive_avg_pool", name, move |x| vec![adaptive_avg_pool(&x[0], size)]);
     let global = |name| Case::new("global_avg_pool", name, |x| vec![global_avg_pool(&x[0])]);
     let small = vec![
         max("overlapping", 3, 2, 0).input([2, 7, 5, 3]),
         max("padded", 3, 2, 1).input([2, 6, 5, 3]),
-        avg("padded", 3, 1, 1).input([2, 5, 4, 3]),
-        avg("apart", 2, 2, 0).input([2, 5, 4, 3]),
+        avg("padded", 3, 1, 1, Border::Counts).input([2, 5, 4, 3]),
+        avg("border ignored", 3, 1, 1, Border::Ignored).input([2, 5, 4, 3]),
+        avg("border ignored at stride 2", 3, 2, 1, Border::Ignored).input([2, 6, 5, 2]),
+        avg("apart", 2, 2, 0, Border::Counts).input([2, 5, 4, 3]),
         adaptive("uneven bins", [3, 4]).input([2, 7, 6, 3]),
         adaptive("more bins than pixels", [3, 5]).input([1, 2, 3, 2]),
         global("").input([3, 4, 5, 2]),
@@ -213,8 +235,10 @@ pub fn cases() -> Vec<Case> {
         max("padded in packs", 3, 2, 1).input([2, 28, 24, 32]),
         max("odd channels", 3, 1, 1).input([2, 14, 17, 17]),
         max("gaps", 2, 3, 0).input([2, 20, 23, 5]),
-        avg("padded in packs", 3, 1, 1).input([2, 17, 15, 32]),
-        avg("overlapping", 5, 3, 0).input([2, 17, 23, 17]),
+        avg("padded in packs", 3, 1, 1, Border::Counts).input([2, 17, 15, 32]),
+        avg("border ignored in packs", 3, 1, 1, Border::Ignored).input([2, 17, 15, 32]),
+        avg("border ignored, odd channels", 5, 2, 2, Border::Ignored).input([2, 16, 23, 17]),
+        avg("overlapping", 5, 3, 0, Border::Counts).input([2, 17, 23, 17]),
         adaptive("uneven bins in packs", [6, 5]).input([2, 17, 16, 64]),
         adaptive("more bins than pixels, odd", [11, 23]).input([3, 7, 13, 5]),
         global("in packs").input([3, 8, 8, 192]),
@@ -235,7 +259,9 @@ mod tests {
     #[test]
     fn windows_are_those_of_pytorch() {
         assert_eq!(max_pool(&ramp(4), 3, 2, 1).to_vec(), [5.0, 7.0, 13.0, 15.0]);
-        assert_eq!(avg_pool(&ramp(2), 3, 1, 1).to_vec(), [6.0 / 9.0; 4]);
+        assert_eq!(avg_pool(&ramp(2), 3, 1, 1, Border::Counts).to_vec(), [6.0 / 9.0; 4]);
+        assert_eq!(avg_pool(&ramp(2), 3, 1, 1, Border::Ignored).to_vec(), [1.5; 4]);
+        assert_eq!(avg_pool(&ramp(4), 3, 2, 1, Border::Ignored).to_vec(), [2.5, 4.0, 8.5, 10.0]);
         assert_eq!(adaptive_avg_pool(&ramp(3), [2, 2]).to_vec(), [2.0, 3.0, 5.0, 6.0]);
         assert_eq!(global_avg_pool(&ramp(3)).to_vec(), [4.0]);
     }

@@ -52,7 +52,7 @@ impl EfficientNetLiteVariant {
 }
 
 const STEM: usize = 32;
-const HEAD: usize = 1280;
+pub(super) const HEAD: usize = 1280;
 /// Of all batch norms.
 const EPSILON: f32 = 1e-3;
 

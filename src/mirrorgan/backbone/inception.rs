@@ -1,10 +1,11 @@
-//! Inception-v3 (Szegedy et al., 2016) as a table of layers, under torchvision's names and without its heads.
+//! Inception-v3 (Szegedy et al., 2016) as a table of layers, under torchvision's names and without its heads; torchvision's
+//! network, and TensorFlow's of 2015 as FID's evaluators have it.
 
 use super::Features;
 use crate::engine::nn::{BatchNorm, Conv2d, Mode, Scope};
 use crate::engine::ops::conv::Conv;
 use crate::engine::ops::norm::Activation;
-use crate::engine::ops::pool::{avg_pool, global_avg_pool, max_pool};
+use crate::engine::ops::pool::{Border, avg_pool, global_avg_pool, max_pool};
 use crate::engine::ops::shape::concat;
 use crate::engine::tensor::Tensor;
 
@@ -26,8 +27,31 @@ enum Step {
     MaxPool,
 }
 
+/// Networks of the same layers that differ in the pools before `branch_pool`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InceptionVariant {
+    Torchvision,
+    /// TensorFlow's graph `inception-2015-12-05`: averages do not count the zeros around an image, and the last module takes
+    /// maxima. Source: the ports of pytorch-fid and torch-fidelity.
+    Ported2015,
+}
+
+impl InceptionVariant {
+    /// The branches of a module as this variant has them.
+    fn of_module(self, module: &str, mut branches: Vec<Branch>) -> Vec<Branch> {
+        let averages = branches.iter_mut().filter(|branch| matches!(branch.pool, Pool::Average(_)));
+        for branch in averages.filter(|_| self == InceptionVariant::Ported2015) {
+            branch.pool = match module {
+                "Mixed_7c" => Pool::MaxOfNeighbors,
+                _ => Pool::Average(Border::Ignored),
+            };
+        }
+        branches
+    }
+}
+
 impl InceptionV3 {
-    pub fn new(scope: &Scope) -> InceptionV3 {
+    pub fn new(scope: &Scope, variant: InceptionVariant) -> InceptionV3 {
         let mut channels = 3;
         let mut layer = |name, outputs, k, stride, pad| {
             let spec = Spec { name, outputs, kernel: [k, k], conv: Conv::new(stride, pad) };
@@ -43,7 +67,9 @@ impl InceptionV3 {
             Step::MaxPool,
         ];
         let mut modules = |table: Vec<(&str, Vec<Branch>)>| -> Vec<Module> {
-            let module = |(name, branches)| Module::new(&scope.at(name), &mut channels, branches);
+            let module = |(name, branches)| {
+                Module::new(&scope.at(name), &mut channels, variant.of_module(name, branches))
+            };
             table.into_iter().map(module).collect()
         };
         let middle = modules(vec![
@@ -90,10 +116,12 @@ struct Spec {
 #[derive(Clone, Copy, PartialEq)]
 enum Pool {
     None,
-    /// 3×3 at stride 1; zeros of the border count.
-    Average,
+    /// 3×3 at stride 1.
+    Average(Border),
     /// 3×3 at stride 2.
     Max,
+    /// 3×3 at stride 1.
+    MaxOfNeighbors,
 }
 
 /// Layers one after the other, then some side by side.
@@ -119,7 +147,7 @@ fn branch(layers: Vec<Spec>) -> Branch {
 }
 
 fn pooled(outputs: usize) -> Branch {
-    Branch { pool: Pool::Average, ..branch(vec![same("branch_pool", outputs, [1, 1])]) }
+    Branch { pool: Pool::Average(Border::Counts), ..branch(vec![same("branch_pool", outputs, [1, 1])]) }
 }
 
 fn max_pooled() -> Branch {
@@ -247,8 +275,9 @@ impl Module {
         for (pool, layers, fork) in &self.0 {
             let x = match pool {
                 Pool::None => x.clone(),
-                Pool::Average => avg_pool(x, 3, 1, 1),
+                Pool::Average(border) => avg_pool(x, 3, 1, 1, *border),
                 Pool::Max => max_pool(x, 3, 2, 0),
+                Pool::MaxOfNeighbors => max_pool(x, 3, 1, 1),
             };
             let x = layers.iter().fold(x, |x, layer| layer.forward(&x, mode));
             match fork.is_empty() {

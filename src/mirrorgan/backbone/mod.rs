@@ -1,5 +1,6 @@
-//! Image networks that DAMSM and the captioner take their features from.
+//! Image networks that DAMSM and the captioner take their features from, and those that pictures are evaluated by.
 
+mod classifier;
 mod efficientnet_lite;
 mod inception;
 mod input;
@@ -10,12 +11,13 @@ mod small;
 use serde::{Deserialize, Serialize};
 
 use self::efficientnet_lite::EfficientNetLite;
-use self::inception::InceptionV3;
+use self::inception::{InceptionV3, InceptionVariant};
 use self::input::{Input, InputConfig};
 use self::resnet::Resnet152;
 use crate::engine::nn::{Mode, Scope};
 use crate::engine::tensor::Tensor;
 
+pub use classifier::{Classified, Classifier, ClassifierKind};
 pub use efficientnet_lite::EfficientNetLiteVariant;
 pub use pretrained::{ImagenetFile, load_imagenet};
 pub use small::{Small, SmallConfig};
@@ -119,7 +121,10 @@ impl Backbone {
     pub fn new(scope: &Scope, config: &BackboneConfig, preprocessing: Preprocessing) -> Backbone {
         let network = match config.kind {
             BackboneKind::Small => Network::Small(Small::new(&scope.at(TRUNK), &config.small_config())),
-            BackboneKind::InceptionV3 => Network::InceptionV3(Box::new(InceptionV3::new(&scope.frozen()))),
+            BackboneKind::InceptionV3 => Network::InceptionV3(Box::new(InceptionV3::new(
+                &scope.frozen(),
+                InceptionVariant::Torchvision,
+            ))),
             BackboneKind::Resnet152 => {
                 Network::Resnet152(Box::new(Resnet152::new(&scope.at(RESNET).frozen())))
             }
