@@ -222,7 +222,7 @@ fn step(options: &Options) -> Report {
         let mut terms = Terms::default();
         for (i, d) in ds.iter().enumerate() {
             let fake = generated.images[i].detach();
-            let loss = discriminator_loss(d, &real[i], &fake, &inputs.text.sentence);
+            let loss = discriminator_loss(d, &real[i], &fake, &inputs.text.sentence).loss;
             adam_d[i].minimize(&loss);
             terms.push(format!("d{i}"), loss.detach());
         }

@@ -286,11 +286,11 @@ fn a_phase_is_measured_as_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let train = |phase: &str, more: &[&str]| {
-        let every = ["--set", "run.sample_every=1", "--phase", phase];
+        let every = ["--set", "run.sample_every=1", "--set", "run.eval_every=1", "--phase", phase];
         succeeds(training(&out).args(every).args(more))
     };
     let damsm = train("damsm", &[]);
-    assert_says(&damsm.err, &["damsm step 1: held_out_loss ", ", r_precision "]);
+    assert_says(&damsm.err, &["damsm step 1: held_out_loss ", ", r_precision ", " (the best so far)"]);
     let sheet = image::open(out.join("samples/damsm-step-000001.png")).unwrap();
     assert!(sheet.width() > 128 && sheet.height() > 128, "{}x{}", sheet.width(), sheet.height());
     assert!(!out.join("samples/captions.txt").exists());

@@ -39,7 +39,7 @@ fn build(config: &Config) -> Result<()> {
         let eps = Tensor::full([2, config.generator.condition], 0.5);
         let generated = generator.forward(&z, &text, &lengths, &eps, Mode::Train);
         for (d, fake) in discriminators.iter().zip(&generated.images) {
-            discriminator_loss(d, fake, fake, &text.sentence).item();
+            discriminator_loss(d, fake, fake, &text.sentence).loss.item();
         }
         generator_loss(&discriminators, &generated, &text.sentence).values();
         let largest = &generated.images[generated.images.len() - 1];

@@ -394,7 +394,7 @@ fn discriminator(mut golden: Golden, stage: usize, width: usize, features: usize
     let of_kind = |kind| image(&golden.seeded(format!("{kind}{stage}")), batch, 64 << stage);
     let (real, fake, sentence) = (of_kind("real"), of_kind("fake"), input("sentence", [batch, features]));
 
-    let loss = discriminator_loss(&d, &real, &fake, &sentence);
+    let loss = discriminator_loss(&d, &real, &fake, &sentence).loss;
     let grads = gradients(&loss, &targets(&store, &[]));
     golden.forward("loss_d", &loss.to_vec(), 1e-5);
     golden.gradients(STAGES[stage], &store, &grads);
@@ -639,7 +639,7 @@ fn gan_step(name: &'static str, kind: Kind, semantic: impl Fn(&Tensor) -> Tensor
         let [z, eps] = ["z", "eps"].map(|kind| noise(&golden.seeded(format!("{kind}{k}")), 4));
         let made = players.generator.forward(&z, &said, &lengths(4), &eps, Mode::Train);
         for (i, d) in players.discriminators.iter().enumerate() {
-            let loss = discriminator_loss(d, &real[i], &made.images[i].detach(), &said.sentence);
+            let loss = discriminator_loss(d, &real[i], &made.images[i].detach(), &said.sentence).loss;
             note(format!("loss_d{i}"), &loss);
             opt_d[i].minimize(&loss);
         }

@@ -75,7 +75,7 @@ fn a_small_cascade_learns_with_its_discriminators() {
     let judges = config.image_sides().into_iter().map(|side| {
         let (d, judged) = build(|scope| Discriminator::new(scope, side, FEATURES, &judge));
         let real = Rng::new(3, 0).uniform([3, side, side, 3], -1.0, 1.0);
-        all_learn(&judged, &discriminator_loss(&d, &real, &real, &said.sentence));
+        all_learn(&judged, &discriminator_loss(&d, &real, &real, &said.sentence).loss);
         d
     });
     let judges: Vec<Discriminator> = judges.collect();

@@ -15,7 +15,7 @@ use mirrorgan_engine::mirrorgan::losses::Loss;
 use mirrorgan_engine::run::{Call, Checkpoints, Phase, Record, RunFolder};
 use mirrorgan_engine::train::{self, Limit, Outcome, Progress, StopReason, TrainJob};
 
-const TINY: [&str; 24] = [
+const TINY: [&str; 25] = [
     "text_encoder.embedding=8",
     "text_encoder.features=8",
     "damsm.backbone.widths=[4, 8, 8]",
@@ -39,6 +39,7 @@ const TINY: [&str; 24] = [
     "run.checkpoint_every=2",
     "run.sample_every=2",
     "run.sample_rows=3",
+    "run.eval_every=500",
     "eval.candidates=3",
 ];
 
@@ -231,7 +232,8 @@ fn all_phases_train_and_write_what_was_promised() {
     }
     let logs = std::fs::read_dir(run.path().join("logs/gan")).unwrap().flatten();
     let logs: Vec<_> = logs.map(|e| e.file_name().into_string().unwrap()).collect();
-    assert!(!logs.is_empty() && logs.iter().all(|name| name.starts_with("events.out.tfevents.")));
+    assert!(logs.iter().any(|name| name.starts_with("events.out.tfevents.")));
+    assert!(logs.contains(&"metrics.jsonl".to_string()) && logs.len() > 1, "{logs:?}");
 
     let (again, watcher) = train_to(run.path(), config(&[]), false, None);
     assert_eq!(again.unwrap(), Outcome::Finished);
@@ -508,6 +510,68 @@ fn logs_have_readable_tags_and_begin_with_a_session() {
     ] {
         assert!(log.windows(tag.len()).any(|w| w == tag.as_bytes()), "{tag}");
     }
+}
+
+/// The lines of a phase's numbers.
+fn numbers(run: &Path, phase: Phase) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("logs").join(phase.name()).join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Each phase is measured as it goes on, and the checkpoint that did best stays beside the last two.
+#[test]
+fn the_best_checkpoint_is_kept_and_numbers_are_written_for_plots() {
+    let run = tempfile::tempdir().unwrap();
+    let often =
+        ["run.eval_every=1", "eval.follow_images=6", "gan.schedule.steps=9", "gan.generator_adam.lr=0.05"];
+    let (outcome, watcher) = train_to(run.path(), config(&often), false, Some((Phase::Gan, 5)));
+    assert!(matches!(outcome.unwrap(), Outcome::Stopped { step: 5, .. }));
+    let (outcome, _) = train_to(run.path(), config(&often), true, None);
+    assert_eq!(outcome.unwrap(), Outcome::Finished);
+    for phase in Phase::ALL {
+        let (name, sign) = match phase {
+            Phase::Captioner => ("held_out_loss", -1.0),
+            Phase::Damsm | Phase::Gan => ("r_precision", 1.0),
+        };
+        let lines = numbers(run.path(), phase);
+        let tag = format!("metric/{name}");
+        let measured = lines.iter().filter_map(|line| Some((line["step"].as_u64()?, line[&tag].as_f64()?)));
+        // What the finished phase is measured by comes last.
+        let last = phase.schedule(&config(&often)).last_step(40) as usize;
+        let measured: Vec<(u64, f64)> = measured.take(last).collect();
+        assert_eq!(measured.iter().map(|m| m.0 as usize).collect::<Vec<_>>(), (1..=last).collect::<Vec<_>>());
+        let first_best = measured.iter().rev().max_by(|a, b| (sign * a.1).total_cmp(&(sign * b.1))).unwrap();
+        let checkpoints = Checkpoints::of(run.path(), phase);
+        let best = checkpoints.best().unwrap();
+        assert_eq!((best.step, best.metric.as_str()), (first_best.0, name), "{measured:?}");
+        assert!(phase.folder(run.path()).join(format!("step-{:06}/state.json", best.step)).is_file());
+    }
+    assert!(
+        watcher
+            .notes
+            .iter()
+            .any(|note| note.starts_with("gan step 1: r_precision") && note.ends_with("(the best so far)"))
+    );
+    let gan = numbers(run.path(), Phase::Gan);
+    for tag in [
+        "loss/D_8",
+        "gradient_norm/netG",
+        "gradient_norm/netD2",
+        "accuracy/netD0_real",
+        "accuracy/netD1_generated",
+        "rate/images_per_second",
+        "learning_rate/netG",
+        "metric/diversity",
+    ] {
+        let found: Vec<f64> = gan.iter().filter_map(|line| line[tag].as_f64()).collect();
+        assert!(
+            found.len() >= 9 && found.iter().all(|value| value.is_finite() && *value >= 0.0),
+            "{tag}: {found:?}"
+        );
+    }
+    assert!(
+        numbers(run.path(), Phase::Damsm).iter().any(|line| line["gradient_norm/text_encoder"].is_number())
+    );
 }
 
 /// Losses are shown as they were read last, and no checkpoint is written before they are read.

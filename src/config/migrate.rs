@@ -15,6 +15,7 @@ const RENAMED: &[(&str, &[&str])] = &[
     ("train.log_every", &["run.log_every"]),
     ("train.checkpoint_every", &["run.checkpoint_every"]),
     ("train.sample_every", &["run.sample_every"]),
+    ("train.eval_every", &["run.eval_every"]),
     ("train.sample_rows", &["run.sample_rows"]),
     ("data.pictures", &["data.images"]),
     ("stem.cell", &["text_encoder.cell"]),
@@ -78,6 +79,8 @@ const RENAMED: &[(&str, &[&str])] = &[
 /// Keys added since 0.1.0, and the values, in TOML, that runs without them were trained with. What the small backbone
 /// needs was left out where there was none.
 const ADDED: &str = r#"
+run.eval_every = 500
+eval.follow_images = 200
 data.max_pixels = 100_000_000
 data.max_side = 65_535
 data.exif_orientation = false

@@ -53,6 +53,7 @@ pub struct RunConfig {
     pub log_every: u64,
     pub checkpoint_every: u64,
     pub sample_every: u64,
+    pub eval_every: u64,
     pub sample_rows: usize,
 }
 
@@ -120,6 +121,7 @@ pub struct GanConfig {
 pub struct EvalConfig {
     pub candidates: usize,
     pub images: usize,
+    pub follow_images: usize,
 }
 
 impl Schedule {

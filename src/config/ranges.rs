@@ -24,7 +24,7 @@ fn range(key: &str) -> Option<(Bound, Bound)> {
     Some(match (section, last) {
         ("run", "seed") => (To(0.0), To(i64::MAX as f64)),
         ("run", "sample_rows") => size(64),
-        ("run", "log_every" | "checkpoint_every" | "sample_every") => size(u32::MAX),
+        ("run", "log_every" | "checkpoint_every" | "sample_every" | "eval_every") => size(u32::MAX),
         ("data", "words_train" | "words_eval") => size(1000),
         ("data", "workers") => (To(0.0), To(256.0)),
         ("data", "images") => (To(0.0), To(1e6)),
@@ -45,7 +45,7 @@ fn range(key: &str) -> Option<(Bound, Bound)> {
         ("generator" | "discriminator", "width") => size(1024),
         ("loss", _) => (To(0.0), To(1e6)),
         ("eval", "candidates") => (To(2.0), To(1e6)),
-        ("eval", "images") => size(u32::MAX),
+        ("eval", "images" | "follow_images") => size(u32::MAX),
         (_, "widths" | "noise" | "condition" | "embedding" | "hidden") => size(8192),
         (_, "map_after") => size(32),
         // A batch is normalized over itself, and mismatched pairs are taken from within it.

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 pub mod atomic;
 pub mod kind;
 pub mod lock;
+mod origin;
 pub mod pickle;
+
+pub use origin::Origin;
 
 /// The folder of this program's files that can be made again; none where no home is known.
 pub fn cache_folder() -> Option<PathBuf> {

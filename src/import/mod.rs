@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use self::network::{Kind, Network, take_networks};
 use crate::config::{Config, PRESETS};
 use crate::data::{Vocabulary, read_vocabulary};
 use crate::engine::nn::archive::{self, Archive};
 use crate::error::{Error, Result};
-use crate::files::atomic;
+use crate::files::{Origin, atomic};
 use crate::infer::frozen::weight_file;
 use crate::run::{Checkpoints, Phase, RunFolder, State};
 
@@ -43,9 +42,7 @@ pub struct Imported {
 /// A network of one of the files.
 struct Found {
     file: PathBuf,
-    /// Bytes of the file, and their SHA-256.
-    length: usize,
-    sha256: String,
+    origin: Origin,
     kind: Kind,
     archive: Archive,
 }
@@ -60,11 +57,11 @@ pub fn import(job: &ImportJob) -> Result<Imported> {
     let (found, mut notes) = read(&job.files)?;
     let (preset, Fit { config, networks: fitted, .. }) = choose(job, &found, &vocabulary)?;
     let (mut networks, mut record) = (BTreeMap::new(), Vec::new());
-    for (network, Found { file, length, sha256, mut archive, .. }) in fitted.into_iter().zip(found) {
+    for (network, Found { file, origin, mut archive, .. }) in fitted.into_iter().zip(found) {
         network.shapes(vocabulary.len(), &config)?.add_counters(&mut archive);
         archive.set_metadata("preset", &preset);
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        record.push(json!({ "network": network.name(), "file": name, "bytes": length, "sha256": sha256 }));
+        let Origin { file: name, bytes, sha256 } = origin;
+        record.push(json!({ "network": network.name(), "file": name, "bytes": bytes, "sha256": sha256 }));
         networks.insert(network, (file, archive));
     }
     let line = |(network, (file, archive)): (&Network, &(PathBuf, Archive))| {
@@ -87,8 +84,9 @@ fn read(files: &[PathBuf]) -> Result<(Vec<Found>, Vec<String>)> {
     let (mut found, mut notes) = (Vec::new(), Vec::new());
     for file in files {
         let bytes = archive::file_bytes(file)?;
-        let (archive, hash) = rayon::join(|| Archive::parse(file, &bytes), || Sha256::digest(&bytes));
-        let (mut archive, length, sha256) = (archive?, bytes.len(), format!("{hash:x}"));
+        let (archive, origin) =
+            rayon::join(|| Archive::parse(file, &bytes), || Origin::of_bytes(file, &bytes));
+        let mut archive = archive?;
         drop(bytes);
         archive.require_finite()?;
         let networks = take_networks(&mut archive);
@@ -99,10 +97,7 @@ fn read(files: &[PathBuf]) -> Result<(Vec<Found>, Vec<String>)> {
             let count = archive.len();
             notes.push(format!("{}: {count} tensors are left out, such as '{first}'", file.display()));
         }
-        let named = |(kind, archive)| {
-            let (file, sha256) = (file.clone(), sha256.clone());
-            Found { file, length, sha256, kind, archive }
-        };
+        let named = |(kind, archive)| Found { file: file.clone(), origin: origin.clone(), kind, archive };
         found.extend(networks.into_iter().map(named));
     }
     Ok((found, notes))

@@ -21,20 +21,21 @@ pub trait Watch {
     fn skipped(&mut self, skip: &Skip);
 }
 
-/// Calls `f` with each batch of the held-out images. Whether all were seen: `watch` may end it.
+/// Calls `f` with each batch of at most `count` held-out images. Whether all were seen: `watch` may end it.
 pub fn for_held_out(
     context: &Context,
+    count: usize,
     batch: usize,
     watch: &mut dyn Watch,
     mut f: impl FnMut(&Inputs),
 ) -> Result<bool> {
     let config = context.config;
-    let total = context.held_out_count(config.eval.images);
+    let total = context.held_out_count(count);
     let mut done = 0;
     if !watch.seen(done, total) {
         return Ok(false);
     }
-    for batch in context.held_out(config.eval.images, batch)? {
+    for batch in context.held_out(count, batch)? {
         let batch = batch?;
         batch.skipped.iter().for_each(|skip| watch.skipped(skip));
         done += batch.len() + batch.skipped.len();
@@ -48,16 +49,17 @@ pub fn for_held_out(
     Ok(true)
 }
 
-/// The codes of the held-out images, seen in batches of `batch`; `encode` gives those of a batch's images and of its captions, both [B,D]. None
+/// The codes of at most `count` held-out images, seen in batches of `batch`; `encode` gives those of a batch's images and of its captions, both [B,D]. None
 /// where `watch` ended it.
 pub fn codes(
     context: &Context,
+    count: usize,
     batch: usize,
     watch: &mut dyn Watch,
     mut encode: impl FnMut(&Inputs) -> (Tensor, Tensor),
 ) -> Result<Option<Codes>> {
     let mut codes = Codes::default();
-    let whole = for_held_out(context, batch, watch, |batch| {
+    let whole = for_held_out(context, count, batch, watch, |batch| {
         codes.classes.extend(batch.classes.as_slice());
         let (images, captions) = encode(batch);
         codes.images.extend(rows(&images));

@@ -93,22 +93,43 @@ impl<const N: usize> From<[(&str, Tensor); N]> for Terms {
 /// Real and generated images pass through the features separately, so that each batch has its own statistics. The
 /// mismatched pairs are images 0..B-1 with sentences 1..B. `fake` must be off the tape, so that this loss does not
 /// reach the generator.
-pub fn discriminator_loss(d: &Discriminator, real: &Tensor, fake: &Tensor, sentence: &Tensor) -> Tensor {
+pub fn discriminator_loss(d: &Discriminator, real: &Tensor, fake: &Tensor, sentence: &Tensor) -> Judged {
     let train = Mode::Train;
     let (real, fake) = (d.features(real, train), d.features(fake, train));
     let pairs = real.shape()[0] - 1;
     assert!(pairs > 0, "mismatched pairs need a batch of at least two");
     let (wrong, wrong_sentence) = (slice(&real, 0, 0, pairs), slice(sentence, 0, 1, pairs));
 
-    let cond_real = bce_with_logits(&d.conditional(&real, sentence, train), REAL);
-    let cond_fake = bce_with_logits(&d.conditional(&fake, sentence, train), FAKE);
+    let logits = [d.conditional(&real, sentence, train), d.conditional(&fake, sentence, train)];
+    let (cond_real, cond_fake) = (bce_with_logits(&logits[0], REAL), bce_with_logits(&logits[1], FAKE));
     let cond_wrong = bce_with_logits(&d.conditional(&wrong, &wrong_sentence, train), FAKE);
-    match (d.unconditional(&real), d.unconditional(&fake)) {
+    let (loss, [real, fake]) = match (d.unconditional(&real), d.unconditional(&fake)) {
         (Some(real), Some(fake)) => {
-            let (real, fake) = (bce_with_logits(&real, REAL), bce_with_logits(&fake, FAKE));
-            add(&mean_of(&[&real, &cond_real]), &mean_of(&[&fake, &cond_fake, &cond_wrong]))
+            let losses = (bce_with_logits(&real, REAL), bce_with_logits(&fake, FAKE));
+            let of_real = mean_of(&[&losses.0, &cond_real]);
+            (add(&of_real, &mean_of(&[&losses.1, &cond_fake, &cond_wrong])), [real, fake])
         }
-        _ => add(&cond_real, &mean_of(&[&cond_fake, &cond_wrong])),
+        _ => (add(&cond_real, &mean_of(&[&cond_fake, &cond_wrong])), logits),
+    };
+    Judged { loss, real: real.detach(), fake: fake.detach() }
+}
+
+/// A discriminator's loss, and the logits that it gave to real and generated images: those of the head without
+/// captions where it has one. Off the tape.
+pub struct Judged {
+    pub loss: Tensor,
+    pub real: Tensor,
+    pub fake: Tensor,
+}
+
+impl Judged {
+    /// The shares of real and of generated images that were taken for what they are. Waits for the device.
+    pub fn accuracies(&self) -> [f64; 2] {
+        let share = |logits: &Tensor, right: fn(&f32) -> bool| {
+            let logits = logits.to_vec();
+            logits.iter().filter(|&logit| right(logit)).count() as f64 / logits.len().max(1) as f64
+        };
+        [share(&self.real, |&logit| logit > 0.0), share(&self.fake, |&logit| logit < 0.0)]
     }
 }
 

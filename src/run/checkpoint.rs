@@ -1,4 +1,4 @@
-//! Checkpoints of a phase: `<run>/<phase>/step-000123/`, each whole or absent, the last two kept.
+//! Checkpoints of a phase: `<run>/<phase>/step-000123/`, each whole or absent; the last two and the best are kept.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,6 +14,7 @@ use crate::files::atomic;
 /// How many checkpoints are kept. One is not enough: a full disk or a bad step may spoil the newest.
 const KEPT: usize = 2;
 const STATE: &str = "state.json";
+const BEST: &str = "best.json";
 /// The file stem of the moments and averages of a phase's optimizers.
 pub const OPTIMIZER: &str = "optimizer";
 
@@ -37,6 +38,14 @@ pub struct State {
     /// Its weight files; none are named by versions before 0.3.0.
     #[serde(default)]
     pub files: Vec<String>,
+}
+
+/// The checkpoint that did best on held-out images, kept beside the last ones: `<run>/<phase>/best.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub step: u64,
+    pub metric: String,
+    pub value: f64,
 }
 
 #[derive(Debug)]
@@ -121,6 +130,19 @@ impl Checkpoints {
         }
     }
 
+    /// The best so far; none where it is gone or damaged.
+    pub fn best(&self) -> Option<Best> {
+        let best: Best = serde_json::from_str(&fs::read_to_string(self.folder.join(BEST)).ok()?).ok()?;
+        self.folder.join(name_of(best.step)).is_dir().then_some(best)
+    }
+
+    /// From now on the checkpoint of this step is kept as the best.
+    pub fn keep_best(&self, best: &Best) -> Result<()> {
+        let json = serde_json::to_string(best).unwrap_or_else(|e| unreachable!("plain JSON: {e}"));
+        atomic::write(self.folder.join(BEST), json.as_bytes())?;
+        self.prune()
+    }
+
     /// Renames a checkpoint, so that none finds it any more: `step-000123.nan`.
     pub fn set_aside(&self, step: u64, why: &str) -> Result<Option<PathBuf>> {
         let folder = self.folder.join(name_of(step));
@@ -187,8 +209,8 @@ impl Checkpoints {
     }
 
     fn prune(&self) -> Result<()> {
-        let all = self.all()?;
-        for old in &all[..all.len().saturating_sub(KEPT)] {
+        let (all, best) = (self.all()?, self.best().map(|best| best.step));
+        for old in all[..all.len().saturating_sub(KEPT)].iter().filter(|old| step_of(old) != best) {
             fs::remove_dir_all(old).map_err(|e| Error::io(old, e))?;
         }
         Ok(())
@@ -276,6 +298,26 @@ mod tests {
         }
         assert_eq!(checkpoints.latest().unwrap().unwrap().state.step, 1_000_000);
         assert_eq!(checkpoints.all().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_best_is_kept_beside_the_last_two() {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::of(run.path(), Phase::Gan);
+        let best = |step| Best { step, metric: "r_precision".to_string(), value: 0.5 };
+        for step in 1..=6 {
+            checkpoints.save(&state(step), |_| Ok(())).unwrap();
+            if [2, 4].contains(&step) {
+                checkpoints.keep_best(&best(step)).unwrap();
+            }
+        }
+        assert_eq!(checkpoints.best(), Some(best(4)));
+        let steps = || checkpoints.all().unwrap().iter().filter_map(|f| step_of(f)).collect::<Vec<_>>();
+        assert_eq!(steps(), [4, 5, 6]);
+        checkpoints.set_aside(4, "diverged").unwrap();
+        assert_eq!(checkpoints.best(), None);
+        checkpoints.save(&state(7), |_| Ok(())).unwrap();
+        assert_eq!(steps(), [6, 7]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod phase;
 mod record;
 pub mod seed;
 
-pub use checkpoint::{Checkpoint, Checkpoints, OPTIMIZER, State};
+pub use checkpoint::{Best, Checkpoint, Checkpoints, OPTIMIZER, State};
 pub use context::Context;
 pub use folder::RunFolder;
 pub use inputs::Inputs;

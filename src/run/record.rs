@@ -10,7 +10,7 @@ use serde_json::json;
 use super::phase::Phase;
 use crate::data::Fingerprint;
 use crate::error::{Error, Result};
-use crate::files::{atomic, lock, whole};
+use crate::files::{Origin, atomic, lock, whole};
 
 const RECORD: &str = "run.json";
 const CALLS: &str = "runs.jsonl";
@@ -83,7 +83,8 @@ pub struct Change {
     pub to: String,
 }
 
-/// One call of `train`, as two lines of `RUN/runs.jsonl`: before its first step, and at its end.
+/// One call of `train`, as lines of `RUN/runs.jsonl`: before its first step, for each file that initial weights come from,
+/// and at its end.
 #[derive(Clone, Debug, Default)]
 pub struct Call {
     pub command: Vec<String>,
@@ -106,6 +107,14 @@ impl Call {
             "device": self.device,
             "changes": self.changes,
         });
+        atomic::append_line(run.join(CALLS), &line.to_string())
+    }
+
+    /// A network took initial weights from a file.
+    pub fn weights(run: &Path, network: &str, origin: &Origin) -> Result<()> {
+        let Origin { file, bytes, sha256 } = origin;
+        let line =
+            json!({ "event": "weights", "network": network, "file": file, "bytes": bytes, "sha256": sha256 });
         atomic::append_line(run.join(CALLS), &line.to_string())
     }
 

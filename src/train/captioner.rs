@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use super::initial::InitialWeights;
-use super::phase::{Evaluation, PhaseTrainer, Position, WeightFiles, begin_backbone};
+use super::phase::{
+    Evaluation, Followed, Gauges, HELD_OUT_LOSS, PhaseTrainer, Position, WeightFiles, begin_backbone,
+    gauge_norm,
+};
 use crate::data::Batch;
 use crate::engine::nn::{Adam, Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
@@ -74,11 +77,13 @@ impl PhaseTrainer for CaptionerPhase<'_> {
         Inputs::new(batch, &self.context.image_sides(Phase::Captioner))
     }
 
-    fn compute(&mut self, _: Position, batch: &Inputs) -> Terms {
+    fn compute(&mut self, _: Position, batch: &Inputs, mut gauges: Option<&mut Gauges>) -> Terms {
         let loss = self.captioner.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Train);
         let targets = [self.cnn.targets(), self.rnn.targets()].concat();
         let mut gradients = backward(&loss, &targets.iter().collect::<Vec<_>>());
         drop(targets);
+        gauge_norm(&mut gauges, CAPTION_CNN, &self.cnn, &gradients);
+        gauge_norm(&mut gauges, CAPTION_RNN, &self.rnn, &gradients);
         self.cnn.step(&mut gradients);
         self.rnn.step(&mut gradients);
         Terms::from([("caption", loss.detach())])
@@ -110,12 +115,20 @@ impl PhaseTrainer for CaptionerPhase<'_> {
     }
 
     fn measure(&mut self, watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>> {
-        Ok(self.held_out_loss(watch)?.map(|(loss, _)| vec![("held_out_loss".to_string(), loss)]))
+        let count = self.context.config.eval.follow_images;
+        Ok(self.held_out_loss(count, watch)?.map(|(loss, _)| vec![(HELD_OUT_LOSS.to_string(), loss)]))
+    }
+
+    fn followed(&self) -> Followed {
+        Followed { name: HELD_OUT_LOSS, higher_is_better: false }
     }
 
     /// The caption loss on held-out images. An untrained captioner is at the logarithm of the vocabulary's size.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation> {
-        let Some((value, count)) = self.held_out_loss(watch)? else { return Ok(Evaluation::Interrupted) };
+        let images = self.context.config.eval.images;
+        let Some((value, count)) = self.held_out_loss(images, watch)? else {
+            return Ok(Evaluation::Interrupted);
+        };
         let chance = (self.context.words() as f32).ln();
         let mut message =
             format!("caption loss {value:.3} a word on {count} held-out images (chance {chance:.3})");
@@ -130,15 +143,15 @@ impl PhaseTrainer for CaptionerPhase<'_> {
 const NOTHING_LEARNT: f32 = 0.05;
 
 impl CaptionerPhase<'_> {
-    /// The loss of a word, and the number of images; none where `watch` ended it.
-    fn held_out_loss(&self, watch: &mut dyn Watch) -> Result<Option<(f32, usize)>> {
-        let (mut sum, mut count) = (0.0, 0);
+    /// The loss of a word on at most `count` images, and their number; none where `watch` ended it.
+    fn held_out_loss(&self, count: usize, watch: &mut dyn Watch) -> Result<Option<(f32, usize)>> {
+        let (mut sum, mut seen) = (0.0, 0);
         let batch = self.context.config.captioner.schedule.batch;
-        let whole = for_held_out(&self.context, batch, watch, |batch| {
+        let whole = for_held_out(&self.context, count, batch, watch, |batch| {
             let loss = || self.captioner.loss(batch.largest(), &batch.captions, &batch.lengths, Mode::Eval);
             sum += no_grad(loss).item() * batch.count() as f32;
-            count += batch.count();
+            seen += batch.count();
         })?;
-        Ok(whole.then_some((sum / count.max(1) as f32, count)))
+        Ok(whole.then_some((sum / seen.max(1) as f32, seen)))
     }
 }

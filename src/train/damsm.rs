@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::initial::InitialWeights;
 use super::phase::{
-    Evaluation, PhaseTrainer, Position, Trainable, WeightFiles, begin_backbone, r_precision_metric,
+    Evaluation, Gauges, HELD_OUT_LOSS, PhaseTrainer, Position, Trainable, WeightFiles, begin_backbone,
+    gauge_norm, r_precision_metric,
 };
 use crate::data::{Batch, Picture};
 use crate::engine::nn::{Archive, Mode, Source};
@@ -61,7 +62,7 @@ impl PhaseTrainer for DamsmPhase<'_> {
         Inputs::new(batch, &self.context.image_sides(Phase::Damsm))
     }
 
-    fn compute(&mut self, at: Position, batch: &Inputs) -> Terms {
+    fn compute(&mut self, at: Position, batch: &Inputs, mut gauges: Option<&mut Gauges>) -> Terms {
         let config = self.context.config;
         self.set_lr(at.epoch);
         let mut rng = rng_for(config.run.seed, at.step, RngStream::Dropout);
@@ -73,6 +74,8 @@ impl PhaseTrainer for DamsmPhase<'_> {
         let targets = [self.text.adam.targets(), self.image.adam.targets()].concat();
         let mut gradients = backward(&terms.total(), &targets.iter().collect::<Vec<_>>());
         drop(targets);
+        gauge_norm(&mut gauges, TEXT_ENCODER, &self.text.adam, &gradients);
+        gauge_norm(&mut gauges, IMAGE_ENCODER, &self.image.adam, &gradients);
         self.text.adam.step_clipped(&mut gradients, config.damsm.clip);
         self.image.adam.step(&mut gradients);
         terms.detach()
@@ -123,12 +126,13 @@ impl PhaseTrainer for DamsmPhase<'_> {
 
     fn measure(&mut self, watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>> {
         let (mut sum, mut count) = (0.0, 0);
-        let codes =
-            self.codes(watch, |loss, images| (sum, count) = (sum + loss * images as f32, count + images))?;
+        let images = self.context.config.eval.follow_images;
+        let seen = |loss, images| (sum, count) = (sum + loss * images as f32, count + images);
+        let codes = self.codes(images, watch, seen)?;
         let Some(codes) = codes else { return Ok(None) };
         let mut values = Vec::new();
         if count > 0 {
-            values.push(("held_out_loss".to_string(), sum / count as f32));
+            values.push((HELD_OUT_LOSS.to_string(), sum / count as f32));
         }
         if let Evaluation::Metric(metric) = r_precision_metric(&self.context, "real images", Some(codes)) {
             values.push((metric.name, metric.value));
@@ -138,7 +142,7 @@ impl PhaseTrainer for DamsmPhase<'_> {
 
     /// How often a real image finds its caption.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation> {
-        let codes = self.codes(watch, |_, _| {})?;
+        let codes = self.codes(self.context.config.eval.images, watch, |_, _| {})?;
         Ok(r_precision_metric(&self.context, "real images", codes))
     }
 }
@@ -147,11 +151,16 @@ impl PhaseTrainer for DamsmPhase<'_> {
 const SHEETS: usize = 4;
 
 impl DamsmPhase<'_> {
-    /// The codes of the held-out images; `seen` takes the loss of every whole batch and its number of images.
-    fn codes(&self, watch: &mut dyn Watch, mut seen: impl FnMut(f32, usize)) -> Result<Option<Codes>> {
+    /// The codes of at most `count` held-out images; `seen` takes the loss of every whole batch and its number of images.
+    fn codes(
+        &self,
+        count: usize,
+        watch: &mut dyn Watch,
+        mut seen: impl FnMut(f32, usize),
+    ) -> Result<Option<Codes>> {
         let damsm = &self.context.config.damsm;
         no_grad(|| {
-            features::codes(&self.context, damsm.schedule.batch, watch, |batch| {
+            features::codes(&self.context, count, damsm.schedule.batch, watch, |batch| {
                 let text = self.text.network.forward(&batch.captions, &batch.lengths, None);
                 let image = self.image.network.forward(batch.largest(), Mode::Eval);
                 // The loss of a batch depends on its size.

@@ -2,15 +2,18 @@
 
 use std::path::Path;
 
+use super::collapse::{ACCURACY, DIVERSITY, Spread};
 use super::initial::InitialWeights;
-use super::phase::{Evaluation, PhaseTrainer, Position, Trainable, WeightFiles, r_precision_metric};
+use super::phase::{
+    Evaluation, Gauges, PhaseTrainer, Position, Trainable, WeightFiles, gauge_norm, r_precision_metric,
+};
 use crate::config::Config;
 use crate::data::{Batch, Picture};
 use crate::engine::nn::{Adam, Archive, Mode, Source, Store};
 use crate::engine::tensor::{Rng, no_grad, range};
 use crate::engine::{IntTensor, Tensor};
 use crate::error::{Error, Result};
-use crate::infer::features::{self, Watch};
+use crate::infer::features::{self, Codes, Watch};
 use crate::infer::frozen::{
     self, GENERATOR, build_discriminator, build_generator, discriminator_stem, weight_file,
 };
@@ -18,7 +21,7 @@ use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use crate::mirrorgan::discriminator::Discriminator;
 use crate::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
-use crate::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
+use crate::mirrorgan::losses::{Judged, Terms, discriminator_loss, generator_loss};
 use crate::mirrorgan::stem::{TextEmbedding, TextEncoder};
 use crate::render::grid;
 use crate::run::seed::{RngStream, rng_for};
@@ -144,7 +147,7 @@ impl PhaseTrainer for GanPhase<'_> {
         vec![("z", z), ("eps", eps)]
     }
 
-    fn compute(&mut self, at: Position, batch: &Inputs) -> Terms {
+    fn compute(&mut self, at: Position, batch: &Inputs, mut gauges: Option<&mut Gauges>) -> Terms {
         let config = self.context.config;
 
         // 1  captions → words w, sentence s (STEM, frozen)
@@ -161,16 +164,19 @@ impl PhaseTrainer for GanPhase<'_> {
         let images = batch.images.iter().zip(&generated.images);
         for (i, ((d, adam), (real, fake))) in networks.zip(images).enumerate() {
             range(format!("discriminator {i}"), || {
-                let loss = discriminator_loss(d, real, &fake.detach(), &text.sentence);
-                adam.minimize(&loss);
-                discriminator_losses.push(format!("d{i}"), loss.detach());
+                let judged = discriminator_loss(d, real, &fake.detach(), &text.sentence);
+                learn(adam, &judged.loss, &discriminator_stem(i), &mut gauges);
+                gauge_accuracies(&mut gauges, i, &judged);
+                discriminator_losses.push(format!("d{i}"), judged.loss.detach());
             });
         }
 
         // 4  the generator learns to fool them, to be re-described by its caption (STREAM) and to match it (DAMSM)
         let mut generator_losses = generator_loss(&self.discriminators, &generated, &text.sentence);
         self.semantic_losses(&generated, &text, batch, &mut generator_losses);
-        range("generator learns", || self.generator.adam.minimize(&generator_losses.total()));
+        range("generator learns", || {
+            learn(&mut self.generator.adam, &generator_losses.total(), GENERATOR, &mut gauges);
+        });
 
         let mut terms = discriminator_losses;
         terms.append(generator_losses.detach());
@@ -224,22 +230,74 @@ impl PhaseTrainer for GanPhase<'_> {
         &self.samples.captions
     }
 
+    /// R-precision of generated images, and how much they differ as a share of the real ones'.
+    fn measure(&mut self, watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>> {
+        let (mut real, mut generated) = (Spread::default(), Spread::default());
+        let count = self.context.config.eval.follow_images;
+        let codes = self.codes(count, watch, |codes| {
+            generated.take(codes.generated);
+            real.take(&codes.encoder.forward(codes.real, Mode::Eval).global);
+        })?;
+        let Some(codes) = codes else { return Ok(None) };
+        let mut values = Vec::new();
+        if let Evaluation::Metric(metric) = r_precision_metric(&self.context, "generated images", Some(codes))
+        {
+            values.push((metric.name, metric.value));
+        }
+        values.extend(generated.share_of(&real).map(|share| (DIVERSITY.to_string(), share as f32)));
+        Ok(Some(values))
+    }
+
     /// How often an image finds the caption it was generated from.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation> {
+        let codes = self.codes(self.context.config.eval.images, watch, |_| {})?;
+        Ok(r_precision_metric(&self.context, "generated images", codes))
+    }
+}
+
+/// A batch of an evaluation: real images, and the codes of generated ones.
+struct Batched<'a> {
+    encoder: &'a ImageEncoder,
+    real: &'a Tensor,
+    generated: &'a Tensor,
+}
+
+impl GanPhase<'_> {
+    /// Codes of images that the averaged generator makes for the captions of at most `count` held-out images, always
+    /// of the same noise; `seen` takes each batch.
+    fn codes(
+        &mut self,
+        count: usize,
+        watch: &mut dyn Watch,
+        mut seen: impl FnMut(Batched),
+    ) -> Result<Option<Codes>> {
         let (context, config) = (&self.context, self.context.config);
-        let damsm = context.trained(Phase::Damsm)?.folder;
-        let encoder = frozen::image_encoder(&damsm, config)?;
+        let encoder = frozen::image_encoder(&context.trained(Phase::Damsm)?.folder, config)?;
         let mut rng = rng_for(config.run.seed, 0, RngStream::Evaluation);
         let Trainable { network, adam, .. } = &mut self.generator;
         let encode = |batch: &Inputs| {
             let text = self.text.forward(&batch.captions, &batch.lengths, None);
             let (z, eps) = draw_noise(&mut rng, batch.count(), &config.generator);
-            let generated = network.forward(&z, &text, &batch.lengths, &eps, Mode::Eval);
-            let largest = &generated.images[generated.images.len() - 1];
-            (encoder.forward(largest, Mode::Eval).global, text.sentence)
+            let images = network.forward(&z, &text, &batch.lengths, &eps, Mode::Eval).images;
+            let generated = encoder.forward(&images[images.len() - 1], Mode::Eval).global;
+            seen(Batched { encoder: &encoder, real: batch.largest(), generated: &generated });
+            (generated, text.sentence)
         };
-        let codes = averaged(adam, || features::codes(context, config.gan.schedule.batch, watch, encode))?;
-        Ok(r_precision_metric(context, "generated images", codes))
+        averaged(adam, || features::codes(context, count, config.gan.schedule.batch, watch, encode))
+    }
+}
+
+/// Backward from a network's loss, then a step.
+fn learn(adam: &mut Adam, loss: &Tensor, network: &str, gauges: &mut Option<&mut Gauges>) {
+    let mut gradients = adam.gradients(loss);
+    gauge_norm(gauges, network, adam, &gradients);
+    adam.step(&mut gradients);
+}
+
+fn gauge_accuracies(gauges: &mut Option<&mut Gauges>, discriminator: usize, judged: &Judged) {
+    let Some(gauges) = gauges else { return };
+    for (of, share) in ["real", "generated"].into_iter().zip(judged.accuracies()) {
+        gauges.push((format!("{ACCURACY}/{}_{of}", discriminator_stem(discriminator)), share));
     }
 }
 

@@ -10,9 +10,11 @@
 //! computes a step, saves and restores.
 
 mod captioner;
+mod collapse;
 mod damsm;
 mod gan;
 mod initial;
+mod journal;
 mod log;
 mod phase;
 mod plan;

@@ -6,7 +6,7 @@ use super::initial::InitialWeights;
 use crate::data::{Batch, Picture};
 use crate::engine::nn::archive::NotFinite;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Store};
-use crate::engine::tensor::Tensor;
+use crate::engine::tensor::{Grads, Tensor};
 use crate::error::{Error, Result};
 use crate::eval::{Metric, r_precision};
 use crate::infer::features::{Codes, Watch};
@@ -41,8 +41,9 @@ pub(super) trait PhaseTrainer {
         Vec::new()
     }
 
-    /// Takes a step; returns the terms of the losses before it, on the device and off the tape.
-    fn compute(&mut self, at: Position, batch: &Inputs) -> Terms;
+    /// Takes a step; returns the terms of the losses before it, on the device and off the tape. What `gauges` ask for
+    /// waits for the device.
+    fn compute(&mut self, at: Position, batch: &Inputs, gauges: Option<&mut Gauges>) -> Terms;
 
     /// Writes all that [`PhaseTrainer::restore`] needs to go on as if there had been no break.
     fn save(&mut self, files: &WeightFiles) -> Result<()>;
@@ -67,13 +68,33 @@ pub(super) trait PhaseTrainer {
         &[]
     }
 
-    /// Losses and metrics on the held-out images, by name, as the networks are now; none where `watch` ended it.
-    fn measure(&mut self, _watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>> {
-        Ok(Some(Vec::new()))
+    /// Losses and metrics on `eval.follow_images` held-out images, by name, as the networks are now; none where `watch` ended it.
+    fn measure(&mut self, watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>>;
+
+    /// The one of [`PhaseTrainer::measure`]'s by which the best checkpoint is kept.
+    fn followed(&self) -> Followed {
+        Followed { name: R_PRECISION, higher_is_better: true }
     }
 
     /// The metric of the finished phase.
     fn evaluate(&mut self, watch: &mut dyn Watch) -> Result<Evaluation>;
+}
+
+/// What a step tells beside its losses, by tag: norms of gradients, how often discriminators are right.
+pub(super) type Gauges = Vec<(String, f64)>;
+
+/// Takes the norm of a network's gradients.
+pub(super) fn gauge_norm(gauges: &mut Option<&mut Gauges>, network: &str, adam: &Adam, gradients: &Grads) {
+    if let Some(gauges) = gauges {
+        gauges.push((format!("gradient_norm/{network}"), f64::from(adam.norm(gradients))));
+    }
+}
+
+/// The measure by which the best checkpoint of a phase is found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Followed {
+    pub name: &'static str,
+    pub higher_is_better: bool,
 }
 
 /// How an evaluation ended.
@@ -139,6 +160,10 @@ pub(super) fn begin_backbone(store: &Store, backbone: &BackboneConfig) -> Result
     }
 }
 
+pub(super) const R_PRECISION: &str = "r_precision";
+/// The loss on held-out images.
+pub(super) const HELD_OUT_LOSS: &str = "held_out_loss";
+
 /// The R-precision of `of`, such as real images.
 pub(super) fn r_precision_metric(context: &Context, of: &str, codes: Option<Codes>) -> Evaluation {
     let Some(codes) = codes else { return Evaluation::Interrupted };
@@ -155,5 +180,5 @@ pub(super) fn r_precision_metric(context: &Context, of: &str, codes: Option<Code
     let chance = 1.0 / candidates as f32;
     let message =
         format!("R-precision of {count} {of} among {candidates} captions: {value:.3} (chance {chance:.3})");
-    Evaluation::Metric(Metric { name: "r_precision".to_string(), value, message })
+    Evaluation::Metric(Metric { name: R_PRECISION.to_string(), value, message })
 }

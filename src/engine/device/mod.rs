@@ -150,6 +150,14 @@ pub fn open(name: &str) -> Result<(Device, Option<String>)> {
     }
 }
 
+/// Bytes that tensors hold now; none on the CPU, where the system tells.
+pub fn memory_in_use(device: &Device) -> Option<usize> {
+    match device {
+        Device::Cpu => None,
+        Device::Cuda(gpu) => Some(gpu.usage().live),
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

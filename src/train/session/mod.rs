@@ -1,5 +1,7 @@
 //! One call of [`super::train`]: the loop over phases and steps.
 
+mod measure;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -7,21 +9,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::initial::InitialWeights;
-use super::log::{EventLog, loss_tag};
-use super::phase::{Evaluation, PhaseTrainer, Position, WeightFiles};
-use super::plan::{METRICS, Plan, Span, plan};
-use super::{Outcome, Progress, StopReason, TrainJob, captioner, damsm, gan, initial, work};
 use crate::data::{Batch, Loader, Skip, save_png};
+use crate::engine::device;
 use crate::engine::nn::Array;
 use crate::engine::tensor::range;
 use crate::error::{Error, Result, caught};
-use crate::eval::Metric;
-use crate::files::atomic;
-use crate::infer::features::Watch;
+use crate::files::{Origin, atomic};
 use crate::infer::frozen::weight_file;
 use crate::mirrorgan::losses::{Loss, Terms};
-use crate::run::{Checkpoint, Checkpoints, Context, Phase, State};
+use crate::run::{Call, Checkpoint, Checkpoints, Context, Phase, State};
+use crate::train::collapse::{ACCURACY, CollapseWatch};
+use crate::train::initial::InitialWeights;
+use crate::train::journal::Journal;
+use crate::train::log::loss_tag;
+use crate::train::phase::{Gauges, PhaseTrainer, Position, WeightFiles};
+use crate::train::plan::{Plan, Span, plan};
+use crate::train::{Outcome, Progress, StopReason, TrainJob, captioner, damsm, gan, initial, work};
 
 pub(super) struct Session<'a> {
     job: &'a TrainJob,
@@ -33,6 +36,25 @@ pub(super) struct Session<'a> {
     trained: BTreeMap<Phase, [u64; 2]>,
     /// Image files that cannot be used; each is named once.
     broken: RefCell<BTreeSet<PathBuf>>,
+    collapse: CollapseWatch,
+}
+
+/// The rate of training since it was last logged.
+struct Rate {
+    since: Instant,
+    images: usize,
+}
+
+impl Rate {
+    fn new() -> Rate {
+        Rate { since: Instant::now(), images: 0 }
+    }
+
+    /// Images a second; a new count begins.
+    fn take(&mut self) -> f64 {
+        let Rate { since, images } = std::mem::replace(self, Rate::new());
+        images as f64 / since.elapsed().as_secs_f64().max(1e-9)
+    }
 }
 
 /// How a phase ended.
@@ -44,7 +66,8 @@ enum End {
 
 impl<'a> Session<'a> {
     pub fn new(job: &'a TrainJob) -> Session<'a> {
-        Session { job, begun: false, described: false, trained: BTreeMap::new(), broken: RefCell::default() }
+        let (trained, broken, collapse) = Default::default();
+        Session { job, begun: false, described: false, trained, broken, collapse }
     }
 
     pub fn run(&mut self, progress: &mut dyn Progress) -> Result<Outcome> {
@@ -118,6 +141,7 @@ impl<'a> Session<'a> {
         let mut trainer: Box<dyn PhaseTrainer + 'a> = self.trainer(phase, context)?;
         let notes = self.set_weights(&span, trainer.as_mut())?;
         self.begin(progress)?;
+        self.record_weights(&span)?;
         notes.iter().for_each(|line| progress.note(&format!("note: {line}")));
         match (&span.begins_again, &span.resumed) {
             (Some(why), _) => {
@@ -160,6 +184,20 @@ impl<'a> Session<'a> {
         let weights = InitialWeights::new(folder, theirs, ours);
         trainer.adopt(&weights)?;
         Ok(weights.notes())
+    }
+
+    /// What files a new phase's weights come from, into the log of calls.
+    fn record_weights(&self, span: &Span) -> Result<()> {
+        let config = &self.job.config;
+        let backbone = match span.phase {
+            Phase::Damsm => &config.damsm.backbone,
+            Phase::Captioner => &config.captioner.network.backbone,
+            Phase::Gan => return Ok(()),
+        };
+        let begins = span.resumed.is_none() && initial(self.job, span.phase)?.is_none();
+        let Some(file) = backbone.weights.as_ref().filter(|_| begins) else { return Ok(()) };
+        let network = format!("{}.backbone", span.phase.name());
+        Call::weights(self.job.run.root(), &network, &Origin::read(file.as_ref())?)
     }
 
     fn trainer(&self, phase: Phase, context: Context<'a>) -> Result<Box<dyn PhaseTrainer + 'a>> {
@@ -205,38 +243,47 @@ impl<'a> Session<'a> {
             let epoch = span.resumed.as_ref().map_or(0, |c| c.state.epoch);
             self.save(span, Position { step: span.to, epoch }, trainer)?;
         }
-        let (mut losses, mut saved) = (Vec::new(), span.from);
+        let (mut losses, mut saved, mut rate) = (Vec::new(), span.from, Rate::new());
         for step in span.from..span.to {
             let batch = loader.next_batch()?;
             batch.skipped.iter().for_each(|skip| self.name_broken(skip, progress));
             let (at, images) = (Position { step, epoch: batch.epoch }, batch.len());
             let (done, last) = (step + 1, step + 1 == span.to);
-            let terms = self.compute(span, at, trainer, batch)?;
             let due = |every: u64| last || done.is_multiple_of(every);
+            let mut gauges = due(run.log_every).then(Gauges::new);
+            let terms = self.compute(span, at, trainer, batch, gauges.as_mut())?;
+            rate.images += images;
             // Reading waits for the device. The step after a checkpoint shows whether that one is good, and no checkpoint
             // may be written of losses that were not read.
-            let read = step == saved || due(run.log_every) || due(run.checkpoint_every);
+            let read =
+                step == saved || due(run.log_every) || due(run.checkpoint_every) || due(run.eval_every);
             if read {
                 losses = self.read_losses(span, done, &terms)?;
             }
             progress.step(done, at.epoch, images, &losses);
 
-            if due(run.log_every) {
-                self.log_losses(&mut log, done, &losses, span.phase, trainer)?;
+            if let Some(gauges) = gauges {
+                self.watch(&gauges, progress);
+                let told = self.told(&losses, span.phase, trainer, gauges, rate.take());
+                log.scalars(done, &told)?;
             }
             if due(run.sample_every) {
                 self.sample(span.phase, done, trainer, &mut log)?;
             }
-            if due(run.sample_every) && !last {
-                self.measure(span.phase, done, trainer, &mut log, progress)?;
-            }
+            let best = match due(run.eval_every) {
+                true => self.measure(span.phase, done, trainer, &mut log, progress)?,
+                false => None,
+            };
             let stop = if last { None } else { self.stop_reason() };
             if stop.is_some() && !read {
                 losses = self.read_losses(span, done, &terms)?;
             }
-            if due(run.checkpoint_every) || stop.is_some() {
+            if due(run.checkpoint_every) || stop.is_some() || best.is_some() {
                 self.save(span, Position { step: done, epoch: at.epoch }, trainer)?;
                 saved = done;
+            }
+            if let Some(best) = best {
+                Checkpoints::of(self.job.run.root(), span.phase).keep_best(&best)?;
             }
             if let Some(reason) = stop {
                 return Ok(Some((done, reason)));
@@ -251,9 +298,9 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// TensorBoard's log of these steps, with the configuration and the captions of the sample grids as texts.
-    fn log(&self, span: &Span, trainer: &dyn PhaseTrainer) -> Result<EventLog> {
-        let mut log = EventLog::create(&self.log_folder(span.phase), span.from)?;
+    /// The log of these steps, with the configuration and the captions of the sample grids as texts.
+    fn log(&self, span: &Span, trainer: &dyn PhaseTrainer) -> Result<Journal> {
+        let mut log = Journal::open(&self.log_folder(span.phase), span.from)?;
         let indented = |text: String| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
         log.text(span.from, "run/configuration", &indented(self.job.config.to_toml()))?;
         log.text(span.from, "run/command", &indented(self.job.call.command.join(" ")))?;
@@ -268,15 +315,23 @@ impl<'a> Session<'a> {
         self.job.run.root().join("logs").join(phase.name())
     }
 
-    /// Every term by itself, and the weight of those that have one.
-    fn log_losses(
+    /// Says when training goes wrong in a way that losses do not show.
+    fn watch(&mut self, gauges: &Gauges, progress: &mut dyn Progress) {
+        let accuracies = gauges.iter().filter(|(tag, _)| tag.starts_with(ACCURACY));
+        if let Some(sentence) = self.collapse.accuracies(accuracies.map(|(_, share)| *share)) {
+            progress.note(&format!("note: {sentence}"));
+        }
+    }
+
+    /// Every term by itself, the weight of those that have one, and what else there is to tell of a step.
+    fn told(
         &self,
-        log: &mut EventLog,
-        step: u64,
         losses: &[Loss],
         phase: Phase,
         trainer: &dyn PhaseTrainer,
-    ) -> Result<()> {
+        gauges: Gauges,
+        rate: f64,
+    ) -> Vec<(String, f64)> {
         let sides = self.job.config.generator.image_sides();
         let mut values = Vec::new();
         for Loss { name, value, weight } in losses {
@@ -288,7 +343,11 @@ impl<'a> Session<'a> {
         }
         let rates = trainer.learning_rates().into_iter();
         values.extend(rates.map(|(network, rate)| (format!("learning_rate/{network}"), rate)));
-        log.scalars(step, &values)
+        values.extend(gauges);
+        values.push(("rate/images_per_second".to_string(), rate));
+        let memory = device::memory_in_use(&device::current());
+        values.extend(memory.map(|bytes| ("memory/live_MiB".to_string(), bytes as f64 / (1 << 20) as f64)));
+        values
     }
 
     /// Takes a step. Its losses stay on the device.
@@ -298,6 +357,7 @@ impl<'a> Session<'a> {
         at: Position,
         trainer: &mut dyn PhaseTrainer,
         batch: Batch,
+        gauges: Option<&mut Gauges>,
     ) -> Result<Terms> {
         let images = batch.len();
         let inputs = trainer.load(batch);
@@ -309,7 +369,7 @@ impl<'a> Session<'a> {
             }
             archive.write(weight_file(folder, span.phase.name()))?;
         }
-        let terms = range(span.label(at.step + 1), || caught(|| trainer.compute(at, &inputs)));
+        let terms = range(span.label(at.step + 1), || caught(|| trainer.compute(at, &inputs, gauges)));
         terms.map_err(|error| with_smaller_batch(error, span.phase, images, &self.job.resume_command))
     }
 
@@ -404,7 +464,7 @@ impl<'a> Session<'a> {
         phase: Phase,
         step: u64,
         trainer: &mut dyn PhaseTrainer,
-        log: &mut EventLog,
+        log: &mut Journal,
     ) -> Result<()> {
         let Some((what, picture)) = trainer.sample() else { return Ok(()) };
         let folder = self.job.run.root().join("samples");
@@ -418,99 +478,6 @@ impl<'a> Session<'a> {
         save_png(&path, picture.width, picture.height, &picture.pixels)?;
         let png = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
         log.image(step, &format!("samples/{what}"), [picture.width, picture.height], &png)
-    }
-
-    /// Losses and metrics on held-out images in the middle of a phase: shown and logged.
-    fn measure(
-        &self,
-        phase: Phase,
-        step: u64,
-        trainer: &mut dyn PhaseTrainer,
-        log: &mut EventLog,
-        progress: &mut dyn Progress,
-    ) -> Result<()> {
-        if self.job.dataset.test.is_empty() {
-            return Ok(());
-        }
-        let mut watcher = Watcher { session: self, progress, bar: Bar::None };
-        let Some(values) = trainer.measure(&mut watcher)?.filter(|values| !values.is_empty()) else {
-            return Ok(());
-        };
-        let shown: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();
-        progress.note(&format!("{} step {step}: {}", phase.name(), shown.join(", ")));
-        let tagged = |(name, value): (String, f32)| (format!("metric/{name}"), f64::from(value));
-        log.scalars(step, &values.into_iter().map(tagged).collect::<Vec<_>>())
-    }
-
-    /// The metric of a finished phase: shown, logged, and written beside its checkpoints. Why it was stopped before.
-    fn evaluate(
-        &self,
-        span: &Span,
-        trainer: &mut dyn PhaseTrainer,
-        progress: &mut dyn Progress,
-    ) -> Result<Option<StopReason>> {
-        let name = span.phase.name();
-        let evaluation = match self.job.dataset.test.is_empty() {
-            true => Evaluation::None("no metric: the data set holds no images out for testing".to_string()),
-            false => {
-                let evaluation = trainer.evaluate(&mut Watcher { session: self, progress, bar: Bar::Due });
-                progress.end();
-                evaluation?
-            }
-        };
-        let (metric, value) = match evaluation {
-            Evaluation::Interrupted => {
-                return Ok(Some(self.stop_reason().unwrap_or(StopReason::Interrupted)));
-            }
-            Evaluation::None(why) => {
-                progress.note(&format!("note: {name}: {why}"));
-                ("why".to_string(), serde_json::json!(why))
-            }
-            Evaluation::Metric(Metric { name: metric, value, message }) => {
-                progress.note(&format!("{name}: {message}"));
-                // The phase is over: nothing is trained again that readers had to drop.
-                let mut log = EventLog::create(&self.log_folder(span.phase), span.to)?;
-                log.scalars(span.to, &[(format!("metric/{metric}"), f64::from(value))])?;
-                (metric, serde_json::json!(value))
-            }
-        };
-        let path = span.phase.folder(self.job.run.root()).join(METRICS);
-        let json = serde_json::json!({ "step": span.to, metric: value }).to_string();
-        atomic::write(path, json.as_bytes())?;
-        Ok(None)
-    }
-}
-
-/// Shows an evaluation, and ends it where the call is to stop.
-struct Watcher<'s> {
-    session: &'s Session<'s>,
-    progress: &'s mut dyn Progress,
-    bar: Bar,
-}
-
-/// The bar of an evaluation.
-#[derive(PartialEq)]
-enum Bar {
-    /// It is in the middle of a phase, whose own bar is shown.
-    None,
-    Due,
-    Shown,
-}
-
-impl Watch for Watcher<'_> {
-    fn seen(&mut self, done: usize, total: usize) -> bool {
-        if self.bar == Bar::Due {
-            self.progress.begin_evaluation(total);
-            self.bar = Bar::Shown;
-        }
-        if self.bar == Bar::Shown {
-            self.progress.evaluated(done);
-        }
-        self.session.stop_reason().is_none()
-    }
-
-    fn skipped(&mut self, skip: &Skip) {
-        self.session.name_broken(skip, self.progress);
     }
 }
 
