@@ -58,8 +58,8 @@ impl CollapseWatch {
     pub fn diversity(&mut self, share: f64) -> Option<String> {
         self.diversest = self.diversest.max(share);
         let alike = share < ALIKE && self.diversest >= DIVERSE;
-        let begins = alike && !std::mem::replace(&mut self.is_alike, alike);
-        begins.then(|| {
+        let was_alike = std::mem::replace(&mut self.is_alike, alike);
+        (alike && !was_alike).then(|| {
             format!(
                 "generated images have become alike: they differ {:.0} % as much as real ones do, after {:.0} %. The generator has \
                  collapsed; go on from an earlier checkpoint (the best one is kept) with a lower gan.discriminator_adam.lr",
