@@ -406,7 +406,7 @@ impl<'a> Session<'a> {
         trainer: &mut dyn PhaseTrainer,
         log: &mut EventLog,
     ) -> Result<()> {
-        let Some((what, picture)) = trainer.sample() else { return Ok(()) };
+        let Some((what, picture)) = trainer.sample(step) else { return Ok(()) };
         let folder = self.job.run.root().join("samples");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let of_phase = if phase == Phase::Gan { String::new() } else { format!("{}-", phase.name()) };
