@@ -322,7 +322,10 @@ fn weight_files() {
         let header = damage(&whole[8..8 + length], random);
         let numbers = &whole[8 + length..];
         fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], &header, numbers].concat()).unwrap();
-        require_names(Sampler::open(&RunFolder::open(folder.path()).unwrap(), Weights::Newest), path.to_str().unwrap());
+        require_names(
+            Sampler::open(&RunFolder::open(folder.path()).unwrap(), Weights::Newest),
+            path.to_str().unwrap(),
+        );
         fs::write(&path, whole).unwrap();
     });
 }

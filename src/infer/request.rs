@@ -145,7 +145,9 @@ mod tests {
             assert!(cut.z.iter().all(|z| z.abs() <= 2.0 * truncation));
             assert_eq!(cut.eps, plain.eps);
             let kept = plain.z.iter().zip(&cut.z).filter(|(plain, _)| plain.abs() <= 2.0);
-            assert!(kept.clone().count() > 900 && kept.clone().all(|(plain, cut)| plain * truncation == *cut));
+            assert!(
+                kept.clone().count() > 900 && kept.clone().all(|(plain, cut)| plain * truncation == *cut)
+            );
             let spread = (cut.z.iter().map(|z| z * z).sum::<f32>() / 1001.0).sqrt();
             // The deviation of a normal variable within ±2 is 0.88.
             assert!((spread / truncation - 0.88).abs() < 0.06, "{spread}");

@@ -173,7 +173,11 @@ impl Sampler {
     fn padded<'a>(&self, captions: impl IntoIterator<Item = &'a [i32]>) -> (IntTensor, IntTensor) {
         let (room, mut words, mut lengths) = (self.config.data.words_eval, Vec::new(), Vec::new());
         for ids in captions {
-            assert!((1..=room).contains(&ids.len()), "a caption of {} words, where 1 to {room} fit", ids.len());
+            assert!(
+                (1..=room).contains(&ids.len()),
+                "a caption of {} words, where 1 to {room} fit",
+                ids.len()
+            );
             words.extend(ids);
             lengths.push(ids.len() as i32);
             words.resize(lengths.len() * room, 0);

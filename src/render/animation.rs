@@ -3,6 +3,7 @@
 use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, RgbaImage};
 
+use super::canvas::scaled;
 use crate::data::Picture;
 
 /// A picture and how long it is shown, in milliseconds.
@@ -16,12 +17,16 @@ pub struct Frame {
 /// # Panics
 /// Where a picture is larger than the format's 65,535 pixels a side.
 pub fn gif(frames: Vec<Frame>) -> Vec<u8> {
+    /// Smaller frames are enlarged to this side.
+    const LEAST: usize = 256;
     /// From 1, slow, to 30.
     const SPEED: i32 = 10;
     let mut bytes = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut bytes, SPEED);
     encoder.set_repeat(Repeat::Infinite).expect("memory can be written");
     for Frame { picture, milliseconds } in frames {
+        let picture =
+            if picture.width.max(picture.height) < LEAST { scaled(&picture, LEAST) } else { picture };
         let pixels = picture.pixels.chunks(3).flat_map(|p| [p[0], p[1], p[2], 255]).collect();
         let image = RgbaImage::from_raw(picture.width as u32, picture.height as u32, pixels);
         let image = image.expect("a picture has three bytes a pixel");

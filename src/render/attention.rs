@@ -11,7 +11,7 @@ const STAGE: usize = 256;
 const WORD: usize = 168;
 const FUNCTION_WORD: usize = 96;
 /// Words in a row.
-const COLUMNS: usize = 6;
+const COLUMNS: usize = 7;
 
 /// What an even share of attention would be.
 #[derive(Clone, Copy)]
@@ -94,17 +94,23 @@ pub fn attention_sheet(
     words: &[String],
     even: Even,
 ) -> Picture {
-    let (telling, function): (Vec<usize>, Vec<usize>) = (0..words.len()).partition(|&i| !is_function_word(&words[i]));
-    let wide = telling.len().clamp(1, COLUMNS);
-    let across = (wide * (WORD + GAP)).max(stages.len() * (STAGE + GAP)) - GAP;
+    let (telling, function): (Vec<usize>, Vec<usize>) =
+        (0..words.len()).partition(|&i| !is_function_word(&words[i]));
+    // Rows of nearly equal length.
+    let wide = telling.len().div_ceil(telling.len().div_ceil(COLUMNS).max(1)).max(1);
+    let across = (wide * (WORD + GAP)).max(stages.len() * (STAGE + GAP)).max(FUNCTION_WORD + GAP) - GAP;
     let mut sheet = Sheet::new(across.max(600)).title(caption).remark(remark);
     let last = stages.last().map(|tile| tile.picture.clone());
     sheet = sheet.space(GAP).tiles(&stages, Look::of(STAGE));
     let Some(last) = last.filter(|_| !maps.is_empty()) else { return sheet.finish() };
     let scale = Scale::of(maps, even);
     let explained = match even {
-        Even::Words => "A word's share of each place's attention. Up to an even share, 1 / number of words, nothing is drawn; what is pale is the picture.",
-        Even::Regions => "Where each word looks. Up to an even share, 1 / number of regions, nothing is drawn; what is pale is the picture.",
+        Even::Words => {
+            "A word's share of each place's attention. Up to an even share, 1 / number of words, nothing is drawn; what is pale is the picture."
+        }
+        Even::Regions => {
+            "Where each word looks. Up to an even share, 1 / number of regions, nothing is drawn; what is pale is the picture."
+        }
     };
     sheet = sheet.space(GAP).color_bar([scale.even, scale.largest], explained);
     for map in maps {
@@ -154,12 +160,19 @@ mod tests {
         let map = attention(vec![0.9, 0.1, 0.5, 0.5, 0.9, 0.1, 0.5, 0.5], 2);
         let scale = Scale::of(std::slice::from_ref(&map), Even::Words);
         assert_eq!((scale.even, scale.largest), (0.5, 0.9));
-        assert_eq!([0.1, 0.5, 0.7, 0.9].map(|v| (scale.of_value(v) * 100.0).round()), [0.0, 0.0, 50.0, 100.0]);
+        assert_eq!(
+            [0.1, 0.5, 0.7, 0.9].map(|v| (scale.of_value(v) * 100.0).round()),
+            [0.0, 0.0, 50.0, 100.0]
+        );
         let white = Picture { width: 8, height: 8, pixels: vec![255; 8 * 8 * 3] };
         let [first, second] = [0, 1].map(|word| lit(&white, &map, word, scale));
-        let light = |picture: &Picture, x: usize| luminance(&picture.pixels[(128 * picture.width + x) * 3..][..3]);
+        let light =
+            |picture: &Picture, x: usize| luminance(&picture.pixels[(128 * picture.width + x) * 3..][..3]);
         assert!(light(&first, 10) < 60.0 && light(&first, 250) == 255.0);
-        assert!(second.pixels.iter().all(|&value| value == 255), "a word of no more than an even share is not lit");
+        assert!(
+            second.pixels.iter().all(|&value| value == 255),
+            "a word of no more than an even share is not lit"
+        );
         assert_eq!([map.largest_of(0), map.largest_of(1)], [0.9, 0.5]);
     }
 

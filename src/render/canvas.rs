@@ -20,7 +20,12 @@ pub(super) fn paste(canvas: &mut Picture, tile: &Picture, [left, top]: [usize; 2
 }
 
 /// Fills a rectangle, whatever of it lies on the canvas.
-pub(super) fn fill(canvas: &mut Picture, [left, top]: [usize; 2], [width, height]: [usize; 2], color: [u8; 3]) {
+pub(super) fn fill(
+    canvas: &mut Picture,
+    [left, top]: [usize; 2],
+    [width, height]: [usize; 2],
+    color: [u8; 3],
+) {
     let right = (left + width).min(canvas.width);
     for y in top..(top + height).min(canvas.height) {
         for x in left..right {

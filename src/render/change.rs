@@ -19,20 +19,21 @@ const LEAST: f32 = 0.1;
 /// # Panics
 /// Where the pictures differ in size.
 pub fn change_sheet(title: &str, remark: &str, original: Change, changes: Vec<Change>) -> Picture {
-    let differences: Vec<Vec<f32>> = changes.iter().map(|c| difference(&original.picture, &c.picture)).collect();
+    let differences: Vec<Vec<f32>> =
+        changes.iter().map(|c| difference(&original.picture, &c.picture)).collect();
     let largest = differences.iter().flatten().copied().fold(LEAST, f32::max);
     let faded = pale(&original.picture);
     let marked = |differences: &Vec<f32>| {
         let pixels = faded.pixels.chunks(3).zip(differences);
         let pixels = pixels.flat_map(|(pixel, difference)| heated(pixel, difference / largest)).collect();
         let mean = differences.iter().sum::<f32>() / differences.len() as f32;
-        Tile::new(Picture { pixels, ..faded }, format!("changed by {mean:.3}"))
+        Tile::new(Picture { pixels, ..faded }, format!("mean {mean:.3}"))
     };
     let marks: Vec<Tile> = differences.iter().map(marked).collect();
     let mut tiles = vec![Tile::new(original.picture.clone(), original.label)];
     tiles.extend(changes.into_iter().map(|change| Tile::new(change.picture, change.label)));
     // The marks stand below their pictures.
-    let mut below = vec![Tile::new(faded.clone(), "what changed:")];
+    let mut below = vec![Tile::new(faded.clone(), "what changed")];
     below.extend(marks);
     let look = Look::of(shown_side(&tiles, 200));
     let columns = tiles.len().min(5);
@@ -78,7 +79,8 @@ mod tests {
             let change = |label: &str, picture| Change { label: label.to_string(), picture };
             change_sheet("t", "", change("a", flat(90)), vec![change("b", picture)])
         };
-        let colored = |picture: &Picture| picture.pixels.chunks(3).filter(|p| p[0].abs_diff(p[2]) > 60).count();
+        let colored =
+            |picture: &Picture| picture.pixels.chunks(3).filter(|p| p[0].abs_diff(p[2]) > 60).count();
         assert!(colored(&sheet(spot)) > colored(&sheet(flat(90))) + 200);
     }
 }

@@ -36,8 +36,16 @@ mod tests {
 
     #[test]
     fn a_row_holds_the_real_picture_and_every_stage() {
-        let flat = |side: usize, value: u8| Picture { width: side, height: side, pixels: vec![value; side * side * 3] };
-        let row = SampleRow { caption: String::new(), real: flat(64, 3), generated: vec![flat(16, 5), flat(64, 7)] };
+        let flat = |side: usize, value: u8| Picture {
+            width: side,
+            height: side,
+            pixels: vec![value; side * side * 3],
+        };
+        let row = SampleRow {
+            caption: String::new(),
+            real: flat(64, 3),
+            generated: vec![flat(16, 5), flat(64, 7)],
+        };
         let table = sample_table("", "", &[row]);
         let count = |value: u8| table.pixels.chunks(3).filter(|pixel| *pixel == [value; 3]).count();
         assert_eq!([3, 5, 7].map(count), [128 * 128; 3]);

@@ -4,8 +4,8 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use cosmic_text::{
-    Align, Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Family, FontSystem, Metrics, Shaping, SwashCache,
-    Wrap, fontdb,
+    Align, Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Family, FontSystem, Metrics, Shaping,
+    SwashCache, Wrap, fontdb,
 };
 
 use crate::data::Picture;
@@ -63,7 +63,13 @@ static TYPESETTER: LazyLock<Mutex<Typesetter>> = LazyLock::new(|| {
 });
 
 /// Writes `text` from `[left, top]` on, wrapped at `width` pixels. Returns the height in pixels.
-pub(super) fn write(on: &mut Picture, text: &str, style: Style, [left, top]: [usize; 2], width: usize) -> usize {
+pub(super) fn write(
+    on: &mut Picture,
+    text: &str,
+    style: Style,
+    [left, top]: [usize; 2],
+    width: usize,
+) -> usize {
     let mut setter = TYPESETTER.lock().unwrap_or_else(PoisonError::into_inner);
     let (mut set, height) = setter.set(text, style, width);
     let Typesetter { fonts, glyphs, .. } = &mut *setter;
@@ -147,7 +153,15 @@ mod tests {
 
     #[test]
     fn letters_of_many_scripts_stand_in_the_binary() {
-        for text in ["a red bird", "ένα κόκκινο πουλί", "красная птица", "oiseau élégant", "ציפור", "طائر أحمر", "1/T ≥ 0.65 × 64²"] {
+        for text in [
+            "a red bird",
+            "ένα κόκκινο πουλί",
+            "красная птица",
+            "oiseau élégant",
+            "ציפור",
+            "طائر أحمر",
+            "1/T ≥ 0.65 × 64²",
+        ] {
             assert_eq!(boxes(text), 0, "{text}");
             assert!(drawn(text).1 > 20, "{text}");
         }
@@ -165,7 +179,8 @@ mod tests {
 
     #[test]
     fn long_texts_are_wrapped_and_end_with_an_ellipsis() {
-        let long = "a small red bird with black wings and a long bill and a white belly and a grey crown ".repeat(4);
+        let long =
+            "a small red bird with black wings and a long bill and a white belly and a grey crown ".repeat(4);
         let line = height("a", REMARK, 200);
         assert_eq!(height(&long, REMARK, 200), 2 * line);
         assert_eq!(height(&long, REMARK.lines(5), 200), 5 * line);

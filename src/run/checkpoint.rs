@@ -131,7 +131,8 @@ impl Checkpoints {
             return Checkpoint::read(folder, self.phase);
         }
         let steps = self.all()?;
-        let steps: Vec<String> = steps.iter().filter_map(|folder| step_of(folder)).map(|s| s.to_string()).collect();
+        let steps: Vec<String> =
+            steps.iter().filter_map(|folder| step_of(folder)).map(|s| s.to_string()).collect();
         let there = match steps.is_empty() {
             true => "there is none of this phase".to_string(),
             false => format!("there are those of steps {}", steps.join(", ")),

@@ -60,10 +60,7 @@ pub(super) fn note_what_is_left_out(asked: &[Asked], sampler: &Sampler) {
 }
 
 /// The captions as they were given, each with its label, and with its line in the file.
-fn given(
-    captions: &[String],
-    file: Option<&Path>,
-) -> anyhow::Result<Vec<(String, Option<usize>, String)>> {
+fn given(captions: &[String], file: Option<&Path>) -> anyhow::Result<Vec<(String, Option<usize>, String)>> {
     let Some(file) = file else {
         let labeled =
             |(number, caption): (usize, &String)| (format!("caption {number}"), None, caption.clone());

@@ -61,9 +61,12 @@ impl Work<'_> {
         let mut shown = Count::new("infer", ways.len() * frames);
         for (number, way) in ways.iter().enumerate() {
             let mut strip = Vec::new();
-            let requests = (0..frames).map(|frame| way.request(self, place(frame, frames, way.stations.len()), ends));
+            let requests =
+                (0..frames).map(|frame| way.request(self, place(frame, frames, way.stations.len()), ends));
             let whole = self.sampler.generate(requests, self.batch, |samples| {
-                samples.require_finite(&output.call.checkpoint_folder()).with_context(|| way.stations[0].asked.label.clone())?;
+                samples
+                    .require_finite(&output.call.checkpoint_folder())
+                    .with_context(|| way.stations[0].asked.label.clone())?;
                 strip.extend(pictures(samples.largest()));
                 for row in (0..samples.count()).filter(|_| self.dump.is_some()) {
                     let place = place(strip.len() - samples.count() + row, frames, way.stations.len());
@@ -128,18 +131,30 @@ impl<'a> Way<'a> {
         request
     }
 
-    fn write(&self, frames: Vec<Picture>, ends: Ends, animated: bool, output: &Output) -> Result<Vec<PathBuf>> {
+    fn write(
+        &self,
+        frames: Vec<Picture>,
+        ends: Ends,
+        animated: bool,
+        output: &Output,
+    ) -> Result<Vec<PathBuf>> {
         let (first, number) = (&self.stations[0], output.first + self.caption);
-        let names: Vec<String> = self.stations.iter().map(|job| match ends {
-            Ends::Noise => format!("seed {}", job.draw.seed),
-            Ends::Sentence => job.asked.caption.clone(),
-        }).collect();
+        let names: Vec<String> = self
+            .stations
+            .iter()
+            .map(|job| match ends {
+                Ends::Noise => format!("seed {}", job.draw.seed),
+                Ends::Sentence => job.asked.caption.clone(),
+            })
+            .collect();
         let kind = if ends == Ends::Noise { "noise" } else { "sentence" };
         let mut about = first.about();
         about["interpolate"] = json!(kind);
         about["frames"] = json!(frames.len());
         match ends {
-            Ends::Noise => about["seeds"] = json!(self.stations.iter().map(|job| job.draw.seed).collect::<Vec<_>>()),
+            Ends::Noise => {
+                about["seeds"] = json!(self.stations.iter().map(|job| job.draw.seed).collect::<Vec<_>>())
+            }
             Ends::Sentence => about["captions"] = json!(names),
         }
         output.call.complete(&mut about);
@@ -163,7 +178,7 @@ impl<'a> Way<'a> {
         if animated {
             files.push(format!("{number:03}-{kind}.gif"));
             written.push(output.folder.join(&files[1]));
-            atomic::write(&written[1], &gif(there_and_back(frames)))?;
+            atomic::write(&written[1], &gif(timed(frames)))?;
         }
         about["files"] = json!(files);
         atomic::append_line(output.folder.join("captions.jsonl"), &about.to_string())?;
@@ -171,8 +186,8 @@ impl<'a> Way<'a> {
     }
 }
 
-/// Frames of 256 pixels a side; the ends are held.
-fn there_and_back(frames: Vec<Picture>) -> Vec<Frame> {
+/// The ends are held.
+fn timed(frames: Vec<Picture>) -> Vec<Frame> {
     const MOVING: u32 = 100;
     const HELD: u32 = 700;
     let last = frames.len() - 1;

@@ -143,7 +143,9 @@ impl Args {
         let swapped = swapped?.unwrap_or_default();
         let draws = match (&self.seeds, self.interpolate) {
             (Some(Seeds(seeds)), Some(Ends::Noise)) if seeds.len() < 2 => {
-                anyhow::bail!("--interpolate noise goes from one seed to another: give two or more with --seeds")
+                anyhow::bail!(
+                    "--interpolate noise goes from one seed to another: give two or more with --seeds"
+                )
             }
             (Some(Seeds(seeds)), Some(Ends::Sentence)) if seeds.len() > 1 => {
                 anyhow::bail!("--interpolate sentence keeps one noise: give one with --seed, not --seeds")
@@ -244,7 +246,11 @@ struct Seeds(Vec<u64>);
 
 fn parse_seeds(text: &str) -> Result<Seeds, String> {
     const MOST: u64 = 10_000;
-    let seed = |text: &str| text.trim().parse::<u64>().map_err(|_| format!("'{text}' is no seed; write them like 0-15 or 3,7,20-29"));
+    let seed = |text: &str| {
+        text.trim()
+            .parse::<u64>()
+            .map_err(|_| format!("'{text}' is no seed; write them like 0-15 or 3,7,20-29"))
+    };
     let mut seeds = Vec::new();
     for part in text.split(',') {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
@@ -287,7 +293,14 @@ mod tests {
     #[test]
     fn seeds_are_ranges_and_numbers() {
         assert_eq!(parse_seeds("3,7, 9-11").unwrap().0, [3, 7, 9, 10, 11]);
-        for (text, part) in [("a", "no seed"), ("", "no seed"), ("3-", "no seed"), ("9-3", "goes down"), ("0-99999", "more than"), ("1,0-2", "twice")] {
+        for (text, part) in [
+            ("a", "no seed"),
+            ("", "no seed"),
+            ("3-", "no seed"),
+            ("9-3", "goes down"),
+            ("0-99999", "more than"),
+            ("1,0-2", "twice"),
+        ] {
             assert!(parse_seeds(text).unwrap_err().contains(part), "{text}");
         }
     }

@@ -12,6 +12,7 @@ use crate::data::{Picture, save_png_with_text};
 use crate::engine::tensor::Precision;
 use crate::error::Result;
 use crate::files::atomic;
+use crate::infer::frozen::RAW_GENERATOR;
 use crate::infer::{Sampler, Samples};
 use crate::render::{Attention, Change, Even, Tile, attention_sheet, change_sheet, pictures};
 use crate::run::RunFolder;
@@ -50,7 +51,14 @@ impl Call {
 
     /// The remark below a sheet's title: `name` of the sample, the weights, truncation.
     pub(super) fn remark(&self, name: &str, truncation: Option<f32>) -> String {
-        let mut parts = vec![name.to_string(), format!("{} ({})", self.checkpoint, self.weights)];
+        let mut parts = vec![
+            name.to_string(),
+            format!(
+                "{}, {} weights",
+                self.checkpoint,
+                if self.weights == RAW_GENERATOR { "raw" } else { "averaged" }
+            ),
+        ];
         parts.extend(truncation.map(|t| format!("truncation {t}")));
         parts.retain(|part| !part.is_empty());
         parts.join("   ·   ")
@@ -75,7 +83,12 @@ impl Output {
     }
 
     /// Writes what belongs to the samples of a batch, and returns the files.
-    pub(super) fn write(&mut self, jobs: &[Job], samples: &Samples, plan: &Plan) -> anyhow::Result<Vec<PathBuf>> {
+    pub(super) fn write(
+        &mut self,
+        jobs: &[Job],
+        samples: &Samples,
+        plan: &Plan,
+    ) -> anyhow::Result<Vec<PathBuf>> {
         for (row, job) in jobs.iter().enumerate() {
             let finite = samples.sample(row).require_finite(&self.call.checkpoint_folder());
             finite.with_context(|| job.asked.label.clone())?;
@@ -128,7 +141,13 @@ impl Output {
     }
 
     /// A PNG with its caption and with what led to it as text chunks.
-    pub(super) fn save(&self, name: &str, picture: &Picture, caption: &str, comment: &str) -> Result<PathBuf> {
+    pub(super) fn save(
+        &self,
+        name: &str,
+        picture: &Picture,
+        caption: &str,
+        comment: &str,
+    ) -> Result<PathBuf> {
         let software = concat!("engine ", env!("CARGO_PKG_VERSION"));
         let texts = [("Description", caption), ("Software", software), ("Comment", comment)];
         let path = self.folder.join(name);

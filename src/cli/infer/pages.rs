@@ -49,7 +49,9 @@ impl Pages {
         let heading = if several && plan.asked.len() > 1 { caption.clone() } else { String::new() };
         let tile = Tile::new(picture.clone(), label);
         match self.page.sections.last_mut() {
-            Some(section) if section.heading == heading && (!several || job.number > 1) => section.tiles.push(tile),
+            Some(section) if section.heading == heading && (!several || job.number > 1) => {
+                section.tiles.push(tile)
+            }
             _ => self.page.sections.push(Section { heading, tiles: vec![tile] }),
         }
         full

@@ -43,7 +43,10 @@ impl Swap {
             }
             let caption = replace_word(caption, &self.from, to);
             let prompt = sampler.prompt(&caption).map_err(anyhow::Error::msg)?;
-            Ok(Swapped { to: to.clone(), asked: Asked { caption, label: label.clone(), line: *line, prompt } })
+            Ok(Swapped {
+                to: to.clone(),
+                asked: Asked { caption, label: label.clone(), line: *line, prompt },
+            })
         };
         self.to.iter().map(replaced).collect()
     }
@@ -70,14 +73,23 @@ mod tests {
     #[test]
     fn a_swap_is_read_or_refused() {
         assert_eq!(parse("Red=blue, yellow").unwrap().to, ["blue", "yellow"]);
-        for (text, part) in [("red", "no ="), ("=blue", "missing"), ("red=", "missing"), ("red=a,,b", "missing"), ("red=dark blue", "more than one word")] {
+        for (text, part) in [
+            ("red", "no ="),
+            ("=blue", "missing"),
+            ("red=", "missing"),
+            ("red=a,,b", "missing"),
+            ("red=dark blue", "more than one word"),
+        ] {
             assert!(parse(text).unwrap_err().contains(part), "{text}");
         }
     }
 
     #[test]
     fn whole_words_are_replaced() {
-        assert_eq!(replace_word("A Red bird, red-breasted and reddish", "red", "blue"), "A blue bird, blue-breasted and reddish");
+        assert_eq!(
+            replace_word("A Red bird, red-breasted and reddish", "red", "blue"),
+            "A blue bird, blue-breasted and reddish"
+        );
         assert_eq!(replace_word("红色的鸟", "红", "蓝"), "蓝色的鸟");
     }
 }

@@ -59,6 +59,7 @@ fn grids(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Picture> {
-    let image = image::open(path).map_err(|e| Error::data(path, format!("not a readable PNG ({e})")))?.into_rgb8();
+    let image =
+        image::open(path).map_err(|e| Error::data(path, format!("not a readable PNG ({e})")))?.into_rgb8();
     Ok(Picture { width: image.width() as usize, height: image.height() as usize, pixels: image.into_raw() })
 }
