@@ -32,7 +32,7 @@ fn infer_writes_images_sheets_and_the_dump() {
     let output = engine(&[&arguments[..], &["--out", &a, "--dump", &dump]].concat());
     assert_eq!(output.code, 0, "{}", output.err);
     assert_says(&output.err, &["caption 2: 'blakc' is not in the vocabulary", "black"]);
-    for name in ["8", "16", "32", "attention1", "attention2"] {
+    for name in ["8", "16", "32", "sheet"] {
         for stem in ["001-1", "001-2", "002-1", "002-2"] {
             assert!(Path::new(&a).join(format!("{stem}-{name}.png")).is_file(), "{stem}-{name}");
         }
@@ -56,7 +56,7 @@ fn infer_writes_images_sheets_and_the_dump() {
     // One seed, one answer, whatever else is asked for.
     let alone = ["infer", "--run", shared_run(), captions[0], "--seed", "7", "--out", &b];
     assert_eq!(engine(&alone).code, 0);
-    for name in ["001-1-8.png", "001-1-32.png", "001-1-attention2.png"] {
+    for name in ["001-1-8.png", "001-1-32.png", "001-1-sheet.png"] {
         let read = |folder: &str| std::fs::read(Path::new(folder).join(name)).unwrap();
         assert!(read(&a) == read(&b), "{name} differs");
     }

@@ -55,7 +55,7 @@ fn a_file_of_captions_is_read_as_people_write_it() {
     let mut child = infer(&["--file", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"a red bird\ra blue bird").unwrap();
     let output = child.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 10);
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 8);
 
     for (bytes, part) in [
         (&b"\xff\xfea\0 \0r\0"[..], "UTF-16 text"),
@@ -85,7 +85,7 @@ fn files_are_written_whatever_happens_to_the_list() {
     shell.args(["-c", &script, env!("CARGO_BIN_EXE_engine"), shared_run()]).arg(out.path());
     let output = run(&mut shell);
     assert_eq!((output.code, output.out.lines().count()), (0, 1), "{}", output.err);
-    assert_eq!(names(out.path()).len(), 75);
+    assert_eq!(names(out.path()).len(), 60);
     assert_eq!(read(out.path().join("captions.jsonl")).lines().count(), 15);
 }
 
@@ -104,7 +104,7 @@ fn a_second_call_keeps_what_the_first_wrote() {
         (0..2).map(|_| infer("a blue bird").stdout(Stdio::null()).spawn().unwrap()).collect();
     children.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
     succeeds(&mut infer("a red bird"));
-    assert_eq!(names(out.path()).len(), 4 * 5, "{:?}", names(out.path()));
+    assert_eq!(names(out.path()).len(), 4 * 4, "{:?}", names(out.path()));
     assert!(first == std::fs::read(out.path().join("001-1-32.png")).unwrap());
     // The caption and all that led to the image stand in it; equal calls give equal images.
     let texts = |name: &str| {
@@ -162,6 +162,155 @@ fn nothing_is_computed_before_the_places_are_there() {
     // The note about the device comes where something is computed, not before errors.
     let output = engine(&["infer", "--run", shared_run(), "xyzzy"]);
     assert!(output.code == 1 && !output.err.contains("computing on the CPU"), "{}", output.err);
+}
+
+fn lines(out: &Path) -> Vec<serde_json::Value> {
+    let lines = read(out.join("captions.jsonl"));
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Infers into a folder and returns what was dumped.
+fn dumped(more: &[&str]) -> Archive {
+    let out = tempfile::tempdir().unwrap();
+    let dump = out.path().join("d.safetensors");
+    let mut infer = command();
+    infer.args(["infer", "--run", shared_run(), "--out"]).arg(out.path()).arg("--dump").arg(&dump).args(more);
+    succeeds(&mut infer);
+    Archive::read(&dump).unwrap()
+}
+
+fn values(archive: &Archive, name: &str) -> Vec<f32> {
+    archive.get(name).unwrap_or_else(|| panic!("no {name}")).to_f32()
+}
+
+#[test]
+fn a_sample_does_not_depend_on_batch_or_threads() {
+    let call = |batch: &'static str, threads: &'static str| {
+        let captions = ["bird", "a red bird", "a small blue bird with black wings and a long bill"];
+        let options = ["--samples", "6", "--seed", "5", "--batch", batch, "--threads", threads];
+        dumped(&[&captions[..], &options[..]].concat())
+    };
+    let one = call("1", "1");
+    for (batch, threads) in [("1", "2"), ("3", "1"), ("3", "2"), ("16", "1"), ("16", "2")] {
+        let other = call(batch, threads);
+        for name in
+            ["z", "eps", "sentence", "words", "image0", "image1", "image2", "attention0", "attention1"]
+        {
+            assert!(values(&one, name) == values(&other, name), "{name}, batch {batch}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn swaps_share_their_noise() {
+    let swapped = dumped(&["a red bird", "--swap", "red=blue,green"]);
+    let plain = ["a red bird", "a blue bird", "a green bird"].map(|caption| dumped(&[caption]));
+    for name in ["z", "eps", "image2"] {
+        let expected: Vec<f32> = plain.iter().flat_map(|archive| values(archive, name)).collect();
+        assert!(values(&swapped, name) == expected, "{name}");
+    }
+    let out = tempfile::tempdir().unwrap();
+    succeeds(
+        command()
+            .args(["infer", "--run", shared_run(), "a red bird", "--swap", "red=blue", "--out"])
+            .arg(out.path()),
+    );
+    let lines = lines(out.path());
+    assert_eq!((&lines[1]["caption"], &lines[1]["swapped_to"]), (&"a blue bird".into(), &"blue".into()));
+    assert!(out.path().join(lines[0]["swap_sheet"].as_str().unwrap()).is_file());
+}
+
+#[test]
+fn the_ends_of_an_interpolation_are_plain_samples() {
+    let count = |archive: &Archive| archive.get("lengths").unwrap().shape[0];
+    let ends = |archive: &Archive| {
+        let images = values(archive, "image2");
+        let one = images.len() / count(archive);
+        (images[..one].to_vec(), images[images.len() - one..].to_vec())
+    };
+    let noise = dumped(&["a red bird", "--interpolate", "noise", "--seeds", "3,8", "--frames", "5"]);
+    assert_eq!(count(&noise), 5);
+    let plain = ["3", "8"].map(|seed| values(&dumped(&["a red bird", "--seed", seed]), "image2"));
+    assert!(ends(&noise) == (plain[0].clone(), plain[1].clone()));
+    let captions = ["a red bird", "a blue bird with black wings"];
+    let sentence = dumped(&[captions[0], captions[1], "--interpolate", "sentence", "--frames", "4"]);
+    let plain = captions.map(|caption| values(&dumped(&[caption]), "image2"));
+    assert!(ends(&sentence) == (plain[0].clone(), plain[1].clone()));
+}
+
+#[test]
+fn a_gif_has_as_many_frames_as_asked_for() {
+    let out = tempfile::tempdir().unwrap();
+    let options = ["a red bird", "--interpolate", "noise", "--frames", "6", "--gif", "--out"];
+    succeeds(command().args(["infer", "--run", shared_run()]).args(options).arg(out.path()));
+    let file = std::io::BufReader::new(std::fs::File::open(out.path().join("001-noise.gif")).unwrap());
+    let frames = image::AnimationDecoder::into_frames(image::codecs::gif::GifDecoder::new(file).unwrap());
+    assert_eq!(frames.map(Result::unwrap).count(), 6);
+    let line = &lines(out.path())[0];
+    assert_eq!((&line["frames"], &line["seeds"]), (&6.into(), &serde_json::json!([0, 1])));
+}
+
+#[test]
+fn truncated_noise_is_bounded_and_recorded() {
+    let z = values(&dumped(&["a red bird", "--samples", "9", "--truncation", "0.5"]), "z");
+    assert!(z.iter().all(|z| z.abs() <= 1.0));
+    let out = tempfile::tempdir().unwrap();
+    succeeds(
+        command()
+            .args(["infer", "--run", shared_run(), "a red bird", "--truncation", "0.5", "--out"])
+            .arg(out.path()),
+    );
+    assert_eq!(lines(out.path())[0]["truncation"], 0.5);
+}
+
+#[test]
+fn a_checkpoint_is_chosen() {
+    let images = |more: &[&str]| values(&dumped(&[&["a red bird"], more].concat()), "image2");
+    assert!(images(&[]) == images(&["--checkpoint", "2"]));
+    assert!(images(&[]) != images(&["--checkpoint", "raw"]));
+    let message = refused(&["infer", "--run", shared_run(), "a red bird", "--checkpoint", "77"]);
+    assert_says(&message, &["step-000077", "no such checkpoint; there are those of steps 2"]);
+}
+
+#[test]
+fn seeds_give_a_contact_sheet() {
+    let out = tempfile::tempdir().unwrap();
+    succeeds(
+        command()
+            .args(["infer", "--run", shared_run(), "a red bird", "--seeds", "0-15", "--out"])
+            .arg(out.path()),
+    );
+    let sheet = image::open(out.path().join("001-grid.png")).unwrap();
+    assert!(sheet.width() > 8 * 128 && sheet.height() > 2 * 128, "{}×{}", sheet.width(), sheet.height());
+    let lines = lines(out.path());
+    assert_eq!((lines.len(), &lines[7]["seed"], &lines[7]["grid"]), (16, &7.into(), &"001-grid.png".into()));
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let infer = |more: &[&str]| engine(&[&["infer", "--run", shared_run(), "a red bird"], more].concat());
+    for (options, part) in [
+        (&["--truncation", "0"][..], "above 0"),
+        (&["--seeds", "5-2"], "goes down"),
+        (&["--swap", "red"], "no ="),
+        (&["--checkpoint", "new"], "or raw"),
+        (&["--frames", "4"], "--interpolate"),
+        (&["--gif"], "--interpolate"),
+        (&["--interpolate", "noise", "--grid"], "cannot be used with"),
+        (&["--seeds", "0-3", "--samples", "2"], "cannot be used with"),
+    ] {
+        let output = infer(options);
+        assert!(output.code == 2 && output.err.contains(part), "{options:?}: {}", output.err);
+    }
+    for (options, part) in [
+        (&["--swap", "green=blue"][..], "'green' is none of its words"),
+        (&["--swap", "red=xyzzy"], "'xyzzy' is not in the vocabulary"),
+        (&["--interpolate", "sentence"], "give two or more"),
+        (&["--interpolate", "noise", "--seeds", "3"], "give two or more"),
+    ] {
+        let output = infer(options);
+        assert!(output.code == 1 && output.err.contains(part), "{options:?}: {}", output.err);
+    }
 }
 
 /// Training, evaluation and `caption` show the network the same pixels of an image.

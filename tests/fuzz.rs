@@ -13,7 +13,7 @@ use mirrorgan_engine::cli::command_line;
 use mirrorgan_engine::config::{Config, PRESETS, Preset};
 use mirrorgan_engine::engine::nn::Archive;
 use mirrorgan_engine::error::{Error, Result, chain};
-use mirrorgan_engine::infer::Sampler;
+use mirrorgan_engine::infer::{Sampler, Weights};
 use mirrorgan_engine::run::{Checkpoints, Phase, RunFolder};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::seq::IndexedRandom;
@@ -322,7 +322,10 @@ fn weight_files() {
         let header = damage(&whole[8..8 + length], random);
         let numbers = &whole[8 + length..];
         fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], &header, numbers].concat()).unwrap();
-        require_names(Sampler::open(&RunFolder::open(folder.path()).unwrap()), path.to_str().unwrap());
+        require_names(
+            Sampler::open(&RunFolder::open(folder.path()).unwrap(), Weights::Newest),
+            path.to_str().unwrap(),
+        );
         fs::write(&path, whole).unwrap();
     });
 }

@@ -41,11 +41,11 @@ fn every_preset_trains_and_generates() {
             assert_says(&output.err, &[&format!("{} 3/3", phase.name())]);
         }
         let infer = succeeds(command().args(["infer", "a red bird", "--run"]).arg(&run));
-        let images = infer.out.lines().filter(|line| !line.contains("attention")).count();
-        let maps = infer.out.lines().count() - images;
+        let images = infer.out.lines().filter(|line| !line.contains("sheet")).count();
+        let sheets = infer.out.lines().count() - images;
         let generator = &config.generator;
-        let expected = (if generator.single_head { 1 } else { generator.stages }, generator.stages - 1);
-        assert_eq!((images, maps), expected, "{}", preset.name);
+        let expected = (if generator.single_head { 1 } else { generator.stages }, 1);
+        assert_eq!((images, sheets), expected, "{}", preset.name);
     }
 }
 

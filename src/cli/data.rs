@@ -245,7 +245,7 @@ fn pack(args: PackArgs) -> anyhow::Result<ExitCode> {
     let PackArgs { folder, layout, out, side: Side { side }, threads } = args;
     threads.set()?;
     let (dataset, decode, open) = layout.open(&folder)?;
-    let (stop, all) = (signals::stop_flag()?, dataset.train.len() + dataset.test.len());
+    let (stop, all) = (signals::stop_flag("picture")?, dataset.train.len() + dataset.test.len());
     let mut shown = Instant::now();
     let mut progress = |done: usize| {
         if shown.elapsed() >= QUIET {

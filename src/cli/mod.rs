@@ -44,7 +44,7 @@ const EXIT_CODES: &str = "Exit codes:
   1    an error
   2    the command line is wrong
   75   the time is up: saved, go on with --resume
-  130  interrupted: saved, go on with --resume";
+  130  interrupted: what was done is saved; a training goes on with --resume";
 
 /// The command line as clap knows it.
 pub fn command_line() -> clap::Command {
@@ -114,7 +114,7 @@ pub fn main() -> ExitCode {
     let result = caught(|| {
         match command {
             Command::Train(args) => return train::run(args),
-            Command::Infer(args) => infer::run(args),
+            Command::Infer(args) => return infer::run(args),
             Command::Caption(args) => caption::run(args),
             Command::Import(args) => import::run(args),
             Command::Export(args) => export::run(args),

@@ -1,4 +1,4 @@
-//! The progress of training: a line that renews itself on a terminal, elsewhere a line every few seconds.
+//! The progress of long work: a line that renews itself on a terminal, elsewhere a line every few seconds.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
@@ -86,6 +86,44 @@ impl Progress for Display {
         match &self.shown {
             Some(Shown { bar: Some(bar), .. }) => bar.println(line),
             _ => note(line),
+        }
+    }
+}
+
+/// The progress of work that is counted, such as images that are generated.
+pub struct Count(Shown);
+
+impl Count {
+    pub fn new(label: &str, total: usize) -> Count {
+        let shown = Shown::new(label.to_string(), total as u64, 0.0);
+        Count(Shown { last_line: Some(shown.last_step), ..shown })
+    }
+
+    /// `done` of all are there.
+    pub fn done(&mut self, done: usize) {
+        let shown = &mut self.0;
+        let seconds = shown.last_step.elapsed().as_secs_f64() / done.max(1) as f64;
+        let parts = Parts {
+            head: format!("{} {done}/{}", shown.label, shown.to),
+            done: done as f64 / shown.to.max(1) as f64,
+            left: shown.left(done as u64, seconds),
+            losses: Vec::new(),
+            rest: vec![format!("{:.1} images/s", seconds.recip())],
+        };
+        shown.show(&parts, false);
+    }
+
+    /// Prints something else, which a renewing line would overwrite.
+    pub fn aside(&self, print: impl FnOnce()) {
+        match &self.0.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    pub fn end(self) {
+        if let Some(bar) = self.0.bar {
+            bar.abandon();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Signals that ask a training to save and stop.
+//! Signals that ask long work to save and stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +10,8 @@ use super::exit;
 use crate::error::note;
 
 /// Ctrl-C, SIGTERM (schedulers) and SIGHUP (a dropped connection) set the flag; a second one ends the process at once.
-/// A signal that the process was started to ignore, as `nohup` does, stays ignored.
-pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+/// A signal that the process was started to ignore, as `nohup` does, stays ignored. `unit` is what is finished before the end.
+pub fn stop_flag(unit: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
     let mut signals = Signals::new(heard)?;
@@ -21,7 +21,7 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
             if flag.swap(true, Ordering::Relaxed) {
                 std::process::exit(exit::INTERRUPTED.into());
             }
-            note("stopping after this step; once more to stop at once");
+            note(format!("stopping after this {unit}; once more to stop at once"));
         }
     };
     std::thread::Builder::new().name("signals".to_string()).spawn(listen)?;

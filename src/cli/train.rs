@@ -87,7 +87,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         PhaseName::Gan => vec![Phase::Gan],
     };
     let mut notes = Vec::from_iter(args.machine.open()?);
-    let stop = signals::stop_flag()?;
+    let stop = signals::stop_flag("step")?;
     // What is wrong with data that are there is said before anything is written.
     let renders = target.name == DatasetName::Demo && !target.data.exists();
     let there = (!renders).then(|| target.open()).transpose()?;

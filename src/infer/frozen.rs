@@ -17,7 +17,10 @@ pub const TEXT_ENCODER: &str = "text_encoder";
 pub const IMAGE_ENCODER: &str = "image_encoder";
 pub const CAPTION_CNN: &str = "caption_cnn";
 pub const CAPTION_RNN: &str = "caption_rnn";
+/// The average of the generator's weights.
 pub const GENERATOR: &str = "netG";
+/// The generator's weights as trained.
+pub const RAW_GENERATOR: &str = "netG_raw";
 
 /// The file stem of a discriminator, from that of the smallest image, as published.
 pub fn discriminator_stem(index: usize) -> String {
@@ -61,9 +64,9 @@ pub fn captioner(checkpoint: &Path, words: usize, config: &Config) -> Result<Cap
     Ok(captioner)
 }
 
-/// The generator from a checkpoint of the GAN phase, with its averaged weights.
-pub fn generator(checkpoint: &Path, config: &Config) -> Result<Generator> {
-    let (generator, store) = build_generator(archive(checkpoint, GENERATOR)?, config)?;
+/// The generator from a checkpoint of the GAN phase; `network` is [`GENERATOR`] or [`RAW_GENERATOR`].
+pub fn generator(checkpoint: &Path, network: &str, config: &Config) -> Result<Generator> {
+    let (generator, store) = build_generator(archive(checkpoint, network)?, config)?;
     store.freeze();
     Ok(generator)
 }

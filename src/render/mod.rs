@@ -1,4 +1,19 @@
-//! Images for people: grids of images, sheets of attention maps with captions.
+//! Images for people: sheets of stages and attention, contact sheets, swaps, strips, animations, with words in every script.
 
-pub mod grid;
+mod animation;
+mod attention;
+mod canvas;
+mod change;
+mod contact;
+mod picture;
+mod samples;
+mod sheet;
 mod text;
+
+pub use animation::{Frame, gif};
+pub use attention::{Attention, Even, attention_sheet};
+pub use change::{Change, change_sheet};
+pub use contact::{Section, contact_sheet};
+pub use picture::pictures;
+pub use samples::{SampleRow, sample_table};
+pub use sheet::{Tile, column, strip};

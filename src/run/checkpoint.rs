@@ -143,6 +143,25 @@ impl Checkpoints {
         self.prune()
     }
 
+    /// The one at `step`.
+    ///
+    /// # Errors
+    /// `Data` where there is none, with the steps that there are; why it is damaged.
+    pub fn at(&self, step: u64) -> Result<Checkpoint> {
+        let folder = self.folder.join(name_of(step));
+        if folder.is_dir() {
+            return Checkpoint::read(folder, self.phase);
+        }
+        let steps = self.all()?;
+        let steps: Vec<String> =
+            steps.iter().filter_map(|folder| step_of(folder)).map(|s| s.to_string()).collect();
+        let there = match steps.is_empty() {
+            true => "there is none of this phase".to_string(),
+            false => format!("there are those of steps {}", steps.join(", ")),
+        };
+        Err(Error::data(folder, format!("no such checkpoint; {there}")))
+    }
+
     /// Renames a checkpoint, so that none finds it any more: `step-000123.nan`.
     pub fn set_aside(&self, step: u64, why: &str) -> Result<Option<PathBuf>> {
         let folder = self.folder.join(name_of(step));

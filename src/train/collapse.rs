@@ -115,12 +115,12 @@ mod tests {
     #[test]
     fn discriminators_that_always_win_are_told_once() {
         let mut watch = CollapseWatch::default();
-        let told = |watch: &mut CollapseWatch, shares: [f64; 2], times: usize| {
+        let count = |watch: &mut CollapseWatch, shares: [f64; 2], times: usize| {
             (0..times).filter_map(|_| watch.accuracies(shares)).count()
         };
-        assert_eq!(told(&mut watch, [1.0, 1.0], READINGS - 1), 0);
-        assert_eq!(told(&mut watch, [1.0, 0.5], 1), 0);
-        assert_eq!(told(&mut watch, [1.0, 1.0], 3 * READINGS), 1);
+        assert_eq!(count(&mut watch, [1.0, 1.0], READINGS - 1), 0);
+        assert_eq!(count(&mut watch, [1.0, 0.5], 1), 0);
+        assert_eq!(count(&mut watch, [1.0, 1.0], 3 * READINGS), 1);
         assert_eq!((0..99).filter_map(|_| watch.accuracies([])).count(), 0);
     }
 }

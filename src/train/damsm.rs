@@ -19,7 +19,7 @@ use crate::infer::frozen::{
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss, region_attention};
 use crate::mirrorgan::losses::Terms;
 use crate::mirrorgan::stem::TextEncoder;
-use crate::render::grid;
+use crate::render::{Attention, Even, Tile, attention_sheet, column, pictures};
 use crate::run::seed::{RngStream, rng_for};
 use crate::run::{Context, Inputs, OPTIMIZER, Phase};
 
@@ -99,16 +99,17 @@ impl PhaseTrainer for DamsmPhase<'_> {
     }
 
     /// Which regions each word of a held-out image's caption attends to.
-    fn sample(&mut self) -> Option<(&'static str, Picture)> {
+    fn sample(&mut self, step: u64) -> Option<(&'static str, Picture)> {
         let config = self.context.config;
         let batch = self.context.samples(config.run.sample_rows.min(SHEETS)).ok()??;
         let captions = batch.captions.as_slice().chunks(config.data.words_eval);
         let vocabulary = &self.context.dataset.vocabulary;
+        let remark = format!("DAMSM after step {step}: a held-out picture and its caption");
         let sheets = no_grad(|| {
             let text = self.text.network.forward(&batch.captions, &batch.lengths, None);
             let image = self.image.network.forward(batch.largest(), Mode::Eval);
             let [_, regions, width] = image.regions.dims();
-            let side = regions.isqrt();
+            let (side, pictures) = (regions.isqrt(), pictures(batch.largest()));
             let sheet = |(at, (ids, &length)): (usize, (&[i32], &i32))| {
                 let length = length as usize;
                 let own = slice(&image.regions, 0, at, 1).reshape([regions, width]);
@@ -117,11 +118,13 @@ impl PhaseTrainer for DamsmPhase<'_> {
                 let maps = transpose(&attention, &[1, 0]).reshape([1, side, side, length]);
                 let spelled = ids[..length].iter().filter_map(|&id| vocabulary.word(id));
                 let spelled: Vec<String> = spelled.map(str::to_string).collect();
-                grid::attention_sheet(&grid::picture(batch.largest(), at), &maps, 0, &spelled)
+                let picture = vec![Tile::new(pictures[at].clone(), "real picture")];
+                let maps = [Attention::of(&maps, 0, length)];
+                attention_sheet(&vocabulary.sentence(ids), &remark, picture, &maps, &spelled, Even::Regions)
             };
             captions.zip(batch.lengths.as_slice()).enumerate().map(sheet).collect::<Vec<Picture>>()
         });
-        Some(("attention", grid::column(&sheets)))
+        Some(("attention", column(&sheets)))
     }
 
     fn measure(&mut self, watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>> {

@@ -15,7 +15,7 @@ use crate::engine::{IntTensor, Tensor};
 use crate::error::{Error, Result};
 use crate::infer::features::{self, Codes, Watch};
 use crate::infer::frozen::{
-    self, GENERATOR, build_discriminator, build_generator, discriminator_stem, weight_file,
+    self, GENERATOR, RAW_GENERATOR, build_discriminator, build_generator, discriminator_stem, weight_file,
 };
 use crate::mirrorgan::captioner::Captioner;
 use crate::mirrorgan::damsm::{ImageEncoder, damsm_loss};
@@ -23,12 +23,9 @@ use crate::mirrorgan::discriminator::Discriminator;
 use crate::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
 use crate::mirrorgan::losses::{Judged, Terms, discriminator_loss, generator_loss};
 use crate::mirrorgan::stem::{TextEmbedding, TextEncoder};
-use crate::render::grid;
+use crate::render::{SampleRow, pictures, sample_table};
 use crate::run::seed::{RngStream, rng_for};
 use crate::run::{Checkpoint, Context, Inputs, OPTIMIZER, Phase};
-
-/// The generator's weights as trained; `frozen::GENERATOR` has their average.
-const RAW_GENERATOR: &str = "netG_raw";
 
 pub(super) struct GanPhase<'a> {
     context: Context<'a>,
@@ -48,9 +45,10 @@ struct FrozenNetworks {
     damsm: Option<ImageEncoder>,
 }
 
-/// Captions and noise of the sample grids.
+/// Captions, their real pictures, and noise of the sample grids.
 struct SampleInputs {
     captions: Vec<String>,
+    real: Vec<Picture>,
     embedding: TextEmbedding,
     lengths: IntTensor,
     noise: Tensor,
@@ -218,12 +216,19 @@ impl PhaseTrainer for GanPhase<'_> {
         [(GENERATOR, self.generator.adam.lr())].into_iter().chain(discriminators).collect()
     }
 
-    fn sample(&mut self) -> Option<(&'static str, Picture)> {
-        let SampleInputs { embedding, lengths, noise, eps, .. } = &self.samples;
+    fn sample(&mut self, step: u64) -> Option<(&'static str, Picture)> {
+        let SampleInputs { captions, real, embedding, lengths, noise, eps } = &self.samples;
         let Trainable { network, adam, .. } = &mut self.generator;
         let generated = averaged(adam, || network.forward(noise, embedding, lengths, eps, Mode::Eval));
-        let row = |caption| generated.images.iter().map(|image| grid::picture(image, caption)).collect();
-        Some(("images", grid::table(&(0..lengths.len()).map(row).collect::<Vec<Vec<Picture>>>())))
+        let stages: Vec<Vec<Picture>> = generated.images.iter().map(pictures).collect();
+        let row = |(at, (caption, real)): (usize, (&String, &Picture))| SampleRow {
+            caption: caption.clone(),
+            real: real.clone(),
+            generated: stages.iter().map(|stage| stage[at].clone()).collect(),
+        };
+        let rows: Vec<SampleRow> = captions.iter().zip(real).enumerate().map(row).collect();
+        let remark = "Held-out captions with fixed noise; averaged weights.";
+        Some(("images", sample_table(&format!("Generator after step {step}"), remark, &rows)))
     }
 
     fn captions(&self) -> &[String] {
@@ -332,6 +337,7 @@ impl SampleInputs {
         let embedding = no_grad(|| text.forward(&batch.captions, &batch.lengths, None));
         let mut rng = rng_for(config.run.seed, 0, RngStream::Samples);
         let (noise, eps) = draw_noise(&mut rng, batch.count(), &config.generator);
-        Ok(SampleInputs { captions, embedding, lengths: batch.lengths, noise, eps })
+        let real = pictures(batch.largest());
+        Ok(SampleInputs { captions, real, embedding, lengths: batch.lengths, noise, eps })
     }
 }

@@ -58,8 +58,8 @@ pub(super) trait PhaseTrainer {
     /// The learning rate of each optimizer, by the network that it trains.
     fn learning_rates(&self) -> Vec<(&'static str, f64)>;
 
-    /// What the networks make of fixed captions or images, and what it is called; none where there is nothing to see.
-    fn sample(&mut self) -> Option<(&'static str, Picture)> {
+    /// What the networks make of fixed captions or images after `step`, and what it is called; none where there is nothing to see.
+    fn sample(&mut self, _step: u64) -> Option<(&'static str, Picture)> {
         None
     }
 

@@ -150,9 +150,9 @@ pub fn open(name: &str) -> Result<(Device, Option<String>)> {
     }
 }
 
-/// Bytes that tensors hold now; none on the CPU, where the system tells.
-pub fn memory_in_use(device: &Device) -> Option<usize> {
-    match device {
+/// Bytes that tensors hold on the current device; none on the CPU, where the system tells.
+pub fn memory_in_use() -> Option<usize> {
+    match current() {
         Device::Cpu => None,
         Device::Cuda(gpu) => Some(gpu.usage().live),
     }

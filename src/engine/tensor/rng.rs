@@ -34,11 +34,15 @@ impl Rng {
     /// Standard normal, by Box and Muller's transformation.
     pub fn normal(&mut self, shape: impl Into<Shape>) -> Tensor {
         let from = self.clone();
-        let four = |[a, b, c, d]: [u32; 4]| {
-            let ([x, y], [z, w]) = (normal_pair(a, b), normal_pair(c, d));
-            [x, y, z, w]
-        };
-        self.fill("random_normal", shape, |y| from.write(y, four), k::random_normal)
+        self.fill("random_normal", shape, |y| from.write(y, four_normals), k::random_normal)
+    }
+
+    /// The numbers of [`Rng::normal`], wherever that would draw them.
+    pub fn normals(&mut self, count: usize) -> Vec<f32> {
+        let mut values = vec![0.0; count];
+        self.write(&mut values, four_normals);
+        self.skip(count);
+        values
     }
 
     /// Uniform below `n`.
@@ -103,6 +107,11 @@ impl Rng {
         self.skip(t.len());
         t
     }
+}
+
+fn four_normals([a, b, c, d]: [u32; 4]) -> [f32; 4] {
+    let ([x, y], [z, w]) = (normal_pair(a, b), normal_pair(c, d));
+    [x, y, z, w]
 }
 
 /// Ten rounds of Philox4x32.

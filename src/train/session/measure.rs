@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::eval::Metric;
 use crate::files::atomic;
 use crate::infer::features::Watch;
-use crate::run::{Best, Checkpoints, Phase};
+use crate::run::{Best, Phase};
 
 impl Session<'_> {
     /// Losses and metrics on held-out images as a phase goes on: shown and logged. The followed one where it is the best so far.
@@ -32,8 +32,7 @@ impl Session<'_> {
         };
         let Followed { name: followed, higher_is_better } = trainer.followed();
         let value = values.iter().find(|(name, _)| name == followed).map(|(_, value)| f64::from(*value));
-        let before =
-            Checkpoints::of(self.job.run.root(), phase).best().filter(|best| best.metric == followed);
+        let before = self.checkpoints(phase).best().filter(|best| best.metric == followed);
         let better = |value: f64, best: f64| if higher_is_better { value > best } else { value < best };
         let best = value.filter(|&value| before.as_ref().is_none_or(|best| better(value, best.value)));
         let shown: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value:.3}")).collect();

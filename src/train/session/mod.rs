@@ -10,9 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::data::{Batch, Loader, Skip, save_png};
-use crate::engine::device;
 use crate::engine::nn::Array;
-use crate::engine::tensor::range;
+use crate::engine::tensor::{memory_in_use, range};
 use crate::error::{Error, Result, caught};
 use crate::files::{Origin, atomic};
 use crate::infer::frozen::weight_file;
@@ -217,6 +216,10 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    fn checkpoints(&self, phase: Phase) -> Checkpoints {
+        Checkpoints::of(self.job.run.root(), phase)
+    }
+
     /// The work of the phases after this one, in steps of this one.
     fn work_beyond(&self, phase: Phase) -> f64 {
         let config = &self.job.config;
@@ -250,13 +253,13 @@ impl<'a> Session<'a> {
             let (at, images) = (Position { step, epoch: batch.epoch }, batch.len());
             let (done, last) = (step + 1, step + 1 == span.to);
             let due = |every: u64| last || done.is_multiple_of(every);
+            let read = [run.log_every, run.checkpoint_every, run.eval_every].into_iter().any(due);
             let mut gauges = due(run.log_every).then(Gauges::new);
             let terms = self.compute(span, at, trainer, batch, gauges.as_mut())?;
             rate.images += images;
             // Reading waits for the device. The step after a checkpoint shows whether that one is good, and no checkpoint
             // may be written of losses that were not read.
-            let read =
-                step == saved || due(run.log_every) || due(run.checkpoint_every) || due(run.eval_every);
+            let read = read || step == saved;
             if read {
                 losses = self.read_losses(span, done, &terms)?;
             }
@@ -264,16 +267,14 @@ impl<'a> Session<'a> {
 
             if let Some(gauges) = gauges {
                 self.watch(&gauges, progress);
-                let told = self.told(&losses, span.phase, trainer, gauges, rate.take());
-                log.scalars(done, &told)?;
+                log.scalars(done, &self.scalars(&losses, span.phase, trainer, gauges, rate.take()))?;
             }
             if due(run.sample_every) {
                 self.sample(span.phase, done, trainer, &mut log)?;
             }
-            let best = match due(run.eval_every) {
-                true => self.measure(span.phase, done, trainer, &mut log, progress)?,
-                false => None,
-            };
+            let measured =
+                due(run.eval_every).then(|| self.measure(span.phase, done, trainer, &mut log, progress));
+            let best = measured.transpose()?.flatten();
             let stop = if last { None } else { self.stop_reason() };
             if stop.is_some() && !read {
                 losses = self.read_losses(span, done, &terms)?;
@@ -282,9 +283,7 @@ impl<'a> Session<'a> {
                 self.save(span, Position { step: done, epoch: at.epoch }, trainer)?;
                 saved = done;
             }
-            if let Some(best) = best {
-                Checkpoints::of(self.job.run.root(), span.phase).keep_best(&best)?;
-            }
+            best.map(|best| self.checkpoints(span.phase).keep_best(&best)).transpose()?;
             if let Some(reason) = stop {
                 return Ok(Some((done, reason)));
             }
@@ -324,7 +323,7 @@ impl<'a> Session<'a> {
     }
 
     /// Every term by itself, the weight of those that have one, and what else there is to tell of a step.
-    fn told(
+    fn scalars(
         &self,
         losses: &[Loss],
         phase: Phase,
@@ -345,7 +344,7 @@ impl<'a> Session<'a> {
         values.extend(rates.map(|(network, rate)| (format!("learning_rate/{network}"), rate)));
         values.extend(gauges);
         values.push(("rate/images_per_second".to_string(), rate));
-        let memory = device::memory_in_use(&device::current());
+        let memory = memory_in_use();
         values.extend(memory.map(|bytes| ("memory/live_MiB".to_string(), bytes as f64 / (1 << 20) as f64)));
         values
     }
@@ -387,7 +386,7 @@ impl<'a> Session<'a> {
             return Ok(losses);
         };
         // The weights that this step began with may be in a checkpoint: it is none to go on from.
-        let checkpoints = Checkpoints::of(self.job.run.root(), span.phase);
+        let checkpoints = self.checkpoints(span.phase);
         let aside = checkpoints.set_aside(step - 1, "diverged")?;
         let mut advice = self.advice_on_divergence(span.phase)?;
         if let Some(aside) = aside {
@@ -466,7 +465,7 @@ impl<'a> Session<'a> {
         trainer: &mut dyn PhaseTrainer,
         log: &mut Journal,
     ) -> Result<()> {
-        let Some((what, picture)) = trainer.sample() else { return Ok(()) };
+        let Some((what, picture)) = trainer.sample(step) else { return Ok(()) };
         let folder = self.job.run.root().join("samples");
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         let of_phase = if phase == Phase::Gan { String::new() } else { format!("{}-", phase.name()) };

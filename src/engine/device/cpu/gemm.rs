@@ -46,9 +46,21 @@ impl<'a> Mat<'a> {
 /// out[M,N] (+)= a[M,K] b[K,N], where the rows of `out` lie `out_stride` elements apart.
 ///
 /// `parallel` spreads the product over all threads; leave it off inside a parallel loop. The result does not
-/// depend on it: the sum over K is never split.
+/// depend on it: the sum over K is never split. Nor does a row of a result of more than one column depend on the other rows, or on how
+/// many there are, as long as K is at most 512.
 #[track_caller]
 pub fn gemm(out: &mut [f32], out_stride: usize, a: Mat, b: Mat, accumulate: bool, parallel: bool) {
+    if a.rows == 1 && b.cols > 0 {
+        return gemm_row(&mut out[..b.cols], a, b, accumulate, parallel);
+    }
+    // The crate sums few elements of two operands that lie along K in another order than many.
+    const FEW: usize = 16 * 16;
+    if a.rows * b.cols <= FEW && a.col_stride == 1 && b.row_stride == 1 && a.rows > 1 {
+        let by_columns: Vec<f32> =
+            (0..a.cols).flat_map(|k| (0..a.rows).map(move |row| a.data[row * a.row_stride + k])).collect();
+        let a = Mat { data: &by_columns, rows: a.cols, cols: a.rows, row_stride: a.rows, col_stride: 1 }.t();
+        return gemm(out, out_stride, a, b, accumulate, parallel);
+    }
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert_eq!(k, b.rows, "a {m}×{k} matrix cannot be multiplied by a {}×{n} one", b.rows);
     if m * n == 0 {
@@ -85,9 +97,44 @@ pub fn gemm(out: &mut [f32], out_stride: usize, a: Mat, b: Mat, accumulate: bool
     }
 }
 
+/// The crate sums a lone row in another order than rows of many: it is computed twice, as two rows that lie in one place.
+fn gemm_row(out: &mut [f32], a: Mat, b: Mat, accumulate: bool, parallel: bool) {
+    let n = out.len();
+    let mut both = if accumulate { out.repeat(2) } else { vec![0.0; 2 * n] };
+    gemm(&mut both, n, Mat { rows: 2, row_stride: 0, ..a }, b, accumulate, parallel);
+    out.copy_from_slice(&both[..n]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A batch of one and a batch of many give a row the same bits.
+    #[test]
+    fn a_row_does_not_depend_on_the_others() {
+        const ROWS: usize = 130;
+        let wave = |n: usize| (0..n).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<f32>>();
+        for (n, k) in
+            [(5, 1), (5, 2), (8, 8), (16, 200), (32, 40), (64, 200), (96, 96), (33, 512), (1024, 200)]
+        {
+            let (a, b) = (wave(ROWS * k), wave(n * k));
+            for (transposed, accumulate) in [(false, false), (true, false), (false, true)] {
+                let b = if transposed { Mat::rows(&b, n, k).t() } else { Mat::rows(&b, k, n) };
+                let product = |rows: usize| {
+                    let mut out = vec![0.5; rows * n];
+                    gemm(&mut out, n, Mat::rows(&a, rows, k), b, accumulate, true);
+                    out
+                };
+                let all = product(ROWS);
+                for rows in [1, 2, 3, 16, 65] {
+                    assert!(
+                        product(rows) == all[..rows * n],
+                        "{rows} rows, {n}×{k}, {transposed} {accumulate}"
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn strides_transposes_and_accumulation() {

@@ -13,6 +13,14 @@ use super::winograd::{self, Winograd};
 use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, rows_per_chunk, threads};
 
+/// The operator's filters w[Cout,R,S,Cin] as a pass reads them.
+pub(super) fn pack(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
+    match winograd::suits(problem) {
+        true => winograd::pack_filters(problem, w),
+        false => PackedFilters::of_phases(problem, w),
+    }
+}
+
 /// y = the windows of x by the filters, through the epilogue.
 pub(super) fn fprop(
     problem: &ConvProblem,

@@ -2,26 +2,22 @@
 
 use super::algorithm::CpuAlgorithm;
 use super::problem::{ConvProblem, Phase, SPREAD};
-use super::winograd;
 use crate::engine::device::cpu::tile::{Microkernel, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks};
 
 /// The filters of each phase of a pass, or of all phases together, as [column tile][depth][tile width]; the last tile may be narrower, and its columns
-/// beyond the last are zeros. Of the size of the images they depend only on [`winograd::suits`], where they are the filters of each
-/// point in place of each phase.
+/// beyond the last are zeros. The direct sum has filters of each phase, which do not depend on the
+/// size of the images; Winograd's has filters of each point.
 pub(super) struct PackedFilters {
     pub phases: Vec<Buffer>,
 }
 
 impl PackedFilters {
     /// From the operator's filters w[Cout,R,S,Cin].
-    pub fn new(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
+    pub fn of_phases(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
         let spread = problem.spread.then(|| spread_filters(w, problem.filter_channels()[1]));
         let w = spread.as_deref().unwrap_or(w);
-        with_microkernel!(kernel => match winograd::suits(problem) {
-            true => winograd::pack_points(kernel, problem, w),
-            false => PackedFilters { phases: pack_phases(kernel, problem, w) },
-        })
+        with_microkernel!(kernel => PackedFilters { phases: pack_phases(kernel, problem, w) })
     }
 }
 

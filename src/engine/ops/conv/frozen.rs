@@ -64,7 +64,7 @@ impl FrozenFilters {
     }
 
     fn packed<'a>(&self, kept: &'a Packed, problem: &ConvProblem) -> &'a PackedFilters {
-        kept[usize::from(winograd::suits(problem))].get_or_init(|| PackedFilters::new(problem, self.folded().as_slice()))
+        kept[usize::from(winograd::suits(problem))].get_or_init(|| cpu::pack(problem, self.folded().as_slice()))
     }
 }
 

@@ -28,7 +28,6 @@ mod winograd;
 
 pub use cases::cases;
 pub use frozen::{FrozenFilters, conv2d_frozen};
-use filters::PackedFilters;
 use problem::ConvProblem;
 
 use crate::engine::device::cpu::tile::Epilogue;
@@ -152,7 +151,7 @@ fn fprop(
         (x, w, bias),
         |(y, _), (x, w, bias)| {
             let plain = |bias| Epilogue { bias, residual: None, slope: 1.0, ceiling: f32::INFINITY };
-            cpu::fprop(problem, y, x, &PackedFilters::new(problem, w), bias.map(plain));
+            cpu::fprop(problem, y, x, &cpu::pack(problem, w), bias.map(plain));
         },
         |g, (y, moments), (x, w, bias)| cuda::fprop(problem, g, y, moments, x, w, bias),
     );
@@ -168,7 +167,7 @@ fn dgrad(name: &'static str, problem: &ConvProblem, dy: &Tensor, w: &Tensor) -> 
         Kernel::new(name, problem.flops()),
         &mut dx,
         (dy, w),
-        |dx, (dy, w)| cpu::fprop(problem, dx, dy, &PackedFilters::new(problem, w), None),
+        |dx, (dy, w)| cpu::fprop(problem, dx, dy, &cpu::pack(problem, w), None),
         |g, dx, (dy, w)| cuda::dgrad(problem, g, dx, dy, w),
     );
     dx

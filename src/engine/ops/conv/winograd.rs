@@ -10,7 +10,9 @@ use std::ops::Range;
 
 use super::filters::{PackedFilters, column_tiles, pack, pack_transposed, vectors_of};
 use super::problem::ConvProblem;
-use crate::engine::device::cpu::tile::{Epilogue, Loops, Microkernel, Segment, Strided, Sums};
+use crate::engine::device::cpu::tile::{
+    Epilogue, Loops, Microkernel, Segment, Strided, Sums, with_microkernel,
+};
 use crate::engine::device::cpu::{Buffer, for_chunks, for_each, map, threads};
 
 /// Side of a tile of outputs, and of the patch of inputs that it is made of.
@@ -116,7 +118,11 @@ fn store(to: &mut [f32], at: usize, values: Lanes) {
 // ---------------------------------------------------------------- filters
 
 /// At each point the filters of all channels, packed for the tiles.
-pub(super) fn pack_points<M: Microkernel>(kernel: M, problem: &ConvProblem, w: &[f32]) -> PackedFilters {
+pub(super) fn pack_filters(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
+    with_microkernel!(kernel => pack_points(kernel, problem, w))
+}
+
+fn pack_points<M: Microkernel>(kernel: M, problem: &ConvProblem, w: &[f32]) -> PackedFilters {
     let [outputs, inputs] = problem.filter_channels();
     let mut points = Buffer::uninit(POINTS * w.len() / 9);
     let rows = rows_of_points(points.as_mut_slice(), inputs, &pieces_of(outputs, 4 * threads()));
