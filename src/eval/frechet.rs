@@ -58,6 +58,10 @@ pub fn frechet_distance(a: &Moments, b: &Moments) -> Result<FrechetDistance> {
 /// F [width, rank] with F Fᵀ = S: Cholesky's factor, the largest remaining variance first, up to where nothing remains.
 fn factor(moments: &Moments) -> Result<Mat<f64>> {
     let width = moments.width();
+    // The crate's first pivot is taken unseen.
+    if moments.trace() == 0.0 {
+        return Ok(Mat::zeros(width, 0));
+    }
     let mut lower = MatRef::from_row_major_slice(&moments.covariance, width, width).to_owned();
     let (mut order, mut inverse) = (vec![0usize; width], vec![0usize; width]);
     let mut memory =

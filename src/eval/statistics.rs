@@ -113,7 +113,7 @@ fn array(archive: &mut Archive, name: &str, shape: Option<Vec<usize>>) -> Readin
     let damaged = |e: &dyn std::fmt::Display| format!("{short} is damaged ({e}); copy the file again");
     let mut member = archive.by_name(name).map_err(|e| damaged(&e))?;
     let header = header(&mut member).map_err(|e| damaged(&e))?;
-    let file = NpyFile::new(header.as_slice().chain(member)).map_err(|e| damaged(&e))?;
+    let file = NpyFile::new(header.as_slice().chain(&mut member)).map_err(|e| damaged(&e))?;
     let (found, order) = (file.shape().to_vec(), file.order());
     let fits = match &shape {
         Some(shape) => found.iter().map(|&side| side as usize).eq(shape.iter().copied()),
@@ -126,6 +126,10 @@ fn array(archive: &mut Archive, name: &str, shape: Option<Vec<usize>>) -> Readin
         ));
     }
     let values = numbers(file, short)?;
+    // The checksum is compared at the end of the member.
+    if member.read(&mut [0]).map_err(|e| damaged(&e))? > 0 {
+        return Err(damaged(&"numbers follow its last"));
+    }
     match (order, found.as_slice()) {
         (Order::Fortran, &[rows, columns]) => {
             let (rows, columns) = (rows as usize, columns as usize);
@@ -184,7 +188,7 @@ fn check(covariance: &[f64], side: usize) -> Reading<()> {
     let variances: Vec<f64> = covariance.iter().step_by(side + 1).copied().collect();
     let largest = variances.iter().copied().fold(0.0, f64::max);
     let again = "it is no covariance; compute the statistics again";
-    if let Some(at) = variances.iter().position(|&variance| variance < -1e-6 * largest) {
+    if let Some(at) = variances.iter().position(|&variance| variance < 0.0) {
         return Err(format!("sigma has the variance {} at place {at}: {again}", variances[at]));
     }
     for i in 0..side {

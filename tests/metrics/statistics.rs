@@ -5,7 +5,7 @@ use std::path::Path;
 
 use mirrorgan_engine::eval::{Features, Moments, Statistics, frechet_distance};
 
-use super::{close, first, fixture, made, random, refused};
+use super::super::{close, first, fixture, made, random, refused};
 
 /// The six dimensions that tools/reference/make_metrics.py wrote the moments of.
 fn features() -> Features {
@@ -111,7 +111,12 @@ fn headers_that_harm_a_parser_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("f.npz");
     let nested = "(".repeat(900);
-    for shape in ["(99999999999, 99999999999)", "(-1,)", nested.as_str()] {
+    let shapes = [
+        ("(99999999999, 99999999999)", "describes no array"),
+        (nested.as_str(), "describes no array"),
+        ("(-1,)", "cannot be negative"),
+    ];
+    for (shape, why) in shapes {
         let header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n");
         let mut zip = zip::ZipWriter::new(fs::File::create(&path).unwrap());
         zip.start_file("mu.npy", zip::write::SimpleFileOptions::default()).unwrap();
@@ -119,6 +124,6 @@ fn headers_that_harm_a_parser_are_refused() {
         zip.write_all(&(header.len() as u16).to_le_bytes()).unwrap();
         zip.write_all(header.as_bytes()).unwrap();
         zip.finish().unwrap();
-        refused(Statistics::read(&path, None), &["mu is damaged", "describes no array"]);
+        refused(Statistics::read(&path, None), &["mu is damaged", why]);
     }
 }
