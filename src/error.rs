@@ -36,6 +36,12 @@ pub enum Error {
     /// A kernel file that is not accepted, by NVRTC or by the driver.
     #[error("kernels/{file} for {arch}: {log}")]
     Compile { file: String, arch: String, log: String },
+    /// What a network made of a picture and no metric can be computed of.
+    #[error("features of image {image}: {why}")]
+    Features { image: u64, why: String },
+    /// A metric that is not defined for what it was given.
+    #[error("{metric}: {why}")]
+    Metric { metric: &'static str, why: String },
     #[error("{}", memory_message(device, [*asked, *live, *total], by, advice.as_deref()))]
     OutOfMemory {
         device: String,
@@ -84,6 +90,10 @@ impl Error {
         Error::Data { file: file.as_ref().to_path_buf(), line: Some(line), why: clipped(why.into()) }
     }
 
+    pub fn metric(metric: &'static str, why: impl Into<String>) -> Error {
+        Error::Metric { metric, why: why.into() }
+    }
+
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Error {
         Error::Io { path: path.as_ref().to_path_buf(), source }
     }
@@ -91,7 +101,7 @@ impl Error {
     /// The message without the file that it names.
     pub fn reason(self) -> String {
         match self {
-            Error::Data { why, .. } => why,
+            Error::Data { why, .. } | Error::Metric { why, .. } => why,
             Error::Io { source, .. } => format!("cannot be read: {source}"),
             other => other.to_string(),
         }

@@ -13,6 +13,9 @@ pub enum RngStream {
     Samples,
     Infer,
     Evaluation,
+    Subsets,
+    Directions,
+    Splits,
 }
 
 /// The numbers for one use at `index`: of a step, of a caption, of a network.

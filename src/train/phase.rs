@@ -8,7 +8,7 @@ use crate::engine::nn::archive::NotFinite;
 use crate::engine::nn::{Adam, AdamConfig, Archive, Store};
 use crate::engine::tensor::{Grads, Tensor};
 use crate::error::{Error, Result};
-use crate::eval::{Metric, r_precision};
+use crate::eval::{Features, Metric, r_precision};
 use crate::infer::features::{Codes, Watch};
 use crate::infer::frozen::weight_file;
 use crate::mirrorgan::backbone::{BackboneConfig, load_imagenet};
@@ -168,17 +168,28 @@ pub(super) const HELD_OUT_LOSS: &str = "held_out_loss";
 pub(super) fn r_precision_metric(context: &Context, of: &str, codes: Option<Codes>) -> Evaluation {
     let Some(codes) = codes else { return Evaluation::Interrupted };
     let (candidates, seed) = (context.config.eval.candidates, context.config.run.seed);
-    let count = codes.classes.len();
-    let Some(value) = r_precision(&codes.images, &codes.captions, &codes.classes, candidates, seed) else {
-        let why = format!(
-            "no R-precision: among {count} held-out images some have fewer than {} captions of other classes \
-             (eval.candidates = {candidates})",
-            candidates - 1
-        );
-        return Evaluation::None(why);
+    let value = match top_1(&codes, candidates, seed) {
+        Ok(value) => value,
+        Err(error) => {
+            return Evaluation::None(format!(
+                "no R-precision of {of} (eval.candidates = {candidates}): {}",
+                error.reason()
+            ));
+        }
     };
+    let count = codes.classes.len();
     let chance = 1.0 / candidates as f32;
     let message =
         format!("R-precision of {count} {of} among {candidates} captions: {value:.3} (chance {chance:.3})");
     Evaluation::Metric(Metric { name: R_PRECISION.to_string(), value, message })
+}
+
+/// The share of images that find their caption among the candidates.
+fn top_1(codes: &Codes, candidates: usize, seed: u64) -> Result<f32> {
+    let features = |rows: &[Vec<f32>]| {
+        let width = rows.first().map_or(1, Vec::len);
+        Features::of_rows(width, rows.iter().map(Vec::as_slice))
+    };
+    let (images, captions) = (features(&codes.images)?, features(&codes.captions)?);
+    Ok(r_precision(&images, &captions, &codes.classes, candidates, 1, seed)?.top[0].value as f32)
 }
