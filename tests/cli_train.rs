@@ -241,7 +241,7 @@ fn what_killed_calls_left_is_cleaned() {
     assert_eq!(output.code, 0, "{}", output.err);
     let names: Vec<_> = files(run_folder).into_keys().collect();
     let left = |name: &str| names.iter().any(|path| path.to_string_lossy().contains(name));
-    assert!(!left("123") && !run_folder.join(".data.123.0.tmp").exists(), "{names:?}");
+    assert!(!left(".123.") && !run_folder.join(".data.123.0.tmp").exists(), "{names:?}");
     assert!(!run_folder.join("damsm/step-000001.old").exists() && left(".mine.tmp"));
 }
 

@@ -103,7 +103,10 @@ fn the_papers_know_no_machine() {
     .flat_map(|folder| files(folder, &[".rs"]))
     .filter(|(_, text)| {
         let code = code(text);
-        code.contains("engine::device") || code.contains("Buffer") || code.contains("Kernel")
+        // Crates have buffers of their own, and the kernel distance is a metric.
+        ["engine::device", "device::cpu", "device::cuda", "Kernel::new"]
+            .iter()
+            .any(|word| code.contains(word))
     })
     .map(|(path, _)| path);
     none("a device, buffer or kernel above the engine", found.collect());

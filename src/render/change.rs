@@ -80,7 +80,7 @@ mod tests {
             change_sheet("t", "", change("a", flat(90)), vec![change("b", picture)])
         };
         let colored =
-            |picture: &Picture| picture.pixels.chunks(3).filter(|p| p[0].abs_diff(p[2]) > 60).count();
+            |picture: &Picture| picture.pixels.chunks(3).filter(|p| p[0].abs_diff(p[2]) > 20).count();
         assert!(colored(&sheet(spot)) > colored(&sheet(flat(90))) + 200);
     }
 }

@@ -76,8 +76,8 @@ impl CollapseWatch {
         self.certain = if certain { self.certain + 1 } else { 0 };
         (self.certain == READINGS).then(|| {
             format!(
-                "the discriminators told all real images from all generated ones at each of the last {READINGS} readings: the \
-                 generator learns little from them; a lower gan.discriminator_adam.lr lets it catch up"
+                "the discriminators were right about all real and all generated images at each of the last {READINGS} readings: \
+                 the generator learns little from them; a lower gan.discriminator_adam.lr lets it catch up"
             )
         })
     }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn images_that_become_alike_are_told_once() {
+    fn images_that_become_alike_are_named_once() {
         let mut watch = CollapseWatch::default();
         // Alike from the start is a beginning.
         assert_eq!(watch.diversity(0.1), None);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn discriminators_that_always_win_are_told_once() {
+    fn discriminators_that_always_win_are_named_once() {
         let mut watch = CollapseWatch::default();
         let count = |watch: &mut CollapseWatch, shares: [f64; 2], times: usize| {
             (0..times).filter_map(|_| watch.accuracies(shares)).count()

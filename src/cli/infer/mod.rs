@@ -1,5 +1,6 @@
 //! `engine infer`
 
+mod call;
 mod captions;
 mod dump;
 mod interpolate;
@@ -17,10 +18,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use clap::ValueEnum;
 
+use self::call::Call;
 use self::captions::Asked;
 use self::dump::Dump;
 use self::interpolate::Ends;
-use self::output::{Call, Output};
+use self::output::Output;
 use self::plan::{Draws, Plan};
 use self::swap::Swap;
 use super::progress::Count;

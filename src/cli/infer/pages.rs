@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::output::Call;
+use super::call::Call;
 use super::plan::{Draws, Job, Plan};
 use crate::data::{Picture, save_png};
 use crate::error::Result;

@@ -269,9 +269,6 @@ impl<'a> Session<'a> {
                 self.watch(&gauges, progress);
                 log.scalars(done, &self.scalars(&losses, span.phase, trainer, gauges, rate.take()))?;
             }
-            if due(run.sample_every) {
-                self.sample(span.phase, done, trainer, &mut log)?;
-            }
             let measured =
                 due(run.eval_every).then(|| self.measure(span.phase, done, trainer, &mut log, progress));
             let best = measured.transpose()?.flatten();
@@ -284,6 +281,10 @@ impl<'a> Session<'a> {
                 saved = done;
             }
             best.map(|best| self.checkpoints(span.phase).keep_best(&best)).transpose()?;
+            // After the checkpoint: a full disk takes a picture, not the steps.
+            if due(run.sample_every) {
+                self.sample(span.phase, done, trainer, &mut log)?;
+            }
             if let Some(reason) = stop {
                 return Ok(Some((done, reason)));
             }
