@@ -232,7 +232,7 @@ __device__ __forceinline__ void average_gradient(real* dx, const real* dy, PoolD
 }
 
 // dx = Σ dy / divisor over the windows that read x: dy [b,oh,ow,c] -> dx [b,h,w,c]
-extern "C" __global__ void __launch_bounds__(256) pool_average_bwd(real* __restrict__ dx, const real* __restrict__ dy, PoolDims d) {
+extern "C" __global__ void __launch_bounds__(256, 4) pool_average_bwd(real* __restrict__ dx, const real* __restrict__ dy, PoolDims d) {
     if (packable<real>(d.c)) {
         average_gradient<Pack<real>::N>(dx, dy, d);
     } else {
