@@ -29,7 +29,11 @@ fn count(page: Node, name: &str) -> usize {
 fn text_of(page: Node, section: &str) -> String {
     let found = page.descendants().find(|node| node.attribute("id") == Some(section));
     let found = found.unwrap_or_else(|| panic!("no section {section}"));
-    found.descendants().filter_map(|node| node.text().filter(|_| node.is_text())).collect::<Vec<_>>().join(" ")
+    found
+        .descendants()
+        .filter_map(|node| node.text().filter(|_| node.is_text()))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[test]
@@ -40,7 +44,10 @@ fn a_report_holds_every_section_and_loads_nothing() {
     let (html, notes) = written(&run, &["--captions", "2"]);
     assert!(!notes.contains("note: "), "{notes}");
     with_page(&html, |page| {
-        assert_says(&text_of(page, "metrics"), &["R-precision", "1 of 3 captions by this run's own DAMSM (small)"]);
+        assert_says(
+            &text_of(page, "metrics"),
+            &["R-precision", "1 of 3 captions by this run's own DAMSM (small)"],
+        );
         assert_says(&text_of(page, "curves"), &["Losses of the discriminators", "Norms of the gradients"]);
         assert_says(&text_of(page, "samples"), &["Step 2", "bird"]);
         assert_says(&text_of(page, "attention"), &["gan/step-000002"]);
@@ -94,7 +101,12 @@ fn what_cannot_be_read_is_named_and_the_rest_is_shown() {
     let log = read(file("logs/gan/metrics.jsonl")) + "{\"step\":1,\n";
     std::fs::write(file("logs/gan/metrics.jsonl"), log).unwrap();
     let (html, notes) = written(&run, &["--captions", "0"]);
-    let parts = ["eval/one.json: not an evaluation", "step-000001.png", "run.json", "metrics.jsonl: damaged lines, left out: 1"];
+    let parts = [
+        "eval/one.json: not an evaluation",
+        "step-000001.png",
+        "run.json",
+        "metrics.jsonl: damaged lines, left out: 1",
+    ];
     assert_says(&notes, &parts);
     with_page(&html, |page| {
         assert_says(&html, &["Not all of this run could be read", "step-000001.png"]);
@@ -134,6 +146,9 @@ fn what_is_no_run_is_refused() {
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
     assert_says(&refused(&["report", empty]), &["not a run", "config.toml"]);
-    assert_says(&refused(&["report", binary::shared_run(), "--out", empty]), &["a folder; --out names the file"]);
+    assert_says(
+        &refused(&["report", binary::shared_run(), "--out", empty]),
+        &["a folder; --out names the file"],
+    );
     assert!(!Path::new(&run).join("report.html").exists());
 }
