@@ -100,7 +100,9 @@ impl Axis {
                 ticks: powers(low / 1.15, high * 1.15),
             };
         }
-        let margin = if high > low { (high - low) * 0.06 } else { (high.abs() * 0.1).max(1e-9) };
+        // A running mean of equal values differs from them by its rounding.
+        let margin =
+            if high - low > 1e-6 * high.abs() { (high - low) * 0.06 } else { (high.abs() * 0.1).max(1e-9) };
         // What is no farther from 0 than from itself shows 0.
         let from = if low >= 0.0 && low < 0.4 * high { 0.0 } else { low - margin };
         let to = high + margin;

@@ -46,8 +46,11 @@ pub(super) fn headlines(source: &Source, evaluations: &[(String, Evaluation)]) -
     let mut found = Vec::new();
     for phase in source.phases.iter().rev() {
         for (name, value, step) in figures(phase) {
-            let of =
-                format!("{} at step {step}: {}", phase.phase.name(), protocol(source, phase.phase, &name));
+            let of = format!(
+                "{} at step {step}: {}",
+                phase.phase.name(),
+                protocol(source, phase.phase, &name, source.config.eval.images)
+            );
             found.push(Headline { name: title(&name), value: number(value), of });
         }
     }
@@ -103,26 +106,29 @@ fn rows(source: &Source, phase: &PhaseState) -> Vec<Vec<Html>> {
         ]
     };
     let measured = |(metric, value, step): (String, f64, u64)| {
-        row(step, &metric, value, format!("at the end: {}", protocol(source, phase.phase, &metric)))
+        row(
+            step,
+            &metric,
+            value,
+            format!("at the end: {}", protocol(source, phase.phase, &metric, source.config.eval.images)),
+        )
     };
     let mut rows: Vec<Vec<Html>> = figures(phase).into_iter().map(measured).collect();
     let why = phase.metrics.as_ref().and_then(|metrics| metrics["why"].as_str());
     rows.extend(why.map(|why| vec![name.into(), "".into(), "none".into(), "".into(), why.into()]));
     if let Some(Best { step, metric, value }) = &phase.best {
         let images = source.config.eval.follow_images;
-        let how = format!(
-            "the best checkpoint while training, on at most {images} images: {}",
-            protocol(source, phase.phase, metric)
-        );
+        let how =
+            format!("the best checkpoint while training: {}", protocol(source, phase.phase, metric, images));
         rows.push(row(*step, metric, *value, how));
     }
     rows
 }
 
 /// What a figure of the training depends on.
-fn protocol(source: &Source, phase: Phase, metric: &str) -> String {
+fn protocol(source: &Source, phase: Phase, metric: &str, images: usize) -> String {
     let eval = &source.config.eval;
-    let images = format!("at most {} held-out images", eval.images);
+    let images = format!("at most {images} held-out images");
     let encoder = source.config.damsm.backbone.kind.name();
     let seed = source.config.run.seed;
     match (phase, metric) {
