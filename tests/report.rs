@@ -9,7 +9,7 @@ use roxmltree::{Document, Node, ParsingOptions};
 
 /// Writes the report of a run, and returns page and notes.
 fn written(run: &str, more: &[&str]) -> (String, String) {
-    let output = engine(&[&["report", run][..], more].concat());
+    let output = engine(&[&["report", run, "--device", "cpu"][..], more].concat());
     assert_eq!(output.code, 0, "{}", output.err);
     assert_says(&output.out, &["report.html", "open it in a browser"]);
     (read(Path::new(run).join("report.html")), output.err)
