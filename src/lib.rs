@@ -39,4 +39,6 @@ pub mod import;
 
 pub mod train;
 
+pub mod report;
+
 pub mod cli;

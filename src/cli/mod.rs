@@ -12,6 +12,7 @@ mod info;
 mod kernels;
 mod presets;
 mod progress;
+mod report;
 mod signals;
 mod train;
 
@@ -71,6 +72,8 @@ enum Command {
     Bench(bench::Args),
     /// List the presets, show one, or compare two
     Presets(presets::Args),
+    /// Write a run as one page of HTML: figures, curves, samples, attention, configuration
+    Report(report::Args),
     /// Render, check or pack a data set
     #[command(subcommand)]
     Data(data::Command),
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
             Command::Kernels(args) => kernels::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Presets(args) => presets::run(args),
+            Command::Report(args) => report::run(args),
             Command::Data(command) => return data::run(command),
         }
         .map(|()| ExitCode::from(exit::FINISHED))
