@@ -54,8 +54,8 @@ fn end_of<'a>(lines: &'a [Value], begin: &Value) -> Option<&'a Value> {
         .iter()
         .position(|line| std::ptr::eq(line, begin))
         .or_else(|| lines.iter().position(|l| l == begin))?;
-    let later = lines[at + 1..].iter().take_while(|line| line["event"] != "begin");
-    later.filter(|line| line["event"] == "end" && line["process"] == begin["process"]).next()
+    let mut later = lines[at + 1..].iter().take_while(|line| line["event"] != "begin");
+    later.find(|line| line["event"] == "end" && line["process"] == begin["process"])
 }
 
 fn call(begin: &Value, end: Option<&Value>) -> Vec<Html> {

@@ -244,7 +244,7 @@ mod tests {
         let constant = axis(&[2e-4, 2e-4]);
         assert!(constant.from < 2e-4 && constant.to > 2e-4 && !constant.ticks.is_empty());
         assert_eq!(near.at(1e9), 1.0, "what is beyond is drawn at the end");
-        assert_eq!(axis(&[0.0]).at(0.0).is_nan(), false);
+        assert!(!axis(&[0.0]).at(0.0).is_nan());
     }
 
     #[test]

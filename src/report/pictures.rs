@@ -137,9 +137,9 @@ pub(super) fn generated(source: &Source) -> Html {
 
 fn card(source: &Source, folder: &Path, line: &Value) -> Option<Html> {
     let files = line["files"].as_array()?;
-    let names = files.iter().filter_map(Value::as_str).filter(|name| name.ends_with(".png"));
+    let mut names = files.iter().filter_map(Value::as_str).filter(|name| name.ends_with(".png"));
     // The stages come before the sheet, the largest last.
-    let name = names.filter(|name| !name.ends_with("-sheet.png")).next_back()?;
+    let name = names.rfind(|name| !name.ends_with("-sheet.png"))?;
     let path = folder.join(Path::new(name).file_name()?);
     if !path.is_file() {
         return None;
