@@ -19,7 +19,6 @@ pub(super) struct Table {
     part: &'static str,
     columns: BTreeMap<String, Collector>,
     next: usize,
-    count: usize,
     /// What is not on the disk yet.
     pending: BTreeMap<String, Vec<f32>>,
     pending_numbers: Vec<i64>,
@@ -34,7 +33,6 @@ impl Table {
             part,
             columns: BTreeMap::new(),
             next: 0,
-            count: 0,
             pending: BTreeMap::new(),
             pending_numbers: Vec::new(),
             saved: Instant::now(),
@@ -53,7 +51,6 @@ impl Table {
                     table.collect(name, *number as u64, row)?;
                 }
             }
-            table.count += numbers.len();
             table.next = numbers.last().map_or(table.next, |last| *last as usize + 1);
         }
         Ok(table)
@@ -75,11 +72,6 @@ impl Table {
         self.next
     }
 
-    /// How many pictures there are.
-    pub(super) fn count(&self) -> usize {
-        self.count
-    }
-
     fn collect(&mut self, column: &str, number: u64, row: &[f32]) -> Result<()> {
         if !self.columns.contains_key(column) {
             self.columns.insert(column.to_string(), Collector::new(row.len()));
@@ -97,7 +89,7 @@ impl Table {
             self.pending.entry(column.to_string()).or_default().extend(row);
         }
         self.pending_numbers.push(number as i64);
-        (self.next, self.count) = (number + 1, self.count + 1);
+        self.next = number + 1;
         Ok(())
     }
 
