@@ -110,7 +110,9 @@ impl Scale {
 
     fn describe(&self) -> String {
         let (count, mean) = (self.0.len(), self.mean());
-        format!("for scale: the {count} training pictures are on average {mean:.4} from their nearest neighbor among themselves")
+        format!(
+            "for scale: the {count} training pictures are on average {mean:.4} from their nearest neighbor among themselves"
+        )
     }
 
     /// What the distance of the nearest training picture says.

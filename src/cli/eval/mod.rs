@@ -110,8 +110,7 @@ fn of_run(args: OfRun) -> anyhow::Result<ExitCode> {
     let protocol = args.protocol();
     let metrics = Metrics::of(&protocol, args.metrics.as_deref())?;
     let sampler = Sampler::open(&run, args.checkpoint.unwrap_or_default())?;
-    let (dataset, name) =
-        dataset::of_run(&run, &sampler.config, args.data.as_deref(), args.dataset)?;
+    let (dataset, name) = dataset::of_run(&run, &sampler.config, args.data.as_deref(), args.dataset)?;
     let mut shown = Shown::new("evaluation", signals::stop_flag("batch")?);
     on_cpu.into_iter().for_each(note);
     let batch = args.batch.map_or(default_batch(sampler.config.largest_side()), |batch| batch as usize);

@@ -61,7 +61,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let mut protocol = args.protocol.protocol();
     if protocol.recipe.weights.is_none() && run.is_none() {
-        bail!("the protocol {} evaluates by a run's own encoder: name the run with --run", args.protocol.as_str());
+        bail!(
+            "the protocol {} evaluates by a run's own encoder: name the run with --run",
+            args.protocol.as_str()
+        );
     }
     let dataset = match (&config, args.dataset, &run) {
         (Some(config), Some(name), _) => {
@@ -75,7 +78,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if dataset.is_none() && args.data.is_file() {
         bail!("{}: a file; a pack needs --dataset, and pictures lie in a folder", args.data.display());
     }
-    let side = args.side.map(|side| side as usize).or(config.as_ref().map(Config::largest_side)).unwrap_or(64);
+    let side =
+        args.side.map(|side| side as usize).or(config.as_ref().map(Config::largest_side)).unwrap_or(64);
     let files;
     let (pictures, data) = match (&dataset, &config) {
         (Some((dataset, name)), Some(config)) => {

@@ -30,9 +30,15 @@ pub(super) struct Judges {
 ///
 /// # Errors
 /// As [`Evaluator::open`] and [`Evaluator::of_run`].
-pub fn open_evaluator(protocol: &Protocol, weights: Option<&Path>, run: Option<&RunFolder>) -> Result<Evaluator> {
+pub fn open_evaluator(
+    protocol: &Protocol,
+    weights: Option<&Path>,
+    run: Option<&RunFolder>,
+) -> Result<Evaluator> {
     match (protocol.recipe.network, run) {
-        (EvaluatorNetwork::Encoder, Some(run)) if weights.is_none() => Evaluator::of_run(&protocol.recipe, run),
+        (EvaluatorNetwork::Encoder, Some(run)) if weights.is_none() => {
+            Evaluator::of_run(&protocol.recipe, run)
+        }
         _ => Evaluator::open(&protocol.recipe, weights),
     }
 }
@@ -75,7 +81,8 @@ impl Judges {
                 }
             }
         }
-        let logits = protocol.inception_score.filter(|_| metrics.has(MetricName::Is)).map(|score| score.logits);
+        let logits =
+            protocol.inception_score.filter(|_| metrics.has(MetricName::Is)).map(|score| score.logits);
         let sentences = metrics.has(MetricName::RPrecision);
         Ok(Judges { evaluator, encoder, captioner, logits, sentences })
     }

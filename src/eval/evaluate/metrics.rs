@@ -69,10 +69,7 @@ impl MetricName {
 
     /// Whether it compares with features of real pictures; for a Fréchet distance their statistics will do.
     pub(super) fn compares(self) -> bool {
-        matches!(
-            self,
-            MetricName::Fid | MetricName::Kid | MetricName::PrecisionRecall | MetricName::Mind
-        )
+        matches!(self, MetricName::Fid | MetricName::Kid | MetricName::PrecisionRecall | MetricName::Mind)
     }
 }
 

@@ -107,7 +107,8 @@ pub fn evaluate(job: Job, watch: &mut dyn Watch) -> Result<Option<Evaluation>> {
     };
     let hash = identity(&job.keep, run, sampler, &plan.protocol, &conditions)?;
     let folder = job.place.join(format!(".partial-{}", &hash[..16]));
-    let work = Work { plan: &plan, judges: &judges, sampler, batch: job.batch, folder: &folder, run: run.root() };
+    let work =
+        Work { plan: &plan, judges: &judges, sampler, batch: job.batch, folder: &folder, run: run.root() };
 
     let compares = metrics.names().iter().any(|metric| metric.compares()) && statistics.is_none();
     let real = match compares {
@@ -139,7 +140,8 @@ pub fn evaluate(job: Job, watch: &mut dyn Watch) -> Result<Option<Evaluation>> {
     let statistics_name = statistics.as_ref().map(RealSide::describe);
     let conditions = Conditions { real_images, statistics: statistics_name, ..conditions };
     let mut evaluation = Evaluation::new(plan.protocol.clone(), conditions);
-    let sets = Sets { plan: &plan, real, statistics, generated, diverse, own_codes: judges.codes_are_features() };
+    let sets =
+        Sets { plan: &plan, real, statistics, generated, diverse, own_codes: judges.codes_are_features() };
     sets.score(&mut evaluation, &metrics, watch)?;
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
@@ -150,7 +152,9 @@ pub fn evaluate(job: Job, watch: &mut dyn Watch) -> Result<Option<Evaluation>> {
 /// A data set's name, with what tells it from others.
 pub fn named(name: &str, dataset: &Dataset) -> String {
     let Fingerprint { training_images, test_images, images, captions, .. } = Fingerprint::of(dataset);
-    format!("{name}, {training_images} training and {test_images} test pictures, fingerprint {images:08x}-{captions:08x}")
+    format!(
+        "{name}, {training_images} training and {test_images} test pictures, fingerprint {images:08x}-{captions:08x}"
+    )
 }
 
 fn step_of(checkpoint: &str) -> u64 {
@@ -167,7 +171,8 @@ fn identity(
 ) -> Result<String> {
     let generator = weight_file(&run.root().join(&sampler.checkpoint), sampler.weights);
     let damsm = Checkpoints::of(run.root(), Phase::Damsm).latest()?;
-    let text = damsm.map(|damsm| UsedWeights::of_checkpoint(&damsm, &[TEXT_ENCODER], sampler.config.damsm.backbone.kind));
+    let text = damsm
+        .map(|damsm| UsedWeights::of_checkpoint(&damsm, &[TEXT_ENCODER], sampler.config.damsm.backbone.kind));
     let all = (
         revision(),
         crate::engine::device::current().to_string(),

@@ -81,7 +81,10 @@ pub fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     if files.is_empty() {
-        return Err(Error::data(folder, "there is no picture in this folder; JPEG, PNG and WebP files are read"));
+        return Err(Error::data(
+            folder,
+            "there is no picture in this folder; JPEG, PNG and WebP files are read",
+        ));
     }
     Ok(files)
 }
@@ -91,10 +94,7 @@ pub fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// `Data` where there is none, or fewer than a batch where only whole batches count.
-pub fn real_items<'a>(
-    dataset: &'a Dataset,
-    protocol: &mut Protocol,
-) -> Result<(&'a [Item], Option<String>)> {
+pub fn real_items<'a>(dataset: &'a Dataset, protocol: &mut Protocol) -> Result<(&'a [Item], Option<String>)> {
     let mut note = None;
     if protocol.real.split == Split::Test && dataset.test.is_empty() {
         if !matches!(protocol.name, ProtocolName::Lite0 | ProtocolName::Encoder) {
@@ -105,7 +105,8 @@ pub fn real_items<'a>(
             return Err(Error::data(&dataset.root, why));
         }
         protocol.real.split = Split::Train;
-        note = Some("note: no picture is held out: training pictures and their captions are taken".to_string());
+        note =
+            Some("note: no picture is held out: training pictures and their captions are taken".to_string());
     }
     let items = match protocol.real.split {
         Split::Train => &dataset.train,

@@ -1,15 +1,15 @@
 //! From features to figures.
 
+use super::Watch;
 use super::metrics::{MetricName, Metrics};
 use super::plan::Plan;
 use super::statistics::RealSide;
 use super::table::Table;
-use super::Watch;
 use crate::error::{Error, Result};
 use crate::eval::protocol::{Evaluation, Measure, PolynomialMmd, SubsetSize};
 use crate::eval::{
-    Features, Moments, Subsets, diversity, frechet_distance, inception_score, kernel_distance, monge_distance,
-    precision_recall, r_precision,
+    Features, Moments, Subsets, diversity, frechet_distance, inception_score, kernel_distance,
+    monge_distance, precision_recall, r_precision,
 };
 
 /// What figures are computed of.
@@ -63,7 +63,8 @@ impl Sets<'_> {
                         let added = evaluation.add(measure, value, deviation);
                         added.map_err(|why| Error::config(format!("--metrics {}", metric.as_str()), why))?;
                     }
-                    let told = warnings.iter().map(|warning| format!("warning: {}: {warning}", metric.as_str()));
+                    let told =
+                        warnings.iter().map(|warning| format!("warning: {}: {warning}", metric.as_str()));
                     told.for_each(|line| watch.note(&line));
                 }
                 Err(error) if metrics.asked => return Err(error),
@@ -102,8 +103,7 @@ impl Sets<'_> {
     fn precision_recall(&self, features: &Features, real: &Features) -> Result<Scored> {
         let Some(k) = self.plan.protocol.neighbors else { return Ok(Scored::default()) };
         let both = precision_recall(features, real, k)?;
-        let values =
-            vec![(Measure::Precision, both.precision, None), (Measure::Recall, both.recall, None)];
+        let values = vec![(Measure::Precision, both.precision, None), (Measure::Recall, both.recall, None)];
         Ok((values, both.warnings))
     }
 
@@ -131,7 +131,8 @@ impl Sets<'_> {
         let protocol = &self.plan.protocol;
         let (candidates, folds) = (protocol.r_precision.candidates, protocol.r_precision.folds);
         let found = r_precision(codes, sentences, &classes, candidates, folds, protocol.seed)?;
-        let value = |top: crate::eval::Top| (Measure::RPrecision { top: top.k }, top.value, Some(top.deviation));
+        let value =
+            |top: crate::eval::Top| (Measure::RPrecision { top: top.k }, top.value, Some(top.deviation));
         Ok((found.top.into_iter().filter(|top| top.k < candidates).map(value).collect(), found.warnings))
     }
 }

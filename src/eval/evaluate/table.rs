@@ -41,7 +41,10 @@ impl Table {
             let archive = Archive::read(&file)?;
             let numbers = archive.get(NUMBERS).map(Array::to_i64).unwrap_or_default();
             if numbers.first().is_none_or(|first| *first < table.next as i64) {
-                return Err(Error::data(&file, "not a part of an evaluation; remove its folder and evaluate again"));
+                return Err(Error::data(
+                    &file,
+                    "not a part of an evaluation; remove its folder and evaluate again",
+                ));
             }
             for name in archive.names().filter(|name| *name != NUMBERS) {
                 let Some(array) = archive.get(name) else { continue };

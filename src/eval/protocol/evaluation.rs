@@ -116,7 +116,8 @@ impl Evaluation {
     fn held(&self) -> Vec<Line> {
         let Conditions { data, real_images, images, side, .. } = &self.conditions;
         let Conditions { weights, statistics, encoder, captioner, truncation, .. } = &self.conditions;
-        let or_none = |weights: &Option<UsedWeights>| weights.as_ref().map_or("none".into(), |w| w.to_string());
+        let or_none =
+            |weights: &Option<UsedWeights>| weights.as_ref().map_or("none".into(), |w| w.to_string());
         let real = real_images.map_or("an unknown number of".to_string(), |images| images.to_string());
         vec![
             ("weights", weights.to_string()),
@@ -293,7 +294,10 @@ mod tests {
         other.protocol.kernel.as_mut().unwrap().size = SubsetSize::All;
         let lines: Vec<String> = one.differences(&other).iter().map(|d| d.line.clone()).collect();
         assert_eq!(lines, ["kernel distance", "truncation"]);
-        assert_eq!(one.differences(&other)[1].to_string(), "truncation: none | z drawn within ±2, times 0.88");
+        assert_eq!(
+            one.differences(&other)[1].to_string(),
+            "truncation: none | z drawn within ±2, times 0.88"
+        );
         // No two rows of the table are the same, beside their names.
         for left in ProtocolName::ALL {
             for right in ProtocolName::ALL {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{CaptionChoice, Crop, Diversity, Frechet, Generated, LogitKind, PolynomialMmd, Protocol, Split, SubsetSize};
+use super::{
+    CaptionChoice, Crop, Diversity, Frechet, Generated, LogitKind, PolynomialMmd, Protocol, Split, SubsetSize,
+};
 use crate::infer::evaluator::EvaluatorNetwork;
 use crate::mirrorgan::backbone::ClassifierKind;
 
@@ -102,7 +104,9 @@ impl Protocol {
 
     fn diversity_line(&self) -> String {
         let Diversity { captions, samples } = self.diversity;
-        format!("mean Euclidean distance of features, {samples} pictures of each of {captions} captions, or of all where there are fewer")
+        format!(
+            "mean Euclidean distance of features, {samples} pictures of each of {captions} captions, or of all where there are fewer"
+        )
     }
 
     fn r_precision_line(&self) -> String {

@@ -99,7 +99,13 @@ impl Evaluator {
         let weights = UsedWeights::of_checkpoint(&checkpoint, &networks, config.damsm.backbone.kind)?;
         let width = config.text_encoder.features;
         let side = recipe.side.unwrap_or(config.largest_side());
-        Ok(Evaluator { recipe: recipe.clone(), side, width, network: Network::Encoder(Box::new(encoder)), weights })
+        Ok(Evaluator {
+            recipe: recipe.clone(),
+            side,
+            width,
+            network: Network::Encoder(Box::new(encoder)),
+            weights,
+        })
     }
 
     /// How many features a picture has.

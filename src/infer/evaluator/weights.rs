@@ -46,7 +46,11 @@ impl UsedWeights {
     ///
     /// # Errors
     /// `Io` where one cannot be read.
-    pub fn of_checkpoint(checkpoint: &Checkpoint, networks: &[&str], backbone: BackboneKind) -> Result<UsedWeights> {
+    pub fn of_checkpoint(
+        checkpoint: &Checkpoint,
+        networks: &[&str],
+        backbone: BackboneKind,
+    ) -> Result<UsedWeights> {
         let hash = |network: &&str| {
             Origin::read(&weight_file(&checkpoint.folder, network)).map(|origin| origin.sha256)
         };
