@@ -1,8 +1,14 @@
 //! The data sets by the names that `--dataset` takes.
 
+use std::path::Path;
+
+use anyhow::bail;
 use clap::ValueEnum;
 
-use crate::data::Format;
+use crate::config::Config;
+use crate::data::{self, Dataset, Fingerprint, Format};
+use crate::error::Error;
+use crate::run::RunFolder;
 
 /// What to train on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,4 +60,37 @@ impl DatasetName {
             }
         }
     }
+}
+
+/// The data set of a run, or the same at another place, and its name.
+///
+/// # Errors
+/// Where it is not the run's, or nothing says which it is.
+pub fn of_run(
+    run: &RunFolder,
+    config: &Config,
+    data: Option<&Path>,
+    name: Option<DatasetName>,
+) -> anyhow::Result<(Dataset, DatasetName)> {
+    let record = run.record()?;
+    let recorded = record.as_ref().and_then(|record| DatasetName::recorded(&record.dataset));
+    let Some(name) = recorded.or(name) else {
+        bail!("this run does not say which data set it is of; name it with --dataset and --data");
+    };
+    let folder = record.as_ref().and_then(|record| record.folder(run.root()));
+    let Some(folder) = data.map(Path::to_path_buf).or(folder) else {
+        bail!("--data is missing: name the folder that holds {}", name.holds());
+    };
+    let dataset = data::open(name.format(), &folder, &config.data.open)?;
+    let begun = record.map(|record| record.fingerprint);
+    if let Some(difference) = begun.and_then(|begun| begun.difference(&Fingerprint::of(&dataset))) {
+        let why = format!("another data set than the run's: {difference}; name the run's own with --data");
+        return Err(Error::data(&folder, why).into());
+    }
+    if run.vocabulary()? != dataset.vocabulary {
+        let why = "its vocabulary is not the run's: word ids would mean other words; take the captions.pickle that belongs to the run";
+        return Err(Error::data(&folder, why).into());
+    }
+    dataset.require_prepared(config.largest_side(), &config.data.decode)?;
+    Ok((dataset, name))
 }

@@ -4,12 +4,14 @@ pub mod bench;
 mod caption;
 mod data;
 mod dataset;
+mod eval;
 mod exit;
 mod export;
 mod import;
 mod infer;
 mod info;
 mod kernels;
+mod nearest;
 mod presets;
 mod progress;
 mod report;
@@ -58,6 +60,10 @@ enum Command {
     Train(train::Args),
     /// Generate images for captions
     Infer(infer::Args),
+    /// Measure a run: FID and its kin, each figure with its protocol
+    Eval(eval::Args),
+    /// Find the training pictures that are nearest to pictures: is one memorised?
+    Nearest(nearest::Args),
     /// Describe images
     Caption(caption::Args),
     /// Make a run of checkpoints that PyTorch wrote
@@ -118,6 +124,8 @@ pub fn main() -> ExitCode {
         match command {
             Command::Train(args) => return train::run(args),
             Command::Infer(args) => return infer::run(args),
+            Command::Eval(args) => return eval::run(args),
+            Command::Nearest(args) => return nearest::run(args),
             Command::Caption(args) => caption::run(args),
             Command::Import(args) => import::run(args),
             Command::Export(args) => export::run(args),

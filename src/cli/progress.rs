@@ -91,18 +91,27 @@ impl Progress for Display {
 }
 
 /// The progress of work that is counted, such as images that are generated.
-pub struct Count(Shown);
+pub struct Count {
+    shown: Shown,
+    /// What an earlier call did.
+    before: usize,
+}
 
 impl Count {
     pub fn new(label: &str, total: usize) -> Count {
         let shown = Shown::new(label.to_string(), total as u64, 0.0);
-        Count(Shown { last_line: Some(shown.last_step), ..shown })
+        Count { shown: Shown { last_line: Some(shown.last_step), ..shown }, before: 0 }
+    }
+
+    /// Goes on where `before` of all are there.
+    pub fn from(before: usize, label: &str, total: usize) -> Count {
+        Count { before, ..Count::new(label, total) }
     }
 
     /// `done` of all are there.
     pub fn done(&mut self, done: usize) {
-        let shown = &mut self.0;
-        let seconds = shown.last_step.elapsed().as_secs_f64() / done.max(1) as f64;
+        let (shown, now) = (&mut self.shown, done.saturating_sub(self.before));
+        let seconds = shown.last_step.elapsed().as_secs_f64() / now.max(1) as f64;
         let parts = Parts {
             head: format!("{} {done}/{}", shown.label, shown.to),
             done: done as f64 / shown.to.max(1) as f64,
@@ -115,14 +124,14 @@ impl Count {
 
     /// Prints something else, which a renewing line would overwrite.
     pub fn aside(&self, print: impl FnOnce()) {
-        match &self.0.bar {
+        match &self.shown.bar {
             Some(bar) => bar.suspend(print),
             None => print(),
         }
     }
 
     pub fn end(self) {
-        if let Some(bar) = self.0.bar {
+        if let Some(bar) = self.shown.bar {
             bar.abandon();
         }
     }

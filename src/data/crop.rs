@@ -84,6 +84,19 @@ pub fn prepare(path: &Path, bbox: Option<[f32; 4]>, side: usize, config: &Decode
     prepared(path, bbox, side, config).map(|decoded| decoded.picture)
 }
 
+/// Decodes `path` and crops it by `bbox`, at the image's own resolution; `side` is what [`prepare`] would be asked for.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn cut_by_box(
+    path: &Path,
+    bbox: Option<[f32; 4]>,
+    side: usize,
+    config: &DecodeConfig,
+) -> Result<Picture> {
+    cropped(path, bbox, side, config).map(|decoded| decoded.picture)
+}
+
 /// As [`prepare`], with what the file says of itself.
 pub(super) fn prepared(
     path: &Path,

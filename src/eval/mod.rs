@@ -1,9 +1,10 @@
-//! Metrics of a trained network, as pure functions of features, and the protocols that they are computed by: nothing here
-//! runs a network, or knows a device. Sums are in f64, in the order of the images' numbers: one set of features, one
+//! Metrics of a trained network, as pure functions of features, and the protocols that they are computed by: nothing but
+//! `evaluate` runs a network. Sums are in f64, in the order of the images' numbers: one set of features, one
 //! answer, whatever the order it came in and the number of threads.
 
 mod blocks;
 mod diversity;
+pub mod evaluate;
 mod features;
 mod frechet;
 mod inception_score;

@@ -58,6 +58,11 @@ impl Captioner {
         }
     }
 
+    /// How many predictions the loss of a caption of `words` words is the mean of.
+    pub fn predicted(&self, words: usize) -> usize {
+        words + usize::from(self.learn_end)
+    }
+
     /// A caption of at most `max_words` for each image, by greedy decoding.
     pub fn describe(&self, images: &Tensor, max_words: usize) -> Vec<Vec<i32>> {
         no_grad(|| self.decoder.greedy(&self.encoder.forward(images, Mode::Eval), max_words, Some(END)))

@@ -16,6 +16,7 @@ pub enum RngStream {
     Subsets,
     Directions,
     Splits,
+    Captions,
 }
 
 /// The numbers for one use at `index`: of a step, of a caption, of a network.

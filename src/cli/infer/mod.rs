@@ -174,12 +174,15 @@ impl Args {
         self.interpolate.is_none() && (self.grid || several)
     }
 
-    /// On the CPU small images gain by a batch, large ones need memory.
     fn batch_for(&self, sampler: &Sampler) -> usize {
-        const PIXELS: usize = 16 * 64 * 64;
-        let side = sampler.config.largest_side();
-        self.batch.map_or((PIXELS / (side * side)).clamp(4, 16), |batch| batch as usize)
+        self.batch.map_or(default_batch(sampler.config.largest_side()), |batch| batch as usize)
     }
+}
+
+/// On the CPU small images gain by a batch, large ones need memory.
+pub(super) fn default_batch(side: usize) -> usize {
+    const PIXELS: usize = 16 * 64 * 64;
+    (PIXELS / (side * side)).clamp(4, 16)
 }
 
 /// What turns a plan into files.
@@ -273,14 +276,14 @@ fn parse_seeds(text: &str) -> Result<Seeds, String> {
     }
 }
 
-fn parse_truncation(text: &str) -> Result<f32, String> {
+pub(super) fn parse_truncation(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
         _ => Err("a number above 0, up to 1, such as 0.88".to_string()),
     }
 }
 
-fn parse_weights(text: &str) -> Result<Weights, String> {
+pub(super) fn parse_weights(text: &str) -> Result<Weights, String> {
     match (text, text.parse()) {
         ("raw", _) => Ok(Weights::Raw),
         ("best", _) => Ok(Weights::Best),

@@ -13,8 +13,10 @@ use crate::infer::evaluator::UsedWeights;
 pub struct Conditions {
     /// The data set, such as its name and fingerprint.
     pub data: String,
-    /// Real pictures that were evaluated.
-    pub real_images: usize,
+    /// Real pictures that were compared with; none where a file of statistics does not say how many it is of.
+    pub real_images: Option<usize>,
+    /// The file of statistics that stood for the real pictures.
+    pub statistics: Option<String>,
     /// Generated pictures that were evaluated.
     pub images: usize,
     /// The side of the generated pictures.
@@ -24,9 +26,11 @@ pub struct Conditions {
     pub step: u64,
     /// The weights that the pictures were evaluated by.
     pub weights: UsedWeights,
-    /// The kind of the run's image encoder, for R-precision.
-    pub encoder: Option<String>,
-    /// Noise is drawn again where it is beyond this; none: as it comes.
+    /// The run's image encoder, for R-precision.
+    pub encoder: Option<UsedWeights>,
+    /// The run's captioner, for the cross-entropy of captions.
+    pub captioner: Option<UsedWeights>,
+    /// z is drawn within ±2 and multiplied by this; none: as it comes.
     pub truncation: Option<f32>,
 }
 
@@ -95,7 +99,8 @@ impl Evaluation {
     /// Adds a figure under the protocol's name for it; the error says why the protocol has none.
     pub fn add(&mut self, measure: Measure, value: f64, deviation: Option<f64>) -> Result<(), String> {
         let Conditions { weights, encoder, .. } = &self.conditions;
-        let encoder = weights.encoder.as_deref().or(encoder.as_deref());
+        let encoder = encoder.as_ref().and_then(|encoder| encoder.encoder.as_deref());
+        let encoder = weights.encoder.as_deref().or(encoder);
         let name = self.protocol.figure(measure, encoder)?;
         self.figures.push(Figure { name, measure, value, deviation });
         Ok(())
@@ -109,22 +114,56 @@ impl Evaluation {
 
     /// Conditions that two evaluations must share.
     fn held(&self) -> Vec<Line> {
-        let Conditions { data, real_images, images, side, weights, encoder, truncation, .. } =
-            &self.conditions;
-        // An encoder of a run's own is the same for no other run's checkpoint.
+        let Conditions { data, real_images, images, side, .. } = &self.conditions;
+        let Conditions { weights, statistics, encoder, captioner, truncation, .. } = &self.conditions;
+        let or_none =
+            |weights: &Option<UsedWeights>| weights.as_ref().map_or("none".into(), |w| w.to_string());
+        let real = real_images.map_or("an unknown number of".to_string(), |images| images.to_string());
         vec![
             ("weights", weights.to_string()),
             ("data", data.clone()),
-            ("images", format!("{images} generated of {side}×{side}, {real_images} real")),
-            ("encoder", encoder.clone().unwrap_or_else(|| "none".into())),
-            ("truncation", truncation.map_or("none".into(), |limit| format!("|z| ≤ {limit}"))),
+            ("statistics", statistics.clone().unwrap_or_else(|| "none".into())),
+            ("images", format!("{images} generated of {side}×{side}, {real} real")),
+            ("encoder", or_none(encoder)),
+            ("captioner", or_none(captioner)),
+            ("truncation", truncation.map_or("none".into(), |t| format!("z drawn within ±2, times {t}"))),
         ]
+    }
+
+    /// What evaluations must share that stand in one table, as lines.
+    pub fn shared(&self) -> String {
+        Block([self.protocol.lines(), self.held()].concat()).to_string()
+    }
+
+    /// Of what was evaluated: the checkpoint, and the engine that did it.
+    pub fn checkpoint(&self) -> &str {
+        &self.conditions.checkpoint
+    }
+
+    pub fn engine(&self) -> &str {
+        &self.engine
     }
 
     fn lines(&self) -> Vec<Line> {
         let Conditions { checkpoint, step, .. } = &self.conditions;
         let own = [("checkpoint", format!("{checkpoint}, step {step}")), ("engine", self.engine.clone())];
         [self.protocol.lines(), self.held(), own.to_vec()].concat()
+    }
+}
+
+struct Block(Vec<Line>);
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_block(f, &self.0)
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let decimals = decimals(self.value);
+        write!(f, "{:.decimals$}", self.value)?;
+        self.deviation.map_or(Ok(()), |deviation| write!(f, " ± {deviation:.decimals$}"))
     }
 }
 
@@ -135,12 +174,8 @@ impl fmt::Display for Evaluation {
         if width > 0 {
             f.write_str("\n")?;
         }
-        for Figure { name, value, deviation, .. } in &self.figures {
-            let decimals = decimals(*value);
-            write!(f, "\n{name:<width$}  {value:.decimals$}")?;
-            if let Some(deviation) = deviation {
-                write!(f, " ± {deviation:.decimals$}")?;
-            }
+        for figure in &self.figures {
+            write!(f, "\n{:<width$}  {figure}", figure.name)?;
         }
         Ok(())
     }
@@ -166,13 +201,20 @@ mod tests {
         };
         let conditions = Conditions {
             data: "cub test 12345678".into(),
-            real_images: 268,
+            real_images: Some(268),
+            statistics: None,
             images: 268,
             side: 64,
             checkpoint: "gan/step-000600".into(),
             step: 600,
             weights,
-            encoder: Some("small".into()),
+            encoder: Some(UsedWeights {
+                name: "damsm/step-000600".into(),
+                sha256: None,
+                is_published: false,
+                encoder: Some("small".into()),
+            }),
+            captioner: None,
             truncation: None,
         };
         Evaluation::new(name.protocol(), conditions)
@@ -252,7 +294,10 @@ mod tests {
         other.protocol.kernel.as_mut().unwrap().size = SubsetSize::All;
         let lines: Vec<String> = one.differences(&other).iter().map(|d| d.line.clone()).collect();
         assert_eq!(lines, ["kernel distance", "truncation"]);
-        assert_eq!(one.differences(&other)[1].to_string(), "truncation: none | |z| ≤ 0.88");
+        assert_eq!(
+            one.differences(&other)[1].to_string(),
+            "truncation: none | z drawn within ±2, times 0.88"
+        );
         // No two rows of the table are the same, beside their names.
         for left in ProtocolName::ALL {
             for right in ProtocolName::ALL {

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{CaptionChoice, Crop, Frechet, Generated, LogitKind, PolynomialMmd, Protocol, Split, SubsetSize};
+use super::{
+    CaptionChoice, Crop, Diversity, Frechet, Generated, LogitKind, PolynomialMmd, Protocol, Split, SubsetSize,
+};
 use crate::infer::evaluator::EvaluatorNetwork;
 use crate::mirrorgan::backbone::ClassifierKind;
 
@@ -62,6 +64,7 @@ impl Protocol {
             ("precision, recall", self.neighbors.map_or(none(), |k| format!("{k} nearest neighbors"))),
             ("MIND", self.directions.map_or(none(), |n| format!("{n} directions"))),
             ("R-precision", self.r_precision_line()),
+            ("diversity", self.diversity_line()),
             ("real pictures", format!("{}, {}", self.real.split, self.real.crop)),
             ("generated pictures", generated.to_string()),
             ("captions", generated.captions.to_string()),
@@ -97,6 +100,13 @@ impl Protocol {
         let order =
             score.shuffle.map_or("in their order".into(), |seed| format!("shuffled with seed {seed}"));
         format!("{} splits of {logits}, {order}", score.splits)
+    }
+
+    fn diversity_line(&self) -> String {
+        let Diversity { captions, samples } = self.diversity;
+        format!(
+            "mean Euclidean distance of features, {samples} pictures of each of {captions} captions, or of all where there are fewer"
+        )
     }
 
     fn r_precision_line(&self) -> String {

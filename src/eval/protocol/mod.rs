@@ -41,6 +41,7 @@ pub struct Protocol {
     /// Random directions of the sliced distance MIND.
     pub directions: Option<usize>,
     pub r_precision: RPrecision,
+    pub diversity: Diversity,
     pub real: Real,
     pub generated: Generated,
     /// Of the noise, the captions that are drawn and all else that is random here.
@@ -100,6 +101,15 @@ pub struct RPrecision {
     /// Captions that a picture chooses from, its own among them; the others are of other classes.
     pub candidates: usize,
     pub folds: usize,
+}
+
+/// Pictures that are generated for the diversity within a caption, beside all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diversity {
+    /// As many captions, one for each of the first pictures of the split; fewer where there are fewer.
+    pub captions: usize,
+    /// Pictures of each.
+    pub samples: usize,
 }
 
 /// Which real pictures are compared with.
@@ -197,6 +207,13 @@ impl ProtocolName {
     /// Its row of the table.
     pub fn protocol(self) -> Protocol {
         table::row(self)
+    }
+}
+
+impl Generated {
+    /// How many of `count` pictures are evaluated.
+    pub fn whole(&self, count: usize) -> usize {
+        self.whole_batches.map_or(count, |batch| count / batch * batch)
     }
 }
 

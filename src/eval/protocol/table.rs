@@ -1,7 +1,7 @@
 //! The table of protocols. Sources: the code of DM-GAN and DF-GAN, pytorch-fid 0.3, clean-fid 0.1.35, torch-fidelity 0.4 and 0.5.
 
 use super::{
-    CaptionChoice, Crop, Frechet, Generated, InceptionScore, LogitKind, PolynomialMmd, Protocol,
+    CaptionChoice, Crop, Diversity, Frechet, Generated, InceptionScore, LogitKind, PolynomialMmd, Protocol,
     ProtocolName, RPrecision, Real, Split, SubsetSize,
 };
 use crate::infer::evaluator::{EvaluatorNetwork, Normalization, PublishedWeights, Recipe, Resize};
@@ -19,6 +19,7 @@ const GENERATED: Generated = Generated {
     whole_batches: None,
 };
 const R_PRECISION: RPrecision = RPrecision { candidates: 100, folds: 10 };
+const DIVERSITY: Diversity = Diversity { captions: 32, samples: 8 };
 
 pub(super) fn row(name: ProtocolName) -> Protocol {
     match name {
@@ -58,6 +59,7 @@ fn plain(name: ProtocolName, recipe: Recipe) -> Protocol {
         neighbors: None,
         directions: None,
         r_precision: R_PRECISION,
+        diversity: DIVERSITY,
         real: REAL,
         generated: GENERATED,
         seed: SEED,

@@ -22,6 +22,7 @@ pub use weights::{UsedWeights, find_weights};
 pub struct Evaluator {
     recipe: Recipe,
     side: usize,
+    width: usize,
     network: Network,
     weights: UsedWeights,
 }
@@ -81,7 +82,7 @@ impl Evaluator {
         let (archive, weights) = UsedWeights::read(&file, published)?;
         let network = Network::Classifier(Box::new(Classifier::load(kind, archive)?));
         let side = recipe.side.unwrap_or(CLASSIFIER_SIDE);
-        Ok(Evaluator { recipe: recipe.clone(), side, network, weights })
+        Ok(Evaluator { recipe: recipe.clone(), side, width: kind.width(), network, weights })
     }
 
     /// DAMSM's image encoder of a run, with its newest checkpoint.
@@ -94,9 +95,22 @@ impl Evaluator {
             Error::data(run.root(), "there is no checkpoint of the damsm phase yet; train or import it")
         })?;
         let encoder = frozen::image_encoder(&checkpoint.folder, &config)?;
-        let weights = UsedWeights::of_checkpoint(&checkpoint.name(), config.damsm.backbone.kind);
+        let networks = [frozen::IMAGE_ENCODER];
+        let weights = UsedWeights::of_checkpoint(&checkpoint, &networks, config.damsm.backbone.kind)?;
+        let width = config.text_encoder.features;
         let side = recipe.side.unwrap_or(config.largest_side());
-        Ok(Evaluator { recipe: recipe.clone(), side, network: Network::Encoder(Box::new(encoder)), weights })
+        Ok(Evaluator {
+            recipe: recipe.clone(),
+            side,
+            width,
+            network: Network::Encoder(Box::new(encoder)),
+            weights,
+        })
+    }
+
+    /// How many features a picture has.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// What the weights were read from.

@@ -11,7 +11,10 @@ use crate::config;
 use crate::engine::nn::Archive;
 use crate::engine::nn::archive::file_bytes;
 use crate::error::{Error, Result};
+use crate::files::Origin;
+use crate::infer::frozen::weight_file;
 use crate::mirrorgan::backbone::BackboneKind;
+use crate::run::Checkpoint;
 
 /// The weights that a network was opened with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +42,21 @@ impl UsedWeights {
         Ok((archive?, UsedWeights { name, sha256: Some(hash), is_published, encoder: None }))
     }
 
-    pub(super) fn of_checkpoint(name: &str, encoder: BackboneKind) -> UsedWeights {
-        let encoder = Some(encoder.name().to_string());
-        UsedWeights { name: name.to_string(), sha256: None, is_published: false, encoder }
+    /// Weights that the run trained itself: files of a checkpoint, by their SHA-256, for a network that begins with `backbone`.
+    ///
+    /// # Errors
+    /// `Io` where one cannot be read.
+    pub fn of_checkpoint(
+        checkpoint: &Checkpoint,
+        networks: &[&str],
+        backbone: BackboneKind,
+    ) -> Result<UsedWeights> {
+        let hash = |network: &&str| {
+            Origin::read(&weight_file(&checkpoint.folder, network)).map(|origin| origin.sha256)
+        };
+        let sha256 = networks.iter().map(hash).collect::<Result<Vec<_>>>()?.join(" and ");
+        let encoder = Some(backbone.name().to_string());
+        Ok(UsedWeights { name: checkpoint.name(), sha256: Some(sha256), is_published: false, encoder })
     }
 
     /// What a user should know of weights that are not the protocol's.
@@ -61,6 +76,7 @@ impl fmt::Display for UsedWeights {
         let UsedWeights { name, sha256, is_published, encoder } = self;
         write!(f, "{name}")?;
         match (sha256, encoder) {
+            (Some(hash), Some(encoder)) => write!(f, ", {encoder}, trained by the run, sha256 {hash}"),
             (Some(hash), _) if *is_published => write!(f, ", sha256 {hash}"),
             (Some(hash), _) => write!(f, ", NOT the protocol's file: sha256 {hash}"),
             (None, Some(encoder)) => write!(f, ", {encoder}, trained by the run"),

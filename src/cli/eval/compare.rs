@@ -1,0 +1,72 @@
+//! `engine eval compare`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use crate::cli::{exit, say};
+use crate::error::{Error, note};
+use crate::eval::protocol::Evaluation;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Files that `engine eval` wrote
+    #[arg(required = true, num_args = 2.., value_name = "FILE.json")]
+    files: Vec<PathBuf>,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let evaluations = args.files.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    let (first, name) = (&evaluations[0], args.files[0].display());
+    for (other, file) in evaluations.iter().zip(&args.files).skip(1) {
+        let differences = first.differences(other);
+        if !differences.is_empty() {
+            let lines: Vec<String> = differences.iter().map(|line| format!("\n  {line}")).collect();
+            bail!(
+                "{name} and {} were not measured alike, and their figures cannot stand in one column:{}",
+                file.display(),
+                lines.concat()
+            );
+        }
+    }
+    if evaluations.iter().any(|evaluation| evaluation.engine() != first.engine()) {
+        note("note: they were measured by different versions of the engine");
+    }
+    say(first.shared())?;
+    say(format!("\n{}", table(&evaluations, &args.files)))?;
+    Ok(ExitCode::from(exit::FINISHED))
+}
+
+fn read(file: &Path) -> anyhow::Result<Evaluation> {
+    let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
+    let why = |e| format!("not an evaluation that `engine eval` of this version wrote ({e}); evaluate again");
+    Ok(serde_json::from_str(&text).map_err(|e| Error::data(file, why(e)))?)
+}
+
+/// A row for each evaluation, a column for each figure.
+fn table(evaluations: &[Evaluation], files: &[PathBuf]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for figure in evaluations.iter().flat_map(Evaluation::figures) {
+        if !names.contains(&figure.name()) {
+            names.push(figure.name());
+        }
+    }
+    let head = ["file", "checkpoint"].into_iter().chain(names.iter().copied()).map(str::to_string);
+    let mut rows: Vec<Vec<String>> = vec![head.collect()];
+    for (evaluation, file) in evaluations.iter().zip(files) {
+        let figure = |name: &&str| {
+            let figure = evaluation.figures().iter().find(|figure| figure.name() == *name);
+            figure.map_or("-".to_string(), ToString::to_string)
+        };
+        let own = [file.display().to_string(), evaluation.checkpoint().to_string()];
+        rows.push(own.into_iter().chain(names.iter().map(figure)).collect());
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
