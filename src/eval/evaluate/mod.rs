@@ -1,8 +1,8 @@
 //! An evaluation of a run: pictures are generated in batches, go through the networks that evaluate them and are dropped; what
 //! stays is a row of numbers for each.
 
-mod judges;
 mod metrics;
+mod networks;
 mod pictures;
 mod plan;
 mod score;
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use self::judges::Judges;
+use self::networks::Networks;
 use self::plan::Plan;
 use self::score::Sets;
 use self::table::Table;
@@ -26,8 +26,8 @@ use crate::infer::frozen::{RAW_GENERATOR, TEXT_ENCODER, weight_file};
 use crate::render::pictures as pictures_of_tensor;
 use crate::run::{Checkpoints, Phase, RunFolder};
 
-pub use self::judges::open_evaluator;
 pub use self::metrics::{MetricName, Metrics};
+pub use self::networks::open_evaluator;
 pub use self::pictures::{Pictures, features, pictures_of, real_items};
 pub use self::statistics::{RealSide, Source};
 
@@ -78,60 +78,44 @@ pub fn evaluate(job: Job, watch: &mut dyn Watch) -> Result<Option<Evaluation>> {
     for note in plan.fit(&mut metrics, job.candidates)? {
         watch.note(&note);
     }
-    let judges = Judges::open(run, sampler, &plan.protocol, &mut metrics, job.weights.as_deref(), watch)?;
-    let statistics = job.real.as_deref().map(|file| RealSide::read(file, &plan.protocol, &judges.evaluator));
+    let networks = Networks::open(run, sampler, &plan.protocol, &mut metrics, job.weights.as_deref(), watch)?;
+    let statistics =
+        job.real.as_deref().map(|file| RealSide::read(file, &plan.protocol, &networks.evaluator));
     let statistics = statistics.transpose()?;
     if statistics.is_some() {
-        for metric in [MetricName::Kid, MetricName::PrecisionRecall, MetricName::Mind] {
-            if metrics.has(metric) {
-                let why = "--real holds mean and covariance, which is enough for fid alone; leave --real out";
-                watch.note(&metrics.leave_out(metric, why.to_string())?);
-            }
-        }
+        leave_out_pairs(&mut metrics, watch)?;
     }
-    let conditions = Conditions {
-        data: named(&data, dataset),
-        real_images: Some(0),
-        statistics: None,
-        images: plan.count(),
-        side: sampler.config.largest_side(),
-        checkpoint: match sampler.weights {
-            RAW_GENERATOR => format!("{}, raw weights", sampler.checkpoint),
-            _ => sampler.checkpoint.clone(),
-        },
-        step: step_of(&sampler.checkpoint),
-        weights: judges.evaluator.weights().clone(),
-        encoder: judges.encoder_weights(),
-        captioner: judges.captioner_weights(),
-        truncation: job.truncation,
-    };
+    let conditions = conditions(named(&data, dataset), sampler, &plan, &networks, job.truncation);
     let hash = identity(&job.keep, run, sampler, &plan.protocol, &conditions)?;
     let folder = job.place.join(format!(".partial-{}", &hash[..16]));
-    let work =
-        Work { plan: &plan, judges: &judges, sampler, batch: job.batch, folder: &folder, run: run.root() };
+    let work = Work {
+        plan: &plan,
+        networks: &networks,
+        sampler,
+        batch: job.batch,
+        folder: &folder,
+        run: run.root(),
+    };
 
     let compares = metrics.names().iter().any(|metric| metric.compares()) && statistics.is_none();
     let real = match compares {
         false => None,
-        true => {
-            let pictures = plan.real();
-            let real = features(&pictures, &judges.evaluator, job.batch, &folder, "real", watch)?;
-            if real.is_none() {
-                return Ok(None);
-            }
-            real
-        }
+        true => features(&plan.real(), &networks.evaluator, job.batch, &folder, "real", watch)?,
     };
+    if compares && real.is_none() {
+        return Ok(None);
+    }
     let Some(generated) = work.generate("generated", plan.count(), job.keep.as_deref(), watch)? else {
         return Ok(None);
     };
-    let diverse = match metrics.has(MetricName::Diversity) {
+    let wants_diverse = metrics.has(MetricName::Diversity);
+    let diverse = match wants_diverse {
         false => None,
-        true => match work.generate("diversity", plan.diverse_count(), None, watch)? {
-            None => return Ok(None),
-            diverse => diverse,
-        },
+        true => work.generate("diversity", plan.diverse_count(), None, watch)?,
     };
+    if wants_diverse && diverse.is_none() {
+        return Ok(None);
+    }
     let real_images = match (&real, &statistics) {
         (Some(real), _) => Some(real.len()),
         (None, Some(statistics)) => statistics.images(),
@@ -141,12 +125,49 @@ pub fn evaluate(job: Job, watch: &mut dyn Watch) -> Result<Option<Evaluation>> {
     let conditions = Conditions { real_images, statistics: statistics_name, ..conditions };
     let mut evaluation = Evaluation::new(plan.protocol.clone(), conditions);
     let sets =
-        Sets { plan: &plan, real, statistics, generated, diverse, own_codes: judges.codes_are_features() };
+        Sets { plan: &plan, real, statistics, generated, diverse, own_codes: networks.codes_are_features() };
     sets.score(&mut evaluation, &metrics, watch)?;
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
     }
     Ok(Some(evaluation))
+}
+
+/// Statistics are no pairs of pictures.
+fn leave_out_pairs(metrics: &mut Metrics, watch: &mut dyn Watch) -> Result<()> {
+    for metric in [MetricName::Kid, MetricName::PrecisionRecall, MetricName::Mind] {
+        if metrics.has(metric) {
+            let why = "--real holds mean and covariance, which is enough for fid alone; leave --real out";
+            watch.note(&metrics.leave_out(metric, why.to_string())?);
+        }
+    }
+    Ok(())
+}
+
+/// What is known before the real side is.
+fn conditions(
+    data: String,
+    sampler: &Sampler,
+    plan: &Plan,
+    networks: &Networks,
+    truncation: Option<f32>,
+) -> Conditions {
+    Conditions {
+        data,
+        real_images: Some(0),
+        statistics: None,
+        images: plan.count(),
+        side: sampler.config.largest_side(),
+        checkpoint: match sampler.weights {
+            RAW_GENERATOR => format!("{}, raw weights", sampler.checkpoint),
+            _ => sampler.checkpoint.clone(),
+        },
+        step: step_of(&sampler.checkpoint),
+        weights: networks.evaluator.weights().clone(),
+        encoder: networks.encoder_weights(),
+        captioner: networks.captioner_weights(),
+        truncation,
+    }
 }
 
 /// A data set's name, with what tells it from others.
@@ -189,7 +210,7 @@ fn identity(
 /// What generates, and looks at what was generated.
 struct Work<'a> {
     plan: &'a Plan<'a>,
-    judges: &'a Judges,
+    networks: &'a Networks,
     sampler: &'a Sampler,
     batch: usize,
     folder: &'a Path,
@@ -218,7 +239,7 @@ impl Work<'_> {
             let first = table.next();
             let captions: Vec<Vec<i32>> =
                 (first..first + pictures.len()).map(|number| self.plan.caption(number, is_diverse)).collect();
-            let rows = self.judges.rows(&pictures, samples, &captions, is_diverse)?;
+            let rows = self.networks.rows(&pictures, samples, &captions, is_diverse)?;
             for ((number, row), picture) in (first..).zip(rows).zip(&pictures) {
                 table.push(number, &row)?;
                 if let Some(keep) = keep {

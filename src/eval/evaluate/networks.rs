@@ -16,7 +16,10 @@ use crate::infer::{Sampler, Samples};
 use crate::mirrorgan::captioner::Captioner;
 use crate::run::{Checkpoints, Phase, RunFolder};
 
-pub(super) struct Judges {
+/// What is kept of a picture: numbers by the name of their column.
+pub(super) type Row = Vec<(&'static str, Vec<f32>)>;
+
+pub(super) struct Networks {
     pub evaluator: Evaluator,
     /// DAMSM's encoder, where R-precision is wanted and it is not the evaluator itself.
     encoder: Option<Evaluator>,
@@ -43,7 +46,7 @@ pub fn open_evaluator(
     }
 }
 
-impl Judges {
+impl Networks {
     pub(super) fn open(
         run: &RunFolder,
         sampler: &Sampler,
@@ -51,7 +54,7 @@ impl Judges {
         metrics: &mut Metrics,
         weights: Option<&Path>,
         watch: &mut dyn Watch,
-    ) -> Result<Judges> {
+    ) -> Result<Networks> {
         let evaluator = open_evaluator(protocol, weights, Some(run))?;
         if let Some(published) = &protocol.recipe.weights
             && let Some(warning) = evaluator.weights().warning(published)
@@ -84,7 +87,7 @@ impl Judges {
         let logits =
             protocol.inception_score.filter(|_| metrics.has(MetricName::Is)).map(|score| score.logits);
         let sentences = metrics.has(MetricName::RPrecision);
-        Ok(Judges { evaluator, encoder, captioner, logits, sentences })
+        Ok(Networks { evaluator, encoder, captioner, logits, sentences })
     }
 
     pub(super) fn encoder_weights(&self) -> Option<UsedWeights> {
@@ -107,9 +110,9 @@ impl Judges {
         samples: &Samples,
         captions: &[Vec<i32>],
         only_features: bool,
-    ) -> Result<Vec<Vec<(&'static str, Vec<f32>)>>> {
+    ) -> Result<Vec<Row>> {
         let evaluated = self.evaluator.evaluate(pictures)?;
-        let mut rows: Vec<Vec<(&str, Vec<f32>)>> =
+        let mut rows: Vec<Row> =
             evaluated.features.iter().map(|row| vec![("features", row.to_vec())]).collect();
         if only_features {
             return Ok(rows);
