@@ -73,7 +73,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         for neighbor in neighbors {
             say(format!("  {:<10.4} {}", neighbor.distance, name(neighbor)))?;
         }
-        say(format!("  {}", scale.judge(neighbors[0].distance)))?;
+        say(format!("  {}", scale.verdict(neighbors[0].distance)))?;
     }
     say(scale.describe())?;
     let Some(out) = &args.out else { return Ok(ExitCode::from(exit::FINISHED)) };
@@ -86,7 +86,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             let label = format!("{:.4}\n{}", neighbor.distance, name(neighbor));
             tiles.push(Tile::new(picture, label));
         }
-        let heading = format!("{}: {}", path.display(), scale.judge(neighbors[0].distance));
+        let heading = format!("{}: {}", path.display(), scale.verdict(neighbors[0].distance));
         sections.push(Section { heading, tiles });
     }
     let sheet = contact_sheet("The nearest training pictures", &scale.describe(), &sections);
@@ -116,7 +116,7 @@ impl Scale {
     }
 
     /// What the distance of the nearest training picture says.
-    fn judge(&self, distance: f64) -> String {
+    fn verdict(&self, distance: f64) -> String {
         let nearer = self.0.partition_point(|own| *own < distance) as f64 / self.0.len() as f64;
         let times = distance / self.mean().max(f64::MIN_POSITIVE);
         let verdict = match nearer {

@@ -13,8 +13,9 @@ use crate::config::Config;
 use crate::data;
 use crate::error::note;
 use crate::eval::evaluate::{Pictures, Source, features, named, open_evaluator, pictures_of, real_items};
-use crate::eval::protocol::{Crop, ProtocolName};
+use crate::eval::protocol::{Crop, Protocol, ProtocolName};
 use crate::files::atomic;
+use crate::infer::evaluator::Evaluator;
 use crate::run::RunFolder;
 
 #[derive(clap::Args)]
@@ -60,11 +61,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         (None, None) => None,
     };
     let mut protocol = args.protocol.protocol();
+    let name = args.protocol.as_str();
     if protocol.recipe.weights.is_none() && run.is_none() {
-        bail!(
-            "the protocol {} evaluates by a run's own encoder: name the run with --run",
-            args.protocol.as_str()
-        );
+        bail!("the protocol {name} evaluates by a run's own encoder: name the run with --run");
     }
     let dataset = match (&config, args.dataset, &run) {
         (Some(config), Some(name), _) => {
@@ -83,8 +82,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let files;
     let (pictures, data) = match (&dataset, &config) {
         (Some((dataset, name)), Some(config)) => {
-            let (items, told) = real_items(dataset, &mut protocol)?;
-            told.into_iter().for_each(note);
+            let (items, remark) = real_items(dataset, &mut protocol)?;
+            remark.into_iter().for_each(note);
             if protocol.real.crop == Crop::TrainingSquare {
                 dataset.require_prepared(side, &config.data.decode)?;
             }
@@ -97,9 +96,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let evaluator = open_evaluator(&protocol, args.weights.as_deref(), run.as_ref())?;
-    let published = protocol.recipe.weights.as_ref();
-    let warning = published.and_then(|published| evaluator.weights().warning(published));
-    warning.into_iter().for_each(|warning| note(format!("warning: {warning}")));
+    warn_of_weights(&protocol, &evaluator);
     let mut shown = Shown::new("statistics", signals::stop_flag("batch")?);
     on_cpu.into_iter().for_each(note);
     let kept = atomic::beside(&args.out).with_extension("parts");
@@ -115,4 +112,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (count, width, out) = (features.len(), features.width(), args.out.display());
     say(format!("{out}: mean and covariance of {count} pictures, {width} features each"))?;
     Ok(ExitCode::from(exit::FINISHED))
+}
+
+fn warn_of_weights(protocol: &Protocol, evaluator: &Evaluator) {
+    let published = protocol.recipe.weights.as_ref();
+    let warning = published.and_then(|published| evaluator.weights().warning(published));
+    warning.into_iter().for_each(|warning| note(format!("warning: {warning}")));
 }

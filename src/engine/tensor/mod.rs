@@ -19,7 +19,7 @@ use super::device::cuda::{self, Grid, k};
 /// What networks and training may know of a device: its name, how it computes, how much it holds, and a range for
 /// profilers. Its memory and kernels stay below.
 pub use super::device::range::range;
-pub use super::device::{DType, Device, Precision, memory_in_use, set_precision};
+pub use super::device::{DType, Device, Precision, current as current_device, memory_in_use, set_precision};
 pub use int_tensor::IntTensor;
 pub use rng::Rng;
 pub use run::{Kernel, run};

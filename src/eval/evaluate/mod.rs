@@ -18,6 +18,7 @@ use self::plan::Plan;
 use self::score::Sets;
 use self::table::Table;
 use crate::data::{Dataset, Fingerprint, save_png};
+use crate::engine::tensor::current_device;
 use crate::error::{Error, Result};
 use crate::eval::protocol::{Conditions, Evaluation, Protocol, revision};
 use crate::infer::Sampler;
@@ -79,28 +80,21 @@ pub fn evaluate(job: Job, watch: &mut dyn Watch) -> Result<Option<Evaluation>> {
         watch.note(&note);
     }
     let networks = Networks::open(run, sampler, &plan.protocol, &mut metrics, job.weights.as_deref(), watch)?;
-    let statistics =
-        job.real.as_deref().map(|file| RealSide::read(file, &plan.protocol, &networks.evaluator));
-    let statistics = statistics.transpose()?;
+    let read = |file: &Path| RealSide::read(file, &plan.protocol, &networks.evaluator);
+    let statistics = job.real.as_deref().map(read).transpose()?;
     if statistics.is_some() {
         leave_out_pairs(&mut metrics, watch)?;
     }
     let conditions = conditions(named(&data, dataset), sampler, &plan, &networks, job.truncation);
     let hash = identity(&job.keep, run, sampler, &plan.protocol, &conditions)?;
     let folder = job.place.join(format!(".partial-{}", &hash[..16]));
-    let work = Work {
-        plan: &plan,
-        networks: &networks,
-        sampler,
-        batch: job.batch,
-        folder: &folder,
-        run: run.root(),
-    };
+    let (batch, root) = (job.batch, run.root());
+    let work = Work { plan: &plan, networks: &networks, sampler, batch, folder: &folder, run: root };
 
     let compares = metrics.names().iter().any(|metric| metric.compares()) && statistics.is_none();
     let real = match compares {
         false => None,
-        true => features(&plan.real(), &networks.evaluator, job.batch, &folder, "real", watch)?,
+        true => features(&plan.real(), &networks.evaluator, batch, &folder, "real", watch)?,
     };
     if compares && real.is_none() {
         return Ok(None);
@@ -196,7 +190,7 @@ fn identity(
         .map(|damsm| UsedWeights::of_checkpoint(&damsm, &[TEXT_ENCODER], sampler.config.damsm.backbone.kind));
     let all = (
         revision(),
-        crate::engine::device::current().to_string(),
+        current_device().to_string(),
         crate::files::Origin::read(&generator)?.sha256,
         text.transpose()?,
         protocol,

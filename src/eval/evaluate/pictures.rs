@@ -37,11 +37,11 @@ impl Pictures<'_> {
     /// # Errors
     /// `Data` where a pack is damaged, or holds no pictures of the resolution that the protocol wants.
     pub fn get(&self, index: usize) -> Result<std::result::Result<Picture, String>> {
-        let told = |picture: Result<Picture>| picture.map_err(|error| chain(&error, ": "));
+        let with_reason = |picture: Result<Picture>| picture.map_err(|error| chain(&error, ": "));
         match self {
-            Pictures::Files(files) => {
-                Ok(told(decode(&files[index], &DecodeConfig::default()).map(|decoded| decoded.picture)))
-            }
+            Pictures::Files(files) => Ok(with_reason(
+                decode(&files[index], &DecodeConfig::default()).map(|decoded| decoded.picture),
+            )),
             Pictures::Items { items, crop: Crop::Box, side, decode } => {
                 let item = &items[index];
                 if item.packed.is_some() && !item.image.is_file() {
@@ -49,13 +49,13 @@ impl Pictures<'_> {
                                resolution; name the folder that was packed with --data";
                     return Err(Error::data(&item.image, why));
                 }
-                Ok(told(cut_by_box(&item.image, item.bbox, *side, decode)))
+                Ok(with_reason(cut_by_box(&item.image, item.bbox, *side, decode)))
             }
             Pictures::Items { items, crop: Crop::TrainingSquare, side, decode } => {
                 let item = &items[index];
                 let picture = match &item.packed {
                     Some(packed) => packed.picture(&item.id)?,
-                    None => told(prepare(&item.image, item.bbox, *side, decode)),
+                    None => with_reason(prepare(&item.image, item.bbox, *side, decode)),
                 };
                 Ok(picture.map(|picture| picture.cut(*side, Cut::center(&picture, *side))))
             }

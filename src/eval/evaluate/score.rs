@@ -63,9 +63,9 @@ impl Sets<'_> {
                         let added = evaluation.add(measure, value, deviation);
                         added.map_err(|why| Error::config(format!("--metrics {}", metric.as_str()), why))?;
                     }
-                    let told =
+                    let lines =
                         warnings.iter().map(|warning| format!("warning: {}: {warning}", metric.as_str()));
-                    told.for_each(|line| watch.note(&line));
+                    lines.for_each(|line| watch.note(&line));
                 }
                 Err(error) if metrics.asked => return Err(error),
                 Err(error) => watch.note(&format!("note: no {}: {error}", metric.as_str())),
