@@ -106,8 +106,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         note("interrupted: nothing is written");
         return Ok(ExitCode::from(exit::INTERRUPTED));
     };
-    let as_they_are = matches!(pictures, Pictures::Files(_));
-    let weights = evaluator.weights().clone();
+    let (weights, as_they_are) = (evaluator.weights().clone(), matches!(pictures, Pictures::Files(_)));
     Source { protocol, weights, data, as_they_are }.write(&features, &args.out)?;
     let (count, width, out) = (features.len(), features.width(), args.out.display());
     say(format!("{out}: mean and covariance of {count} pictures, {width} features each"))?;
