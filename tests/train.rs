@@ -39,7 +39,7 @@ const TINY: [&str; 25] = [
     "run.checkpoint_every=2",
     "run.sample_every=2",
     "run.sample_rows=3",
-    "run.eval_every=500",
+    "run.eval_every=2",
     "eval.candidates=3",
 ];
 
@@ -583,7 +583,8 @@ fn the_best_checkpoint_is_kept_and_numbers_are_written_for_plots() {
 /// Losses are shown as they were read last, and no checkpoint is written before they are read.
 #[test]
 fn losses_are_read_when_due_and_before_a_checkpoint() {
-    let seldom = ["run.log_every=100", "run.checkpoint_every=3", "run.sample_every=100"];
+    let seldom =
+        ["run.log_every=100", "run.checkpoint_every=3", "run.sample_every=100", "run.eval_every=100"];
     let run = tempfile::tempdir().unwrap();
     let (outcome, watcher) = train_to(run.path(), config(&seldom), false, Some((Phase::Gan, 2)));
     let stopped = Outcome::Stopped { phase: Phase::Gan, step: 2, reason: StopReason::Interrupted };

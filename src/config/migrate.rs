@@ -79,7 +79,6 @@ const RENAMED: &[(&str, &[&str])] = &[
 /// Keys added since 0.1.0, and the values, in TOML, that runs without them were trained with. What the small backbone
 /// needs was left out where there was none.
 const ADDED: &str = r#"
-run.eval_every = 500
 eval.follow_images = 200
 data.max_pixels = 100_000_000
 data.max_side = 65_535
@@ -99,6 +98,10 @@ pub fn add_missing(table: &mut Table) {
     let added: Table = ADDED.parse().unwrap_or_else(|e| unreachable!("a table of our own: {e}"));
     for (key, value) in flatten(&added).into_iter().filter(|(key, _)| !present.contains_key(key)) {
         insert(table, &key, value);
+    }
+    // Versions before 0.4.0 measured with each sample grid.
+    if let (None, Some(every)) = (present.get("run.eval_every"), present.get("run.sample_every")) {
+        insert(table, "run.eval_every", every.clone());
     }
 }
 
