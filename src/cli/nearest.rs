@@ -13,7 +13,6 @@ use crate::error::{Error, note};
 use crate::eval::evaluate::{Pictures, features, open_evaluator};
 use crate::eval::protocol::{Crop, ProtocolName};
 use crate::eval::{Neighbor, nearest};
-use crate::files::atomic;
 use crate::render::{Section, Tile, contact_sheet};
 use crate::run::RunFolder;
 
@@ -57,10 +56,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     on_cpu.into_iter().for_each(note);
     let (crop, side, decode) = (Crop::TrainingSquare, config.largest_side(), config.data.decode);
     let training = Pictures::Items { items: &dataset.train, crop, side, decode };
-    let kept = atomic::beside(&run.root().join("nearest")).with_extension("parts");
-    let codes = features(&training, &evaluator, BATCH, &kept, "training", &mut shown);
-    let _ = std::fs::remove_dir_all(&kept);
-    let Some(codes) = codes? else { return Ok(ExitCode::from(exit::INTERRUPTED)) };
+    let codes = features(&training, &evaluator, BATCH, None, "training", &mut shown)?;
+    let Some(codes) = codes else { return Ok(ExitCode::from(exit::INTERRUPTED)) };
     let evaluated = evaluator.evaluate(&queries)?;
     let of_queries = crate::eval::Features::of_rows(evaluated.features.width, evaluated.features.iter())?;
     let found = nearest(&of_queries, &codes, args.k as usize)?;

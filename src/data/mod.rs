@@ -58,6 +58,7 @@ pub use self::crop::{Cut, bbox_crop, cut_by_box, margin_side, prepare};
 pub use self::dataset::{Dataset, Item, Skip, SplitSource};
 pub use self::decode::{DecodeConfig, Decoded, decode, decode_bytes};
 pub use self::fingerprint::Fingerprint;
+pub use self::folder::picture_files;
 pub use self::loader::{Batch, EvalBatches, Loader, LoaderConfig};
 pub(crate) use self::names::count;
 pub use self::options::{Classes, OpenConfig};

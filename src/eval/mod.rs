@@ -28,5 +28,5 @@ pub use moments::Moments;
 pub use monge::{MongeDistance, monge_distance};
 pub use nearest::{Neighbor, nearest};
 pub use precision_recall::{PrecisionRecall, precision_recall};
-pub use r_precision::{RPrecision, Top, r_precision};
+pub use r_precision::{RPrecision, Top, most_candidates, r_precision};
 pub use statistics::Statistics;

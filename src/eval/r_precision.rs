@@ -71,6 +71,13 @@ pub fn r_precision(
     Ok(RPrecision { top, candidates, folds, seed, images: count, warnings })
 }
 
+/// How many captions an image of any class can choose from: its own, and all of other classes.
+pub fn most_candidates(classes: &[i32]) -> usize {
+    let mut sizes = std::collections::BTreeMap::new();
+    classes.iter().for_each(|class| *sizes.entry(class).or_insert(0) += 1);
+    classes.len() - sizes.values().max().copied().unwrap_or(0) + 1
+}
+
 fn check(classes: &[i32], candidates: usize, folds: usize) -> Result<()> {
     let count = classes.len();
     if candidates < 2 {
@@ -85,10 +92,7 @@ fn check(classes: &[i32], candidates: usize, folds: usize) -> Result<()> {
             format!("{count} images in {folds} folds: each fold needs an image"),
         ));
     }
-    let mut sizes = std::collections::BTreeMap::new();
-    classes.iter().for_each(|class| *sizes.entry(class).or_insert(0) += 1);
-    let largest = sizes.values().max().copied().unwrap_or(0);
-    if count - largest < candidates - 1 {
+    if most_candidates(classes) < candidates {
         let why = format!(
             "among {count} images some have fewer than {} captions of other classes; take fewer candidates or more images",
             candidates - 1

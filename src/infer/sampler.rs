@@ -53,9 +53,9 @@ impl Sampler {
     /// With the newest checkpoint of each phase, finished or not, unless `weights` asks for another generator.
     pub fn open(run: &RunFolder, weights: Weights) -> Result<Sampler> {
         let (config, vocabulary) = (run.config()?, run.vocabulary()?);
-        let damsm = newest(run, Phase::Damsm)?;
+        let damsm = run.newest(Phase::Damsm)?;
         let gan = match weights {
-            Weights::Newest | Weights::Raw => newest(run, Phase::Gan)?,
+            Weights::Newest | Weights::Raw => run.newest(Phase::Gan)?,
             Weights::Step(step) => Checkpoints::of(run.root(), Phase::Gan).at(step)?,
             Weights::Best => best(run)?,
         };
@@ -200,11 +200,4 @@ fn best(run: &RunFolder) -> Result<Checkpoint> {
         return Err(Error::data(run.root(), why));
     };
     checkpoints.at(best.step)
-}
-
-fn newest(run: &RunFolder, phase: Phase) -> Result<Checkpoint> {
-    Checkpoints::of(run.root(), phase).latest()?.ok_or_else(|| {
-        let name = phase.name();
-        Error::data(run.root(), format!("there is no checkpoint of the {name} phase yet; train or import it"))
-    })
 }

@@ -41,8 +41,18 @@ impl Attention {
         Attention { height, width, words, values }
     }
 
-    fn largest_of(&self, word: usize) -> f32 {
-        self.values.iter().skip(word).step_by(self.words).copied().fold(0.0, f32::max)
+    /// Height and width.
+    pub fn size(&self) -> [usize; 2] {
+        [self.height, self.width]
+    }
+
+    /// A word's value at each place, row by row.
+    pub fn of_word(&self, word: usize) -> impl Iterator<Item = f32> {
+        self.values.iter().skip(word).step_by(self.words).copied()
+    }
+
+    pub fn largest_of(&self, word: usize) -> f32 {
+        self.of_word(word).fold(0.0, f32::max)
     }
 
     /// Bilinear interpolation of a word's map at `point`, [y, x] in [0, 1).
@@ -60,13 +70,13 @@ impl Attention {
 
 /// One scale for every word and map of a sheet: from an even share to the largest value.
 #[derive(Clone, Copy)]
-struct Scale {
+pub struct Scale {
     even: f32,
     largest: f32,
 }
 
 impl Scale {
-    fn of(maps: &[Attention], even: Even) -> Scale {
+    pub fn of(maps: &[Attention], even: Even) -> Scale {
         let largest = maps.iter().flat_map(|map| &map.values).copied().fold(0.0, f32::max);
         let share = |map: &Attention| match even {
             Even::Words => 1.0 / map.words as f32,
@@ -78,7 +88,8 @@ impl Scale {
         Scale { even, largest: largest.max(even * 1.001) }
     }
 
-    fn of_value(&self, value: f32) -> f32 {
+    /// Where a value stands, from 0 for an even share to 1 for the largest.
+    pub fn of_value(&self, value: f32) -> f32 {
         ((value - self.even) / (self.largest - self.even)).clamp(0.0, 1.0)
     }
 }
@@ -103,7 +114,7 @@ pub fn attention_sheet(
     let last = stages.last().map(|tile| tile.picture.clone());
     sheet = sheet.space(GAP).tiles(&stages, Look::of(STAGE));
     let Some(last) = last.filter(|_| !maps.is_empty()) else { return sheet.finish() };
-    let scale = Scale::of(maps, even);
+    let (scale, last) = (Scale::of(maps, even), pale(&scaled(&last, STAGE)));
     let explained = match even {
         Even::Words => {
             "A word's share of each place's attention. Up to an even share, 1 / number of words, nothing is drawn; what is pale is the picture."
@@ -126,9 +137,9 @@ pub fn attention_sheet(
     sheet.finish()
 }
 
-/// The pale picture under the colors of a word's attention.
-fn lit(picture: &Picture, map: &Attention, word: usize, scale: Scale) -> Picture {
-    let mut lit = pale(&scaled(picture, STAGE));
+/// A pale picture under the colors of a word's attention.
+fn lit(pale: &Picture, map: &Attention, word: usize, scale: Scale) -> Picture {
+    let mut lit = pale.clone();
     let (width, height) = (lit.width, lit.height);
     for (i, pixel) in lit.pixels.chunks_mut(3).enumerate() {
         let point = [(i / width) as f32 / height as f32, (i % width) as f32 / width as f32];
@@ -165,6 +176,7 @@ mod tests {
             [0.0, 0.0, 50.0, 100.0]
         );
         let white = Picture { width: 8, height: 8, pixels: vec![255; 8 * 8 * 3] };
+        let white = pale(&scaled(&white, STAGE));
         let [first, second] = [0, 1].map(|word| lit(&white, &map, word, scale));
         let light =
             |picture: &Picture, x: usize| luminance(&picture.pixels[(128 * picture.width + x) * 3..][..3]);
@@ -194,7 +206,7 @@ mod tests {
         let black = Picture { width: 8, height: 8, pixels: vec![0; 8 * 8 * 3] };
         let map = attention(vec![1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0], 2);
         let scale = Scale::of(std::slice::from_ref(&map), Even::Words);
-        let lit = lit(&black, &map, 0, scale);
+        let lit = lit(&pale(&scaled(&black, STAGE)), &map, 0, scale);
         let light = |x: usize| luminance(&lit.pixels[(128 * lit.width + x) * 3..][..3]);
         assert!(light(250) >= 150.0 && light(5) < 60.0);
     }

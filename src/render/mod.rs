@@ -11,7 +11,7 @@ mod sheet;
 mod text;
 
 pub use animation::{Frame, gif};
-pub use attention::{Attention, Even, attention_sheet};
+pub use attention::{Attention, Even, Scale, attention_sheet};
 pub use change::{Change, change_sheet};
 pub use contact::{Section, contact_sheet};
 pub use picture::pictures;

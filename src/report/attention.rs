@@ -9,8 +9,8 @@ use super::source::Source;
 use crate::engine::Tensor;
 use crate::error::Result;
 use crate::infer::{Draw, Request, Sampler, Samples, Weights};
-use crate::render::pictures;
-use crate::run::Phase;
+use crate::render::{Attention, Even, Scale, pictures};
+use crate::run::{Phase, samples};
 
 /// Generates for the first `count` captions of the sample grids.
 pub(super) fn html(source: &Source, count: usize) -> Html {
@@ -21,7 +21,7 @@ pub(super) fn html(source: &Source, count: usize) -> Html {
         absent("There is no generator yet.")
     } else {
         match (
-            captions(&source.root().join("samples")),
+            captions(&samples::folder(source.root())),
             source.or_problem(Sampler::open(source.run, Weights::Newest)),
         ) {
             (_, None) => absent("The generator cannot be read."),
@@ -68,51 +68,37 @@ fn figure(sample: &Samples, caption: &str, words: &[String]) -> Html {
         let why = "One stage alone has no attention.";
         return tag("figure", vec![image, tag("figcaption", vec![tag("span", caption), tag("small", why)])]);
     };
-    let scale = Scale::of(map);
+    let heat = Heat::of(map);
     let word = |(i, word): (usize, &String)| {
-        let share = tag("small", format!("{:.2}", scale.largest_of(i)));
-        let heat = void("img", &[("src", &layer(scale.colors(i)).address), ("alt", ""), ("class", "heat")]);
-        el("span", &[("class", "word"), ("tabindex", "0")], vec![word.as_str().into(), share, heat])
+        let share = tag("small", format!("{:.2}", heat.map.largest_of(i)));
+        let colors = void("img", &[("src", &layer(heat.colors(i)).address), ("alt", ""), ("class", "heat")]);
+        el("span", &[("class", "word"), ("tabindex", "0")], vec![word.as_str().into(), share, colors])
     };
     let words = words.iter().enumerate().map(word).collect::<Html>();
     tag("figure", vec![image, el("figcaption", &[("class", "words")], words)])
 }
 
 /// A map [1,H,W,T]: nothing is drawn up to an even share of the words, the largest value is the strongest color.
-struct Scale {
-    values: Vec<f32>,
-    height: usize,
-    width: usize,
-    words: usize,
-    even: f32,
-    largest: f32,
+struct Heat {
+    map: Attention,
+    scale: Scale,
 }
 
-impl Scale {
-    fn of(map: &Tensor) -> Scale {
-        let [_, height, width, words] = map.dims();
-        let values = map.to_vec();
-        let even = if words > 1 { 1.0 / words as f32 } else { 0.0 };
-        let largest = values.iter().copied().fold(even * 1.001, f32::max);
-        Scale { values, height, width, words, even, largest }
-    }
-
-    fn of_word(&self, word: usize) -> impl Iterator<Item = f32> {
-        self.values.iter().skip(word).step_by(self.words).copied()
-    }
-
-    fn largest_of(&self, word: usize) -> f32 {
-        self.of_word(word).fold(0.0, f32::max)
+impl Heat {
+    fn of(map: &Tensor) -> Heat {
+        let map = Attention::of(map, 0, map.shape().last_dim());
+        Heat { scale: Scale::of(std::slice::from_ref(&map), Even::Words), map }
     }
 
     fn colors(&self, word: usize) -> RgbaImage {
         let pixel = |value: f32| {
-            let at = ((value - self.even) / (self.largest - self.even)).clamp(0.0, 1.0);
+            let at = self.scale.of_value(value);
             let color = colorous::INFERNO.eval_continuous(f64::from(0.35 + 0.6 * at));
             Rgba([color.r, color.g, color.b, (at.sqrt() * 225.0).round() as u8])
         };
-        let mut image = RgbaImage::new(self.width as u32, self.height as u32);
-        image.pixels_mut().zip(self.of_word(word)).for_each(|(to, value)| *to = pixel(value));
+        let [height, width] = self.map.size();
+        let mut image = RgbaImage::new(width as u32, height as u32);
+        image.pixels_mut().zip(self.map.of_word(word)).for_each(|(to, value)| *to = pixel(value));
         image
     }
 }
@@ -123,11 +109,11 @@ mod tests {
 
     #[test]
     fn an_even_share_is_clear_and_the_largest_is_strong() {
-        let scale = Scale::of(&Tensor::from_vec(vec![0.5, 0.5, 0.9, 0.1], [1, 1, 2, 2]));
-        assert_eq!(scale.colors(0).pixels().map(|pixel| pixel.0[3]).collect::<Vec<_>>(), [0, 225]);
-        assert_eq!(scale.colors(1).pixels().map(|pixel| pixel.0[3]).collect::<Vec<_>>(), [0, 0]);
-        assert_eq!([scale.largest_of(0), scale.largest_of(1)], [0.9, 0.5]);
-        let lone = Scale::of(&Tensor::from_vec(vec![1.0, 1.0], [1, 1, 2, 1]));
+        let heat = Heat::of(&Tensor::from_vec(vec![0.5, 0.5, 0.9, 0.1], [1, 1, 2, 2]));
+        assert_eq!(heat.colors(0).pixels().map(|pixel| pixel.0[3]).collect::<Vec<_>>(), [0, 225]);
+        assert_eq!(heat.colors(1).pixels().map(|pixel| pixel.0[3]).collect::<Vec<_>>(), [0, 0]);
+        assert_eq!([heat.map.largest_of(0), heat.map.largest_of(1)], [0.9, 0.5]);
+        let lone = Heat::of(&Tensor::from_vec(vec![1.0, 1.0], [1, 1, 2, 1]));
         assert_eq!(lone.colors(0).pixels().map(|pixel| pixel.0[3]).collect::<Vec<_>>(), [225, 225]);
     }
 }

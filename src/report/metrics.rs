@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::html::{Html, absent, el, number, section, table, tag};
 use super::source::{PhaseState, Source};
-use crate::error::{Error, Result};
 use crate::eval::protocol::Evaluation;
 use crate::run::{Best, Phase};
 
@@ -73,17 +72,10 @@ pub(super) fn evaluations(source: &Source) -> Vec<(String, Evaluation)> {
         entries.filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
     files.sort();
     let read = |path: PathBuf| {
-        let evaluation = source.or_problem(evaluation(&path))?;
+        let evaluation = source.or_problem(Evaluation::read(&path))?;
         Some((path.file_name()?.to_string_lossy().into_owned(), evaluation))
     };
     files.into_iter().filter_map(read).collect()
-}
-
-fn evaluation(path: &PathBuf) -> Result<Evaluation> {
-    let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-    serde_json::from_slice(&text).map_err(|e| {
-        Error::data(path, format!("not an evaluation with its protocol, as engine eval writes it ({e})"))
-    })
 }
 
 /// Names and values of `metrics.json`, with its step.

@@ -41,7 +41,7 @@ pub fn report(run: &RunFolder, captions: usize) -> Result<Report> {
     let sections = vec![
         metrics::html(&source, &evaluations),
         curves::html(&source),
-        pictures::samples(&source),
+        pictures::over_time(&source),
         attention::html(&source, captions),
         pictures::generated(&source),
         settings::data(&source),

@@ -3,6 +3,8 @@
 use super::html::{Html, el, tag};
 use super::metrics::Headline;
 use super::source::{PhaseState, Source};
+use crate::eval::protocol::revision;
+use crate::run::now;
 
 const SECTIONS: [(&str, &str); 8] = [
     ("metrics", "Metrics"),
@@ -83,8 +85,7 @@ fn card(headline: Headline) -> Html {
 }
 
 pub(super) fn foot() -> Html {
-    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now());
-    let engine = format!("{} (revision {})", env!("CARGO_PKG_VERSION"), env!("ENGINE_REVISION"));
+    let (now, engine) = (now(), revision());
     tag(
         "footer",
         format!("Written {now} by engine {engine}. Everything that this page shows is inside of it."),

@@ -1,32 +1,30 @@
 //! Sections "Samples over time" and "Generated pictures".
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::html::{Html, absent, code, el, section, tag, void};
 use super::image::{self, Inline};
 use super::source::Source;
+use crate::run::{Phase, SampleFile, samples};
 
 /// Grids of a phase, and generated pictures, at most.
 const GRIDS: usize = 40;
 const GENERATED: usize = 24;
 
 /// The grids of each phase with a slider.
-pub(super) fn samples(source: &Source) -> Html {
-    let folder = source.root().join("samples");
-    let found = grids(&folder);
-    let kinds =
-        [("", "Images of fixed captions and noise"), ("damsm-", "Attention of the DAMSM on held-out images")];
+pub(super) fn over_time(source: &Source) -> Html {
+    let folder = samples::folder(source.root());
+    let kinds = [
+        (Phase::Gan, "Images of fixed captions and noise"),
+        (Phase::Damsm, "Attention of the DAMSM on held-out images"),
+    ];
     let mut parts = Vec::new();
-    for (prefix, title) in kinds {
-        let of_kind: Vec<(u64, PathBuf)> = found
-            .iter()
-            .filter(|(kind, ..)| kind == prefix)
-            .map(|(_, step, path)| (*step, path.clone()))
-            .collect();
-        if !of_kind.is_empty() {
-            parts.extend([tag("h3", title), slider(source, &of_kind)]);
+    for (phase, title) in kinds {
+        let files = SampleFile::all(source.root(), phase);
+        if !files.is_empty() {
+            parts.extend([tag("h3", title), slider(source, &files)]);
         }
     }
     if parts.is_empty() {
@@ -49,23 +47,10 @@ pub(super) fn captions(folder: &Path) -> Option<Vec<String>> {
     (!captions.is_empty()).then_some(captions)
 }
 
-/// What stands before `step-000123.png`, the step, and the file, by step.
-fn grids(folder: &Path) -> Vec<(String, u64, PathBuf)> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let grid = |path: PathBuf| {
-        let name = path.file_name()?.to_str()?.strip_suffix(".png")?.to_string();
-        let (kind, step) = name.rsplit_once("step-")?;
-        Some((kind.to_string(), step.parse().ok()?, path))
-    };
-    let mut found: Vec<_> = entries.filter_map(|entry| grid(entry.path())).collect();
-    found.sort_by_key(|(_, step, _)| *step);
-    found
-}
-
 /// Pictures one at a time; the last is shown first.
-fn slider(source: &Source, grids: &[(u64, PathBuf)]) -> Html {
+fn slider(source: &Source, grids: &[SampleFile]) -> Html {
     let chosen = evenly(grids.len(), GRIDS).map(|i| &grids[i]);
-    let read = |(step, path): &(u64, PathBuf)| Some((*step, source.or_problem(image::file(path))?));
+    let read = |file: &SampleFile| Some((file.step, source.or_problem(image::file(&file.path))?));
     let frames: Vec<(u64, Inline)> = chosen.filter_map(read).collect();
     let last = frames.len().saturating_sub(1);
     let frame = |(i, (step, picture)): (usize, &(u64, Inline))| {

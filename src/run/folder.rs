@@ -17,7 +17,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{Checkpoints, remove};
+use super::checkpoint::{Checkpoint, Checkpoints, remove};
 use super::phase::Phase;
 use super::record::{Change, Record};
 use crate::config::{Config, may_change};
@@ -99,6 +99,17 @@ impl RunFolder {
             fs::rename(&temporary, root).map_err(|e| Error::io(root, e))
         };
         write().inspect_err(|_| drop(fs::remove_dir_all(&temporary)))
+    }
+
+    /// The newest checkpoint of a phase, finished or not.
+    ///
+    /// # Errors
+    /// `Data` where there is none yet; those of [`Checkpoints::latest`].
+    pub fn newest(&self, phase: Phase) -> Result<Checkpoint> {
+        Checkpoints::of(self.root(), phase).latest()?.ok_or_else(|| {
+            let why = format!("there is no checkpoint of the {} phase yet; train or import it", phase.name());
+            Error::data(self.root(), why)
+        })
     }
 
     pub fn root(&self) -> &Path {

@@ -6,6 +6,7 @@ mod folder;
 mod inputs;
 mod phase;
 mod record;
+pub mod samples;
 pub mod seed;
 
 pub use checkpoint::{Best, Checkpoint, Checkpoints, OPTIMIZER, State};
@@ -13,4 +14,5 @@ pub use context::Context;
 pub use folder::RunFolder;
 pub use inputs::Inputs;
 pub use phase::Phase;
-pub use record::{Call, Change, Record};
+pub use record::{Call, Change, Record, now};
+pub use samples::SampleFile;

@@ -131,6 +131,7 @@ impl Call {
     }
 }
 
-fn now() -> String {
+/// The time in UTC, to the second.
+pub fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }

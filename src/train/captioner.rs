@@ -12,6 +12,7 @@ use crate::engine::nn::{Adam, Archive, Mode, Source, Store};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
 use crate::eval::Metric;
+use crate::files::Origin;
 use crate::infer::features::{Watch, for_held_out};
 use crate::infer::frozen::{
     CAPTION_CNN, CAPTION_RNN, CaptionerStores, IMAGE_ENCODER, build_captioner, weight_file,
@@ -61,10 +62,10 @@ fn init_from_damsm(context: &Context, cnn: &Store) -> Result<Option<u64>> {
 }
 
 impl PhaseTrainer for CaptionerPhase<'_> {
-    fn begin(&mut self) -> Result<()> {
-        begin_backbone(&self.stores.cnn, &self.context.config.captioner.network.backbone)?;
+    fn begin(&mut self) -> Result<Option<Origin>> {
+        let origin = begin_backbone(&self.stores.cnn, &self.context.config.captioner.network.backbone)?;
         self.damsm = init_from_damsm(&self.context, &self.stores.cnn)?;
-        Ok(())
+        Ok(origin)
     }
 
     fn adopt(&mut self, weights: &InitialWeights) -> Result<()> {

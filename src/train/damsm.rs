@@ -12,6 +12,7 @@ use crate::engine::nn::{Archive, Mode, Source};
 use crate::engine::ops::shape::{slice, transpose};
 use crate::engine::tensor::{backward, no_grad};
 use crate::error::Result;
+use crate::files::Origin;
 use crate::infer::features::{self, Codes, Watch};
 use crate::infer::frozen::{
     IMAGE_ENCODER, TEXT_ENCODER, build_image_encoder, build_text_encoder, weight_file,
@@ -49,7 +50,7 @@ impl<'a> DamsmPhase<'a> {
 }
 
 impl PhaseTrainer for DamsmPhase<'_> {
-    fn begin(&mut self) -> Result<()> {
+    fn begin(&mut self) -> Result<Option<Origin>> {
         begin_backbone(&self.image.store, &self.context.config.damsm.backbone)
     }
 

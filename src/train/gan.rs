@@ -36,6 +36,8 @@ pub(super) struct GanPhase<'a> {
     discriminator_stores: Vec<Store>,
     discriminator_adams: Vec<Adam>,
     samples: SampleInputs,
+    /// Of the real images that the phase is measured on, once it was.
+    real: Option<Spread>,
     builds_on: Vec<(Phase, u64)>,
 }
 
@@ -99,6 +101,7 @@ impl<'a> GanPhase<'a> {
             discriminator_stores,
             discriminator_adams,
             samples,
+            real: None,
             builds_on,
         })
     }
@@ -238,18 +241,22 @@ impl PhaseTrainer for GanPhase<'_> {
     /// R-precision of generated images, and how much they differ as a share of the real ones'.
     fn measure(&mut self, watch: &mut dyn Watch) -> Result<Option<Vec<(String, f32)>>> {
         let (mut real, mut generated) = (Spread::default(), Spread::default());
-        let count = self.context.config.eval.follow_images;
+        let (count, is_known) = (self.context.config.eval.follow_images, self.real.is_some());
         let codes = self.codes(count, watch, |codes| {
             generated.take(codes.generated);
-            real.take(&codes.encoder.forward(codes.real, Mode::Eval).global);
+            if !is_known {
+                real.take(&codes.encoder.forward(codes.real, Mode::Eval).global);
+            }
         })?;
         let Some(codes) = codes else { return Ok(None) };
+        // The real images stay the same.
+        let real = &*self.real.get_or_insert(real);
         let mut values = Vec::new();
         if let Evaluation::Metric(metric) = r_precision_metric(&self.context, "generated images", Some(codes))
         {
             values.push((metric.name, metric.value));
         }
-        values.extend(generated.share_of(&real).map(|share| (DIVERSITY.to_string(), share as f32)));
+        values.extend(generated.share_of(real).map(|share| (DIVERSITY.to_string(), share as f32)));
         Ok(Some(values))
     }
 
@@ -277,7 +284,11 @@ impl GanPhase<'_> {
         mut seen: impl FnMut(Batched),
     ) -> Result<Option<Codes>> {
         let (context, config) = (&self.context, self.context.config);
-        let encoder = frozen::image_encoder(&context.trained(Phase::Damsm)?.folder, config)?;
+        let opened = match &self.frozen.damsm {
+            Some(_) => None,
+            None => Some(frozen::image_encoder(&context.trained(Phase::Damsm)?.folder, config)?),
+        };
+        let encoder = self.frozen.damsm.as_ref().or(opened.as_ref()).expect("one of both is there");
         let mut rng = rng_for(config.run.seed, 0, RngStream::Evaluation);
         let Trainable { network, adam, .. } = &mut self.generator;
         let encode = |batch: &Inputs| {
@@ -285,7 +296,7 @@ impl GanPhase<'_> {
             let (z, eps) = draw_noise(&mut rng, batch.count(), &config.generator);
             let images = network.forward(&z, &text, &batch.lengths, &eps, Mode::Eval).images;
             let generated = encoder.forward(&images[images.len() - 1], Mode::Eval).global;
-            seen(Batched { encoder: &encoder, real: batch.largest(), generated: &generated });
+            seen(Batched { encoder, real: batch.largest(), generated: &generated });
             (generated, text.sentence)
         };
         averaged(adam, || features::codes(context, count, config.gan.schedule.batch, watch, encode))

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::log::EventLog;
 use crate::error::{Error, Result};
 use crate::files::atomic;
+use crate::run::now;
 
 /// The file of numbers beside the event files of a phase.
 pub const METRICS: &str = "metrics.jsonl";
@@ -28,8 +29,8 @@ impl Journal {
 
     pub fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<()> {
         self.events.scalars(step, values)?;
-        let time = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
-        let mut line = Map::from_iter([("step".to_string(), json!(step)), ("time".to_string(), json!(time))]);
+        let mut line =
+            Map::from_iter([("step".to_string(), json!(step)), ("time".to_string(), json!(now()))]);
         line.extend(values.iter().map(|(name, value)| (name.clone(), json!(value))));
         atomic::append_line(&self.metrics, &Value::Object(line).to_string())
     }

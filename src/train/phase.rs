@@ -9,6 +9,7 @@ use crate::engine::nn::{Adam, AdamConfig, Archive, Store};
 use crate::engine::tensor::{Grads, Tensor};
 use crate::error::{Error, Result};
 use crate::eval::{Features, Metric, r_precision};
+use crate::files::Origin;
 use crate::infer::features::{Codes, Watch};
 use crate::infer::frozen::weight_file;
 use crate::mirrorgan::backbone::{BackboneConfig, load_imagenet};
@@ -25,9 +26,9 @@ pub struct Position {
 /// The networks that one phase trains. A step is [`PhaseTrainer::load`], then [`PhaseTrainer::compute`]; neither waits
 /// for the device, so the loop reads the terms only when they are due.
 pub(super) trait PhaseTrainer {
-    /// Initial weights that come from files, before the first step of the phase.
-    fn begin(&mut self) -> Result<()> {
-        Ok(())
+    /// Initial weights that come from files, before the first step of the phase; the file that the backbone's come from.
+    fn begin(&mut self) -> Result<Option<Origin>> {
+        Ok(None)
     }
 
     /// Begins with the weights of another checkpoint of this phase, instead of [`PhaseTrainer::begin`].
@@ -153,11 +154,10 @@ impl<N> Trainable<N> {
 }
 
 /// Gives the backbone in `store` the ImageNet weights that its configuration names.
-pub(super) fn begin_backbone(store: &Store, backbone: &BackboneConfig) -> Result<()> {
-    match &backbone.weights {
-        Some(file) => load_imagenet(store, backbone.kind, Path::new(file)),
-        None => Ok(()),
-    }
+pub(super) fn begin_backbone(store: &Store, backbone: &BackboneConfig) -> Result<Option<Origin>> {
+    let Some(file) = backbone.weights.as_ref().map(Path::new) else { return Ok(None) };
+    load_imagenet(store, backbone.kind, file)?;
+    Origin::read(file).map(Some)
 }
 
 pub(super) const R_PRECISION: &str = "r_precision";

@@ -1,12 +1,12 @@
 //! `engine eval compare`
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
 
 use crate::cli::{exit, say};
-use crate::error::{Error, note};
+use crate::error::{Result, note};
 use crate::eval::protocol::Evaluation;
 
 #[derive(clap::Args)]
@@ -17,7 +17,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let evaluations = args.files.iter().map(|file| read(file)).collect::<anyhow::Result<Vec<_>>>()?;
+    let evaluations = args.files.iter().map(|file| Evaluation::read(file)).collect::<Result<Vec<_>>>()?;
     let (first, name) = (&evaluations[0], args.files[0].display());
     for (other, file) in evaluations.iter().zip(&args.files).skip(1) {
         let differences = first.differences(other);
@@ -36,12 +36,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     say(first.shared())?;
     say(format!("\n{}", table(&evaluations, &args.files)))?;
     Ok(ExitCode::from(exit::FINISHED))
-}
-
-fn read(file: &Path) -> anyhow::Result<Evaluation> {
-    let text = std::fs::read_to_string(file).map_err(|e| Error::io(file, e))?;
-    let why = |e| format!("not an evaluation that `engine eval` of this version wrote ({e}); evaluate again");
-    Ok(serde_json::from_str(&text).map_err(|e| Error::data(file, why(e)))?)
 }
 
 /// A row for each evaluation, a column for each figure.

@@ -1,6 +1,6 @@
 //! `engine eval stats`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -10,12 +10,10 @@ use super::{Shown, protocols};
 use crate::cli::dataset::{self, DatasetName};
 use crate::cli::{Machine, exit, say, signals};
 use crate::config::Config;
-use crate::data;
-use crate::error::note;
+use crate::data::{self, Skip};
+use crate::error::{Result, note};
 use crate::eval::evaluate::{Pictures, Source, features, named, open_evaluator, pictures_of, real_items};
-use crate::eval::protocol::{Crop, Protocol, ProtocolName};
-use crate::files::atomic;
-use crate::infer::evaluator::Evaluator;
+use crate::eval::protocol::{Crop, ProtocolName};
 use crate::run::RunFolder;
 
 #[derive(clap::Args)]
@@ -91,18 +89,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             (Pictures::Items { items, crop, side, decode }, named(name.name(), dataset))
         }
         _ => {
-            files = pictures_of(&args.data)?;
+            files = named_files(&args.data)?;
             (Pictures::Files(&files), format!("the {} pictures of a folder", files.len()))
         }
     };
     let evaluator = open_evaluator(&protocol, args.weights.as_deref(), run.as_ref())?;
-    warn_of_weights(&protocol, &evaluator);
+    evaluator.warning().iter().for_each(|warning| note(format!("warning: {warning}")));
     let mut shown = Shown::new("statistics", signals::stop_flag("batch")?);
     on_cpu.into_iter().for_each(note);
-    let kept = atomic::beside(&args.out).with_extension("parts");
-    let seen = features(&pictures, &evaluator, args.batch as usize, &kept, "real", &mut shown);
-    let _ = std::fs::remove_dir_all(&kept);
-    let Some(features) = seen? else {
+    let seen = features(&pictures, &evaluator, args.batch as usize, None, "real", &mut shown)?;
+    let Some(features) = seen else {
         note("interrupted: nothing is written");
         return Ok(ExitCode::from(exit::INTERRUPTED));
     };
@@ -113,8 +109,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(exit::FINISHED))
 }
 
-fn warn_of_weights(protocol: &Protocol, evaluator: &Evaluator) {
-    let published = protocol.recipe.weights.as_ref();
-    let warning = published.and_then(|published| evaluator.weights().warning(published));
-    warning.into_iter().for_each(|warning| note(format!("warning: {warning}")));
+/// The pictures of a folder; a note says what cannot be used.
+fn named_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (files, skipped) = pictures_of(folder)?;
+    for Skip { file, why } in skipped {
+        note(format!("note: left out: {}: {why}", file.display()));
+    }
+    Ok(files)
 }

@@ -20,16 +20,26 @@ mod sources;
 mod tables;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use self::pictures::Pictures;
 use self::side::Side;
 use self::sources::Gathered;
-use super::dataset::Dataset;
+use super::dataset::{Dataset, Skip};
 use super::draft::{Captions, Draft, Drafts, Words};
 use super::missing;
 use super::options::OpenConfig;
 use crate::error::{Error, Result};
+
+/// The picture files of a folder and of those in it, by path, and what cannot be used.
+///
+/// # Errors
+/// `Data` when the folder cannot be read.
+pub fn picture_files(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skip>)> {
+    let mut skipped = Vec::new();
+    let pictures = Pictures::of(root, &mut skipped)?;
+    Ok((pictures.all.into_iter().map(|picture| picture.file).collect(), skipped))
+}
 
 /// Reads a data set except for its images; files that cannot be used are left out and named.
 ///

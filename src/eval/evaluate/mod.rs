@@ -94,7 +94,7 @@ pub fn evaluate(job: Job, watch: &mut dyn Watch) -> Result<Option<Evaluation>> {
     let compares = metrics.names().iter().any(|metric| metric.compares()) && statistics.is_none();
     let real = match compares {
         false => None,
-        true => features(&plan.real(), &networks.evaluator, batch, &folder, "real", watch)?,
+        true => features(&plan.real(), &networks.evaluator, batch, Some(&folder), "real", watch)?,
     };
     if compares && real.is_none() {
         return Ok(None);
@@ -221,7 +221,7 @@ impl Work<'_> {
         watch: &mut dyn Watch,
     ) -> Result<Option<Table>> {
         let is_diverse = part == "diversity";
-        let mut table = Table::open(self.folder, part)?;
+        let mut table = Table::open(Some(self.folder), part)?;
         if let Some(keep) = keep {
             std::fs::create_dir_all(keep).map_err(|e| Error::io(keep, e))?;
         }

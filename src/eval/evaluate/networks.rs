@@ -56,11 +56,7 @@ impl Networks {
         watch: &mut dyn Watch,
     ) -> Result<Networks> {
         let evaluator = open_evaluator(protocol, weights, Some(run))?;
-        if let Some(published) = &protocol.recipe.weights
-            && let Some(warning) = evaluator.weights().warning(published)
-        {
-            watch.note(&format!("warning: {warning}"));
-        }
+        evaluator.warning().iter().for_each(|warning| watch.note(&format!("warning: {warning}")));
         let mut encoder = None;
         if metrics.has(MetricName::RPrecision) && protocol.recipe.network != EvaluatorNetwork::Encoder {
             match Evaluator::of_run(&ProtocolName::Encoder.protocol().recipe, run) {

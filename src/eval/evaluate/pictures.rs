@@ -6,7 +6,9 @@ use rayon::prelude::*;
 
 use super::Watch;
 use super::table::Table;
-use crate::data::{Cut, Dataset, DecodeConfig, Item, Picture, cut_by_box, decode, prepare};
+use crate::data::{
+    Cut, Dataset, DecodeConfig, Item, Picture, Skip, cut_by_box, decode, picture_files, prepare,
+};
 use crate::error::{Error, Result, chain};
 use crate::eval::Features;
 use crate::eval::protocol::{Crop, Protocol, ProtocolName, Split};
@@ -63,30 +65,20 @@ impl Pictures<'_> {
     }
 }
 
-/// The pictures of a folder and those in it, by name.
+/// The pictures of a folder and those in it, by name, and what cannot be used.
 ///
 /// # Errors
 /// `Data` where there is none.
-pub fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
+pub fn pictures_of(folder: &Path) -> Result<(Vec<PathBuf>, Vec<Skip>)> {
     if !folder.is_dir() {
         return Err(Error::data(folder, "there is no such folder of pictures"));
     }
-    let mut files = Vec::new();
-    for entry in walkdir::WalkDir::new(folder).follow_links(true) {
-        let entry = entry.map_err(|e| Error::data(folder, format!("cannot be listed ({e})")))?;
-        let ending = entry.path().extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        if entry.file_type().is_file() && ["jpg", "jpeg", "png", "webp"].contains(&ending.as_str()) {
-            files.push(entry.into_path());
-        }
-    }
-    files.sort();
+    let (files, skipped) = picture_files(folder)?;
     if files.is_empty() {
-        return Err(Error::data(
-            folder,
-            "there is no picture in this folder; JPEG, PNG and WebP files are read",
-        ));
+        let why = "there is no picture in this folder; JPEG, PNG and WebP files are read";
+        return Err(Error::data(folder, why));
     }
-    Ok(files)
+    Ok((files, skipped))
 }
 
 /// The items that a protocol compares with. Where none is held out, training items for a protocol that stands for no
@@ -121,7 +113,8 @@ pub fn real_items<'a>(dataset: &'a Dataset, protocol: &mut Protocol) -> Result<(
     Ok((&items[..count], note))
 }
 
-/// Features of pictures, batch by batch; none where `watch` ended it. `folder` keeps what is done.
+/// Features of pictures, batch by batch; none where `watch` ended it. `folder`, if there is one, keeps what is done for the
+/// next call.
 ///
 /// # Errors
 /// `Data` where no picture can be used; those of reading and evaluating.
@@ -129,7 +122,7 @@ pub fn features(
     pictures: &Pictures,
     evaluator: &Evaluator,
     batch: usize,
-    folder: &Path,
+    folder: Option<&Path>,
     label: &'static str,
     watch: &mut dyn Watch,
 ) -> Result<Option<Features>> {

@@ -1,12 +1,11 @@
 //! Which real pictures, and which captions and noises of which generated ones.
 
-use std::collections::BTreeMap;
-
 use super::metrics::{MetricName, Metrics};
 use super::pictures::Pictures;
 use crate::config::Config;
 use crate::data::{Item, captions};
 use crate::error::{Error, Result};
+use crate::eval::most_candidates;
 use crate::eval::protocol::{CaptionChoice, Protocol};
 use crate::infer::{Draw, Request};
 use crate::run::seed::{RngStream, rng_for};
@@ -63,9 +62,8 @@ impl<'a> Plan<'a> {
         if !metrics.has(MetricName::RPrecision) {
             return Ok(Vec::new());
         }
-        let mut classes: BTreeMap<i32, usize> = BTreeMap::new();
-        (0..self.count()).for_each(|number| *classes.entry(self.class(number)).or_default() += 1);
-        let most = self.count() - classes.values().max().copied().unwrap_or(0) + 1;
+        let classes: Vec<i32> = (0..self.count()).map(|number| self.class(number)).collect();
+        let most = most_candidates(&classes);
         let wanted = candidates.unwrap_or(self.protocol.r_precision.candidates);
         self.protocol.r_precision.candidates = wanted;
         if most < 2 {

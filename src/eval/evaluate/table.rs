@@ -15,7 +15,8 @@ const NUMBERS: &str = "numbers";
 
 /// Columns of rows, a row for each picture by its number, ascending.
 pub(super) struct Table {
-    folder: PathBuf,
+    /// None: nothing is kept on the disk.
+    folder: Option<PathBuf>,
     part: &'static str,
     columns: BTreeMap<String, Collector>,
     next: usize,
@@ -27,9 +28,9 @@ pub(super) struct Table {
 
 impl Table {
     /// With what an interrupted evaluation left in `folder` under the name `part`.
-    pub(super) fn open(folder: &Path, part: &'static str) -> Result<Table> {
+    pub(super) fn open(folder: Option<&Path>, part: &'static str) -> Result<Table> {
         let mut table = Table {
-            folder: folder.to_path_buf(),
+            folder: folder.map(Path::to_path_buf),
             part,
             columns: BTreeMap::new(),
             next: 0,
@@ -61,7 +62,7 @@ impl Table {
 
     /// The files of this part, by rising numbers.
     fn files(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let entries = self.folder.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
         let begin = format!("{}-", self.part);
         let is_own = |name: &str| name.starts_with(&begin) && name.ends_with(".safetensors");
         let own = entries.filter(|entry| is_own(&entry.file_name().to_string_lossy()));
@@ -89,9 +90,13 @@ impl Table {
     pub(super) fn push(&mut self, number: usize, columns: &[(&str, Vec<f32>)]) -> Result<()> {
         for (column, row) in columns {
             self.collect(column, number as u64, row)?;
-            self.pending.entry(column.to_string()).or_default().extend(row);
+            if self.folder.is_some() {
+                self.pending.entry(column.to_string()).or_default().extend(row);
+            }
         }
-        self.pending_numbers.push(number as i64);
+        if self.folder.is_some() {
+            self.pending_numbers.push(number as i64);
+        }
         self.next = number + 1;
         Ok(())
     }
@@ -102,9 +107,9 @@ impl Table {
 
     /// Writes what is not on the disk yet.
     pub(super) fn save(&mut self) -> Result<()> {
-        let Some(first) = self.pending_numbers.first() else { return Ok(()) };
-        fs::create_dir_all(&self.folder).map_err(|e| Error::io(&self.folder, e))?;
-        let file = self.folder.join(format!("{}-{first:09}.safetensors", self.part));
+        let (Some(folder), Some(first)) = (&self.folder, self.pending_numbers.first()) else { return Ok(()) };
+        fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        let file = folder.join(format!("{}-{first:09}.safetensors", self.part));
         let numbers = std::mem::take(&mut self.pending_numbers);
         let rows = numbers.len();
         let mut archive = Archive::default();

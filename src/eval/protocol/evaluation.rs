@@ -1,11 +1,13 @@
 //! Figures and what they depend on, in one value: none can be had or printed without the other.
 
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::lines::{Difference, Line, differences, write_block};
 use super::{Measure, Protocol};
+use crate::error::{self, Error};
 use crate::infer::evaluator::UsedWeights;
 
 /// What was evaluated, and on what.
@@ -82,6 +84,17 @@ pub fn revision() -> String {
 impl Evaluation {
     pub fn new(protocol: Protocol, conditions: Conditions) -> Evaluation {
         Evaluation { engine: revision(), protocol, conditions, figures: Vec::new() }
+    }
+
+    /// Reads the file of an evaluation.
+    ///
+    /// # Errors
+    /// `Io` where it cannot be read; `Data` where it is none of this version.
+    pub fn read(file: &Path) -> error::Result<Evaluation> {
+        let text = std::fs::read(file).map_err(|e| Error::io(file, e))?;
+        let why =
+            |e| format!("not an evaluation that `engine eval` of this version wrote ({e}); evaluate again");
+        serde_json::from_slice(&text).map_err(|e| Error::data(file, why(e)))
     }
 
     pub fn protocol(&self) -> &Protocol {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::infer::frozen;
 use crate::mirrorgan::backbone::{Classified, Classifier};
 use crate::mirrorgan::damsm::ImageEncoder;
-use crate::run::{Checkpoints, Phase, RunFolder};
+use crate::run::{Phase, RunFolder};
 
 pub use recipe::{EvaluatorNetwork, Normalization, PublishedWeights, Recipe, Resize};
 pub use weights::{UsedWeights, find_weights};
@@ -91,9 +91,7 @@ impl Evaluator {
     /// `Data` where the run has no checkpoint of its DAMSM phase, and those of reading it.
     pub fn of_run(recipe: &Recipe, run: &RunFolder) -> Result<Evaluator> {
         let config = run.config()?;
-        let checkpoint = Checkpoints::of(run.root(), Phase::Damsm).latest()?.ok_or_else(|| {
-            Error::data(run.root(), "there is no checkpoint of the damsm phase yet; train or import it")
-        })?;
+        let checkpoint = run.newest(Phase::Damsm)?;
         let encoder = frozen::image_encoder(&checkpoint.folder, &config)?;
         let networks = [frozen::IMAGE_ENCODER];
         let weights = UsedWeights::of_checkpoint(&checkpoint, &networks, config.damsm.backbone.kind)?;
@@ -116,6 +114,11 @@ impl Evaluator {
     /// What the weights were read from.
     pub fn weights(&self) -> &UsedWeights {
         &self.weights
+    }
+
+    /// What a user should know where the weights are not those that the recipe names.
+    pub fn warning(&self) -> Option<String> {
+        self.recipe.weights.as_ref().and_then(|published| self.weights.warning(published))
     }
 
     /// Features and logits of pictures of any sizes. A picture's do not depend on the others of the batch.

@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::recipe::PublishedWeights;
 use crate::config;
@@ -35,11 +34,11 @@ impl UsedWeights {
             return Err(Error::data(file, format!("there is no such file; {}", wanted(published))));
         }
         let bytes = file_bytes(file)?;
-        let (archive, hash) = rayon::join(|| Archive::parse(file, &bytes), || Sha256::digest(&bytes));
-        let hash = format!("{hash:x}");
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_published = published.sha256.iter().any(|known| hash.starts_with(known.as_str()));
-        Ok((archive?, UsedWeights { name, sha256: Some(hash), is_published, encoder: None }))
+        let (archive, origin) =
+            rayon::join(|| Archive::parse(file, &bytes), || Origin::of_bytes(file, &bytes));
+        let Origin { file: name, sha256, .. } = origin;
+        let is_published = published.sha256.iter().any(|known| sha256.starts_with(known.as_str()));
+        Ok((archive?, UsedWeights { name, sha256: Some(sha256), is_published, encoder: None }))
     }
 
     /// Weights that the run trained itself: files of a checkpoint, by their SHA-256, for a network that begins with `backbone`.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result, caught};
 use crate::files::{Origin, atomic};
 use crate::infer::frozen::weight_file;
 use crate::mirrorgan::losses::{Loss, Terms};
-use crate::run::{Call, Checkpoint, Checkpoints, Context, Phase, State};
+use crate::run::{Call, Checkpoint, Checkpoints, Context, Phase, SampleFile, State, samples};
 use crate::train::collapse::{ACCURACY, CollapseWatch};
 use crate::train::initial::InitialWeights;
 use crate::train::journal::Journal;
@@ -54,6 +54,15 @@ impl Rate {
         let Rate { since, images } = std::mem::replace(self, Rate::new());
         images as f64 / since.elapsed().as_secs_f64().max(1e-9)
     }
+}
+
+/// What weights a phase goes on or begins with.
+#[derive(Default)]
+struct Begun {
+    /// Lines for the user.
+    notes: Vec<String>,
+    /// The file that its backbone begins with.
+    origin: Option<Origin>,
 }
 
 /// How a phase ended.
@@ -138,9 +147,11 @@ impl<'a> Session<'a> {
         };
         let context = self.context();
         let mut trainer: Box<dyn PhaseTrainer + 'a> = self.trainer(phase, context)?;
-        let notes = self.set_weights(&span, trainer.as_mut())?;
+        let Begun { notes, origin } = self.set_weights(&span, trainer.as_mut())?;
         self.begin(progress)?;
-        self.record_weights(&span)?;
+        if let Some(origin) = origin {
+            Call::weights(self.job.run.root(), &format!("{}.backbone", phase.name()), &origin)?;
+        }
         notes.iter().for_each(|line| progress.note(&format!("note: {line}")));
         match (&span.begins_again, &span.resumed) {
             (Some(why), _) => {
@@ -169,34 +180,20 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Gives the networks of a phase the weights that it goes on or begins with; lines for the user.
-    fn set_weights(&self, span: &Span, trainer: &mut dyn PhaseTrainer) -> Result<Vec<String>> {
+    /// Gives the networks of a phase the weights that it goes on or begins with; what there is to say of them.
+    fn set_weights(&self, span: &Span, trainer: &mut dyn PhaseTrainer) -> Result<Begun> {
         let ours = &self.job.dataset.vocabulary;
         let (folder, theirs) = match &span.resumed {
             Some(checkpoint) if checkpoint.state.imported => (checkpoint.folder.clone(), ours.clone()),
-            Some(checkpoint) => return trainer.restore(&checkpoint.folder).map(|()| Vec::new()),
+            Some(checkpoint) => return trainer.restore(&checkpoint.folder).map(|()| Begun::default()),
             None => match initial(self.job, span.phase)? {
                 Some((checkpoint, words)) => (checkpoint.folder, words),
-                None => return trainer.begin().map(|()| Vec::new()),
+                None => return Ok(Begun { notes: Vec::new(), origin: trainer.begin()? }),
             },
         };
         let weights = InitialWeights::new(folder, theirs, ours);
         trainer.adopt(&weights)?;
-        Ok(weights.notes())
-    }
-
-    /// What files a new phase's weights come from, into the log of calls.
-    fn record_weights(&self, span: &Span) -> Result<()> {
-        let config = &self.job.config;
-        let backbone = match span.phase {
-            Phase::Damsm => &config.damsm.backbone,
-            Phase::Captioner => &config.captioner.network.backbone,
-            Phase::Gan => return Ok(()),
-        };
-        let begins = span.resumed.is_none() && initial(self.job, span.phase)?.is_none();
-        let Some(file) = backbone.weights.as_ref().filter(|_| begins) else { return Ok(()) };
-        let network = format!("{}.backbone", span.phase.name());
-        Call::weights(self.job.run.root(), &network, &Origin::read(file.as_ref())?)
+        Ok(Begun { notes: weights.notes(), origin: None })
     }
 
     fn trainer(&self, phase: Phase, context: Context<'a>) -> Result<Box<dyn PhaseTrainer + 'a>> {
@@ -467,10 +464,9 @@ impl<'a> Session<'a> {
         log: &mut Journal,
     ) -> Result<()> {
         let Some((what, picture)) = trainer.sample(step) else { return Ok(()) };
-        let folder = self.job.run.root().join("samples");
+        let folder = samples::folder(self.job.run.root());
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let of_phase = if phase == Phase::Gan { String::new() } else { format!("{}-", phase.name()) };
-        let path = folder.join(format!("{of_phase}step-{step:06}.png"));
+        let SampleFile { path, .. } = SampleFile::new(self.job.run.root(), phase, step);
         if !trainer.captions().is_empty() {
             let legend = trainer.captions().join("\n") + "\n";
             atomic::write(folder.join("captions.txt"), legend.as_bytes())?;
