@@ -4,8 +4,8 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use cosmic_text::{
-    Align, Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Family, FontSystem, Metrics, Shaping,
-    SwashCache, Wrap, fontdb,
+    Align, Attrs, Buffer as Paragraph, Color, Ellipsize, EllipsizeHeightLimit, Family, FontSystem, Metrics,
+    Shaping, SwashCache, Wrap, fontdb,
 };
 
 use crate::data::Picture;
@@ -95,12 +95,12 @@ fn boxes(text: &str) -> usize {
 }
 
 /// Letters that no font has are glyph 0.
-fn missing(set: &Buffer) -> usize {
+fn missing(set: &Paragraph) -> usize {
     set.layout_runs().flat_map(|run| run.glyphs).filter(|glyph| glyph.glyph_id == 0).count()
 }
 
 impl Typesetter {
-    fn set(&mut self, text: &str, style: Style, width: usize) -> (Buffer, usize) {
+    fn set(&mut self, text: &str, style: Style, width: usize) -> (Paragraph, usize) {
         let set = self.try_set(text, style, width);
         if missing(&set) == 0 || self.has_system {
             let height = set.layout_runs().map(|run| run.line_top + run.line_height).fold(0.0, f32::max);
@@ -111,8 +111,8 @@ impl Typesetter {
         self.set(text, style, width)
     }
 
-    fn try_set(&mut self, text: &str, style: Style, width: usize) -> Buffer {
-        let mut set = Buffer::new(&mut self.fonts, Metrics::new(style.size, style.line()));
+    fn try_set(&mut self, text: &str, style: Style, width: usize) -> Paragraph {
+        let mut set = Paragraph::new(&mut self.fonts, Metrics::new(style.size, style.line()));
         set.set_size(Some(width as f32), None);
         set.set_wrap(if style.lines == 1 { Wrap::None } else { Wrap::WordOrGlyph });
         set.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(style.lines)));

@@ -229,8 +229,9 @@ mod tests {
         let enlarged = if upsample { enlarge(&x) } else { x.detach() };
         let reference = naive(&enlarged, &w, conv);
         // Winograd's transforms round to about twice what a plain sum over the channels does: 1.7e-6 of 300.
-        let error = relative(&y.to_vec(), &reference);
-        assert!(error < 2.5e-6, "{:?} {:?}: forward, {error:e}", x.shape(), w.shape());
+        let by_points = !upsample && winograd::suits(&ConvProblem::fprop(x.dims(), w.dims(), conv));
+        let (limit, error) = (if by_points { 2.5e-6 } else { 1e-6 }, relative(&y.to_vec(), &reference));
+        assert!(error < limit, "{:?} {:?}: forward, {error:e}", x.shape(), w.shape());
         let probe = rng.uniform(y.shape(), -1.0, 1.0);
         let loss = crate::engine::ops::matmul::matmul(&y.reshape([1, y.len()]), &probe.reshape([probe.len(), 1]));
         let grads = backward(&loss, &[&x, &w]);
