@@ -108,19 +108,22 @@ impl Error {
     }
 }
 
-/// What a file's content made of a message, for a terminal. Of a long one the middle is left out: what is wrong stands
-/// first, and what to do last.
-fn clipped(mut why: String) -> String {
-    const SIDE: usize = 1200;
+/// What a file's content made of a message, for a terminal.
+fn clipped(why: String) -> String {
+    clipped_to(1200, why)
+}
+
+/// Of a long text the middle is left out, beyond `side` bytes from both ends: what is wrong stands first, and what to do last.
+fn clipped_to(side: usize, mut why: String) -> String {
     let is_hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
     if why.contains(is_hidden) {
         why = why.replace(is_hidden, "\u{fffd}");
     }
-    if why.len() <= 2 * SIDE {
+    if why.len() <= 2 * side {
         return why;
     }
     let boundary = |at: usize| (at..).find(|at| why.is_char_boundary(*at)).unwrap_or(why.len());
-    format!("{} ... {}", &why[..boundary(SIDE)], &why[boundary(why.len() - SIDE)..])
+    format!("{} ... {}", &why[..boundary(side)], &why[boundary(why.len() - side)..])
 }
 
 fn compiler_message(places: &[String]) -> String {
@@ -152,24 +155,27 @@ impl std::fmt::Display for Location<'_> {
     }
 }
 
+/// Names every key, as far as a network can have them.
 fn weights_message(file: &Path, missing: &[String], unexpected: &[String], misshaped: &[String]) -> String {
+    /// More than any network here has.
+    const MOST: usize = 2000;
     let mut text = format!("{}: the weights do not fit the network", file.display());
     for (what, names) in [("missing", missing), ("unexpected", unexpected), ("of another shape", misshaped)] {
         if names.is_empty() {
             continue;
         }
         let _ = write!(text, "\n  {} {what}:", names.len());
-        for name in names.iter().take(8) {
-            let _ = write!(text, "\n    {name}");
+        for name in names.iter().take(MOST) {
+            let _ = write!(text, "\n    {}", clipped_to(200, name.clone()));
         }
-        if names.len() > 8 {
-            let _ = write!(text, "\n    ... and {} more", names.len() - 8);
+        if names.len() > MOST {
+            let _ = write!(text, "\n    ... and {} more", names.len() - MOST);
         }
     }
     text.push_str(
         "\n  check that the preset (widths, stages, vocabulary) is the one the weights were trained with",
     );
-    clipped(text)
+    text
 }
 
 #[cfg(test)]
@@ -185,6 +191,13 @@ mod tests {
         let weights = Error::Weights { file: "f".into(), missing, unexpected: vec!["a".into()], misshaped };
         let message = weights.to_string();
         assert!(message.len() < 2500 && !message.contains('\x1b') && message.ends_with("trained with"));
+        let names: Vec<String> = (0..900).map(|i| format!("layer{i}.weight")).collect();
+        let weights =
+            |missing| Error::Weights { file: "f".into(), missing, unexpected: vec![], misshaped: vec![] };
+        let message = weights(names.clone()).to_string();
+        let lines: Vec<&str> = message.lines().map(str::trim).collect();
+        assert!(names.iter().all(|name| lines.contains(&name.as_str())), "every key is named");
+        assert!(weights(vec!["a".to_string(); 1_000_000]).to_string().contains("... and 998000 more"));
         assert_eq!(Error::data("f", "short\x1b[2J").to_string(), "f: short\u{fffd}[2J");
     }
 

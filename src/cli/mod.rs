@@ -16,6 +16,8 @@ mod presets;
 mod progress;
 mod report;
 mod signals;
+mod sweep;
+mod target;
 mod train;
 
 use std::fmt::Display;
@@ -62,6 +64,8 @@ enum Command {
     Infer(infer::Args),
     /// Measure a run: FID and its kin, each figure with its protocol
     Eval(eval::Args),
+    /// Train variants of a preset and measure them all: one table
+    Sweep(sweep::Args),
     /// Find the training pictures that are nearest to pictures: is one memorised?
     Nearest(nearest::Args),
     /// Describe images
@@ -125,6 +129,7 @@ pub fn main() -> ExitCode {
             Command::Train(args) => return train::run(args),
             Command::Infer(args) => return infer::run(args),
             Command::Eval(args) => return eval::run(args),
+            Command::Sweep(args) => return sweep::run(args),
             Command::Nearest(args) => return nearest::run(args),
             Command::Caption(args) => caption::run(args),
             Command::Import(args) => import::run(args),
@@ -151,6 +156,18 @@ pub fn main() -> ExitCode {
 /// A line of the result, on standard output.
 fn say(line: impl Display) -> anyhow::Result<()> {
     Ok(writeln!(stdout(), "{line}")?)
+}
+
+/// Rows with their columns below each other.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Lines of the result of a command whose work goes on where standard output is closed.

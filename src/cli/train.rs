@@ -9,11 +9,12 @@ use clap::ValueEnum;
 
 use super::dataset::DatasetName;
 use super::progress::Display;
+use super::target::Target;
 use super::{Machine, exit, say, signals};
 use crate::config::{Config, KeyHelp, choose_encoders};
-use crate::data::{self, Dataset, Fingerprint, demo};
+use crate::data::{Dataset, Fingerprint};
 use crate::engine::device;
-use crate::error::{Error, Result, note};
+use crate::error::Result;
 use crate::files::whole;
 use crate::run::{Call, Phase, Record, RunFolder};
 use crate::train::{self, Limit, Outcome, StopReason, TrainJob};
@@ -127,19 +128,6 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     report(&outcome, &out, begin, &example)
 }
 
-/// Where a call trains, with what, and on what.
-struct Target {
-    out: PathBuf,
-    name: DatasetName,
-    data: PathBuf,
-    config: Config,
-    preset: String,
-    /// The run whose weights the phases begin with.
-    from: Option<PathBuf>,
-    /// Choices that the configuration left open.
-    notes: Vec<String>,
-}
-
 impl Args {
     fn target(&self) -> anyhow::Result<Target> {
         let (out, run) = self.run_folder()?;
@@ -224,63 +212,6 @@ impl Args {
     }
 }
 
-impl Target {
-    /// Renders the demo.
-    fn render(&self) -> Result<Dataset> {
-        let images = self.config.data.images;
-        if images == 0 {
-            let why = "0 birds cannot be trained on; add --set data.images=1500";
-            return Err(Error::config("data.images", why));
-        }
-        note(format!("rendering {images} birds into {}", self.data.display()));
-        demo::write(&self.data, images, self.config.run.seed)?;
-        self.open()
-    }
-
-    fn open(&self) -> Result<Dataset> {
-        let dataset = data::open(self.name.format(), &self.data, &self.config.data.open)?;
-        dataset.require_prepared(self.config.largest_side(), &self.config.data.decode)?;
-        let (count, images) = (dataset.train.len() + dataset.test.len(), self.config.data.images);
-        if self.is_own_demo() && dataset.skipped.is_empty() && count != images {
-            let folder = self.data.display();
-            let why = format!(
-                "{folder} holds {count} birds, not {images}: take --set data.images={count}, or remove that folder"
-            );
-            return Err(Error::config("data.images", why));
-        }
-        Ok(dataset)
-    }
-
-    /// Birds that this run rendered for itself.
-    fn is_own_demo(&self) -> bool {
-        self.name == DatasetName::Demo && self.data == self.out.join("data")
-    }
-
-    /// What to know of the data set.
-    fn notes(&self, dataset: &Dataset) -> Vec<String> {
-        let folder = quoted(&self.data.to_string_lossy());
-        let skipped = (!dataset.skipped.is_empty()).then(|| {
-            let files = data::count(dataset.skipped.len(), "file is", "files are");
-            let check = format!(
-                "{} data check {folder} {}",
-                program(),
-                super::data::options(self.name, &self.config)
-            );
-            format!("{files} skipped; {check} names them")
-        });
-        let notices = dataset.notices.iter().filter(|_| !self.is_own_demo()).cloned();
-        let metric = dataset.metric_notice(self.config.eval.candidates);
-        self.notes
-            .iter()
-            .cloned()
-            .chain(notices)
-            .chain(skipped)
-            .chain(metric)
-            .map(|line| format!("note: {line}"))
-            .collect()
-    }
-}
-
 /// This call, for the run's log.
 pub(super) fn call() -> Call {
     Call {
@@ -346,7 +277,7 @@ fn report(outcome: &Outcome, out: &Path, begin: Instant, example: &str) -> anyho
 }
 
 /// The command that goes on with a run.
-fn resume_command(run: &Path) -> String {
+pub(super) fn resume_command(run: &Path) -> String {
     format!("{} train --resume {}", program(), quoted(&run.to_string_lossy()))
 }
 

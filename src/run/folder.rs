@@ -62,7 +62,7 @@ impl RunFolder {
         if run.is_begun() {
             Phase::ALL.iter().try_for_each(|&phase| Checkpoints::of(root, phase).clean())?;
         }
-        for folder in [root.to_path_buf(), root.join("samples")] {
+        for folder in [root.to_path_buf(), root.join("samples"), root.join("logs")] {
             let Ok(entries) = fs::read_dir(&folder) else { continue };
             for entry in entries.flatten() {
                 if atomic::is_temporary(&entry.file_name().to_string_lossy()) {

@@ -8,6 +8,7 @@ mod phase;
 mod record;
 pub mod samples;
 pub mod seed;
+mod share;
 
 pub use checkpoint::{Best, Checkpoint, Checkpoints, OPTIMIZER, State};
 pub use context::Context;
@@ -16,3 +17,4 @@ pub use inputs::Inputs;
 pub use phase::Phase;
 pub use record::{Call, Change, Record, now};
 pub use samples::SampleFile;
+pub use share::has_same_phase;

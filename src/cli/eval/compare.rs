@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 
-use crate::cli::{exit, say};
+use crate::cli::{aligned, exit, say};
 use crate::error::{Result, note};
 use crate::eval::protocol::Evaluation;
 
@@ -56,11 +56,5 @@ fn table(evaluations: &[Evaluation], files: &[PathBuf]) -> String {
         let own = [file.display().to_string(), evaluation.checkpoint().to_string()];
         rows.push(own.into_iter().chain(names.iter().map(figure)).collect());
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_string()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    aligned(&rows)
 }

@@ -13,7 +13,8 @@ use clap::{Subcommand, value_parser};
 use super::dataset::{self, DatasetName};
 use super::infer::{default_batch, parse_truncation, parse_weights};
 use super::{Machine, exit, say, signals};
-use crate::error::{Error, note};
+use crate::data::Dataset;
+use crate::error::{Error, Result, note};
 use crate::eval::evaluate::{Job, MetricName, Metrics, evaluate};
 use crate::eval::protocol::{Evaluation, Protocol, ProtocolName};
 use crate::files::atomic;
@@ -56,6 +57,30 @@ struct OfRun {
     /// What the data set is, for an imported run
     #[arg(long)]
     dataset: Option<DatasetName>,
+    #[command(flatten)]
+    measurement: Measurement,
+    /// The generator's weights, as of infer: a STEP, best, or raw [default: the averaged weights of the newest checkpoint]
+    #[arg(long, value_name = "STEP|best|raw", value_parser = parse_weights)]
+    checkpoint: Option<Weights>,
+    /// Draw z within ±2 and multiply it by this
+    #[arg(long, value_name = "T", value_parser = parse_truncation)]
+    truncation: Option<f32>,
+    /// Mean and covariance of the real side, of `engine eval stats`, pytorch-fid or clean-fid; then fid is what can be had
+    #[arg(long, value_name = "STATS.npz")]
+    real: Option<PathBuf>,
+    /// Keep the generated pictures as PNG files in this folder
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// The file of the result [default: RUN/eval/PROTOCOL-step-N.json]
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// What is measured, and by which protocol.
+#[derive(clap::Args)]
+pub(super) struct Measurement {
     /// How it is measured [default: the first of torch-fidelity, t2i, lite0 whose weights are found, else encoder, the run's own]
     #[arg(long, value_parser = protocols())]
     protocol: Option<ProtocolName>,
@@ -71,29 +96,12 @@ struct OfRun {
     /// Captions that a picture chooses from in R-precision [default: the protocol's number, or as many as there are]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(2..=1_000_000))]
     candidates: Option<u32>,
-    /// The generator's weights, as of infer: a STEP, best, or raw [default: the averaged weights of the newest checkpoint]
-    #[arg(long, value_name = "STEP|best|raw", value_parser = parse_weights)]
-    checkpoint: Option<Weights>,
-    /// Draw z within ±2 and multiply it by this
-    #[arg(long, value_name = "T", value_parser = parse_truncation)]
-    truncation: Option<f32>,
     /// The evaluator's weights [default: looked for where weights lie]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Mean and covariance of the real side, of `engine eval stats`, pytorch-fid or clean-fid; then fid is what can be had
-    #[arg(long, value_name = "STATS.npz")]
-    real: Option<PathBuf>,
-    /// Keep the generated pictures as PNG files in this folder
-    #[arg(long, value_name = "DIR")]
-    keep: Option<PathBuf>,
     /// Pictures that are computed together; it changes no figure [default: as many as their size suggests]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
     batch: Option<u32>,
-    /// The file of the result [default: RUN/eval/PROTOCOL-step-N.json]
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    #[command(flatten)]
-    machine: Machine,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -107,49 +115,78 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn of_run(args: OfRun) -> anyhow::Result<ExitCode> {
     let on_cpu = args.machine.open()?;
     let run = RunFolder::open(args.run.as_deref().unwrap_or(Path::new("")))?;
-    let protocol = args.protocol();
-    let metrics = Metrics::of(&protocol, args.metrics.as_deref())?;
+    let protocol = args.measurement.protocol();
+    args.measurement.metrics(&protocol)?;
     let sampler = Sampler::open(&run, args.checkpoint.unwrap_or_default())?;
     let (dataset, name) = dataset::of_run(&run, &sampler.config, args.data.as_deref(), args.dataset)?;
     let mut shown = Shown::new("evaluation", signals::stop_flag("batch")?);
     on_cpu.into_iter().for_each(note);
-    let batch = args.batch.map_or(default_batch(sampler.config.largest_side()), |batch| batch as usize);
-    let place = run.root().join("eval");
-    let job = Job {
-        run: &run,
-        sampler: &sampler,
-        dataset: &dataset,
-        data: name.name().to_string(),
-        protocol,
-        metrics,
-        weights: args.weights.clone(),
-        real: args.real.clone(),
-        truncation: args.truncation,
-        candidates: args.candidates.map(|candidates| candidates as usize),
-        keep: args.keep.clone(),
-        batch,
-        place: place.clone(),
-    };
+    let job = args.measurement.job(protocol, &run, &sampler, &dataset, name.name())?;
+    let place = job.place.clone();
+    let job = Job { real: args.real, truncation: args.truncation, keep: args.keep, ..job };
     let Some(evaluation) = evaluate(job, &mut shown)? else {
         note("interrupted: what was done is kept; the same command goes on from there");
         return Ok(ExitCode::from(exit::INTERRUPTED));
     };
-    let path = args.json.clone().unwrap_or_else(|| place.join(file_name(&evaluation, &sampler)));
+    let path = args.json.unwrap_or_else(|| place.join(file_name(&evaluation, &sampler)));
     write(&evaluation, &path)?;
     say(&evaluation)?;
     say(format!("\n{}", path.display()))?;
     Ok(ExitCode::from(exit::FINISHED))
 }
 
-impl OfRun {
+impl Measurement {
     /// The protocol with what the command line changes of it.
-    fn protocol(&self) -> Protocol {
+    pub fn protocol(&self) -> Protocol {
         let mut protocol = protocol_or_best(self.protocol).protocol();
         if let Some(images) = self.images {
             protocol.generated.images = Some(images as usize);
         }
         protocol.seed = self.seed.unwrap_or(protocol.seed);
         protocol
+    }
+
+    /// What is measured by it.
+    ///
+    /// # Errors
+    /// `Config` where the protocol does not define it.
+    pub fn metrics(&self, protocol: &Protocol) -> Result<Metrics> {
+        Metrics::of(protocol, self.metrics.as_deref())
+    }
+
+    /// All that figures depend on beside the run, as one text.
+    pub fn identity(&self, protocol: &Protocol) -> String {
+        let names =
+            |metrics: &Vec<MetricName>| metrics.iter().map(|metric| metric.as_str()).collect::<Vec<_>>();
+        let all = (protocol, self.metrics.as_ref().map(names), self.candidates, &self.weights);
+        serde_json::to_string(&all).unwrap_or_else(|e| unreachable!("plain JSON: {e}"))
+    }
+
+    /// The evaluation of a run; `data` is the name of its data set.
+    pub fn job<'a>(
+        &self,
+        protocol: Protocol,
+        run: &'a RunFolder,
+        sampler: &'a Sampler,
+        dataset: &'a Dataset,
+        data: &str,
+    ) -> Result<Job<'a>> {
+        let batch = self.batch.map_or(default_batch(sampler.config.largest_side()), |batch| batch as usize);
+        Ok(Job {
+            run,
+            sampler,
+            dataset,
+            data: data.to_string(),
+            metrics: self.metrics(&protocol)?,
+            protocol,
+            weights: self.weights.clone(),
+            real: None,
+            truncation: None,
+            candidates: self.candidates.map(|candidates| candidates as usize),
+            keep: None,
+            batch,
+            place: run.root().join("eval"),
+        })
     }
 }
 
@@ -175,13 +212,13 @@ fn protocol_or_best(asked: Option<ProtocolName>) -> ProtocolName {
     name
 }
 
-fn file_name(evaluation: &Evaluation, sampler: &Sampler) -> String {
+pub(super) fn file_name(evaluation: &Evaluation, sampler: &Sampler) -> String {
     let (protocol, step) = (evaluation.protocol().name.as_str(), evaluation.conditions().step);
     let raw = if sampler.weights == RAW_GENERATOR { "-raw" } else { "" };
     format!("{protocol}-step-{step}{raw}.json")
 }
 
-fn write(evaluation: &Evaluation, path: &Path) -> anyhow::Result<()> {
+pub(super) fn write(evaluation: &Evaluation, path: &Path) -> anyhow::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     }

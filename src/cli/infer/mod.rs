@@ -247,9 +247,9 @@ fn next_number(out: &Path) -> usize {
 
 /// The seeds of `--seeds`, in their order.
 #[derive(Clone, Debug, PartialEq)]
-struct Seeds(Vec<u64>);
+pub(super) struct Seeds(pub Vec<u64>);
 
-fn parse_seeds(text: &str) -> Result<Seeds, String> {
+pub(super) fn parse_seeds(text: &str) -> Result<Seeds, String> {
     const MOST: u64 = 10_000;
     let seed = |text: &str| {
         text.trim()

@@ -174,10 +174,15 @@ impl fmt::Display for Block {
 
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let decimals = decimals(self.value);
-        write!(f, "{:.decimals$}", self.value)?;
-        self.deviation.map_or(Ok(()), |deviation| write!(f, " ± {deviation:.decimals$}"))
+        f.write_str(&figure_text(self.value, self.deviation))
     }
+}
+
+/// A value, and its deviation where it has one, to six digits of the value.
+pub fn figure_text(value: f64, deviation: Option<f64>) -> String {
+    let decimals = decimals(value);
+    let deviation = deviation.map_or(String::new(), |deviation| format!(" ± {deviation:.decimals$}"));
+    format!("{value:.decimals$}{deviation}")
 }
 
 impl fmt::Display for Evaluation {

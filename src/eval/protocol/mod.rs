@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::infer::evaluator::{EvaluatorNetwork, Recipe};
 use crate::mirrorgan::backbone::ClassifierKind;
 
-pub use evaluation::{Conditions, Evaluation, Figure, revision};
+pub use evaluation::{Conditions, Evaluation, Figure, figure_text, revision};
 pub use lines::Difference;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
