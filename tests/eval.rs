@@ -2,9 +2,13 @@
 
 mod binary;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
-use binary::{RUN, assert_says, copied_run, engine, read, refused, succeeds};
+use binary::{RUN, assert_says, command, copied_run, engine, read, refused, succeeds};
+use mirrorgan_engine::data::Picture;
+use mirrorgan_engine::eval::{Features, Moments, Statistics};
 use serde_json::Value;
 
 const OF_ENCODER: [&str; 7] = ["--protocol", "encoder", "--images", "12", "--candidates", "3", "--run"];
@@ -135,4 +139,152 @@ fn what_cannot_be_measured_is_said() {
     assert_says(&unknown.err, &["fid", "kid", "r-precision"]);
     let nothing = refused(&["eval", "--run", empty.path().to_str().unwrap()]);
     assert_says(&nothing, &["not a run"]);
+}
+
+/// An evaluation of `images` pictures, one at a time, that writes to `file`.
+fn one_at_a_time(run: &str, images: &str, file: &Path) -> Command {
+    let mut command = command();
+    let wanted =
+        ["--protocol", "encoder", "--metrics", "fid,kid,diversity", "--images", images, "--batch", "1"];
+    command.args(["eval", "--run", run]).args(wanted).arg("--json").arg(file);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn interrupted(mut child: Child, after: std::time::Duration) -> Option<i32> {
+    std::thread::sleep(after);
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    child.wait().unwrap().code()
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupted_evaluation_goes_on_to_the_same_digits() {
+    let (_folder, run) = copied_run();
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parts) = (folder.path().join("whole.json"), folder.path().join("parts.json"));
+    let images = "3000";
+    let begin = Instant::now();
+    assert!(one_at_a_time(&run, images, &whole).status().unwrap().success());
+    let mut wait = begin.elapsed() / 2;
+    // The machine may have become faster since: then it is interrupted sooner.
+    let code = loop {
+        let child = one_at_a_time(&run, images, &parts).spawn().unwrap();
+        match interrupted(child, wait) {
+            Some(0) => wait = wait * 2 / 3,
+            code => break code,
+        }
+    };
+    assert_eq!(code, Some(130));
+    assert!(!parts.exists() || std::fs::remove_file(&parts).is_ok());
+    let output = one_at_a_time(&run, images, &parts).stderr(Stdio::piped()).output().unwrap();
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{notes}");
+    assert_says(&notes, &["evaluation goes on after", "of 3000 generated pictures"]);
+    assert_eq!(read(&whole), read(&parts));
+}
+
+/// The pictures of a data set, each shrunk to a part of its sides and enlarged again, as PNG files.
+fn through(sides: usize, data: &Path, to: &Path) -> PathBuf {
+    let folder = to.join(format!("through-{sides}"));
+    std::fs::create_dir(&folder).unwrap();
+    let list = read(data.join("CUB_200_2011/images.txt"));
+    for (number, line) in list.lines().enumerate() {
+        let name = line.split_whitespace().nth(1).unwrap();
+        let image = image::open(data.join("CUB_200_2011/images").join(name)).unwrap().to_rgb8();
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        let picture = Picture { width, height, pixels: image.into_raw() };
+        let small = picture.resized(width / sides, height / sides).resized(width, height);
+        let (width, height) = (width as u32, height as u32);
+        image::save_buffer(
+            folder.join(format!("{number}.png")),
+            &small.pixels,
+            width,
+            height,
+            image::ColorType::Rgb8,
+        )
+        .unwrap();
+    }
+    folder
+}
+
+/// Of pictures as they are.
+fn moments(run: &str, pictures: &Path) -> Moments {
+    let out = pictures.with_extension("npz");
+    let mut stats = command();
+    stats.args(["eval", "stats", "--pictures", "--protocol", "encoder", "--run", run, "--out"]).arg(&out);
+    succeeds(stats.arg(pictures));
+    Statistics::read(&out, None).unwrap().moments
+}
+
+#[test]
+fn real_pictures_are_at_no_distance_from_themselves_and_farther_the_fewer_pixels_they_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = RUN.join("data");
+    let run = RUN.to_str().unwrap();
+    let all = [1, 2, 4, 8].map(|sides| moments(run, &through(sides, &data, folder.path())));
+    let distances: Vec<f64> = all
+        .iter()
+        .map(|other| mirrorgan_engine::eval::frechet_distance(&all[0], other).unwrap().value)
+        .collect();
+    assert!(distances[0].abs() < 1e-9, "{distances:?}");
+    assert!(distances.windows(2).all(|pair| pair[0] < pair[1]), "{distances:?}");
+}
+
+#[test]
+fn statistics_of_other_dimensions_and_of_no_numbers_are_refused() {
+    let run = RUN.to_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("real.npz");
+    let moments = |width: i32| {
+        let row = |i: i32| (0..width).map(|j| ((i * 7 + j * 3) % 11) as f32).collect::<Vec<f32>>();
+        let rows: Vec<Vec<f32>> = (0..20).map(row).collect();
+        Moments::of(&Features::of_rows(width as usize, rows.iter().map(|row| &row[..])).unwrap()).unwrap()
+    };
+    let why = |moments: Moments| {
+        Statistics { moments, protocol: None }.write(&file).unwrap();
+        let real = ["--metrics", "fid", "--real", file.to_str().unwrap()];
+        refused(&[&["eval"], &OF_ENCODER[..], &[run], &real].concat())
+    };
+    assert_says(
+        &why(moments(3)),
+        &["real.npz", "mu has the shape [3] where [8] is needed", "another network"],
+    );
+    let mut none = moments(8);
+    none.mean[1] = f64::NAN;
+    assert_says(&why(none), &["real.npz", "mu holds NaN at place 1"]);
+}
+
+#[test]
+fn a_split_of_one_class_has_no_r_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("pictures");
+    let mut lists = [String::new(), String::new()];
+    for i in 0..40u8 {
+        // Robins are held out, all but a few.
+        let name = format!("{}/{i}", if i % 2 == 0 { "robin" } else { "jay" });
+        let picture =
+            image::RgbImage::from_fn(20, 20, |x, y| image::Rgb([i * 6, (x * 9) as u8, (y * 9) as u8]));
+        std::fs::create_dir_all(data.join(&name).parent().unwrap()).unwrap();
+        picture.save(data.join(format!("{name}.png"))).unwrap();
+        std::fs::write(data.join(format!("{name}.txt")), format!("a red bird number {}\n", i % 7)).unwrap();
+        lists[usize::from(i % 2 == 0 && i > 8)] += &format!("{name}.png\n");
+    }
+    std::fs::write(data.join("train.txt"), &lists[0]).unwrap();
+    std::fs::write(data.join("test.txt"), &lists[1]).unwrap();
+    let out = folder.path().join("run");
+    let mut train = command();
+    train.args(["train", "--dataset", "folder", "--preset", "demo", "--set", "data.classes=folders"]);
+    for setting in binary::TINY {
+        train.args(["--set", setting]);
+    }
+    train.args(["--set", "eval.candidates=3", "--data"]).arg(&data).arg("--out").arg(&out);
+    succeeds(&mut train);
+    let out = out.to_str().unwrap();
+    let asked = ["eval", "--protocol", "encoder", "--metrics", "r-precision", "--run", out];
+    assert_says(&refused(&asked), &["r-precision", "of one class", "several classes"]);
+    let all = engine(&["eval", "--protocol", "encoder", "--run", out]);
+    assert_eq!(all.code, 0, "{}", all.err);
+    assert_says(&all.err, &["r-precision", "of one class"]);
+    assert!(!all.out.contains("\nr-precision"), "{}", all.out);
 }

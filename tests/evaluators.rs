@@ -11,6 +11,9 @@ use mirrorgan_engine::engine::nn::{Archive, Array, Source, Store};
 use mirrorgan_engine::engine::ops::shape::transpose;
 use mirrorgan_engine::engine::tensor::{Tensor, no_grad};
 use mirrorgan_engine::eval::protocol::ProtocolName;
+use mirrorgan_engine::eval::{
+    Features, Moments, Subsets, frechet_distance, inception_score, kernel_distance, precision_recall,
+};
 use mirrorgan_engine::infer::evaluator::{Evaluator, PublishedWeights, Recipe, find_weights};
 use mirrorgan_engine::mirrorgan::backbone::{Classifier, ClassifierKind};
 use serde_json::Value;
@@ -154,8 +157,22 @@ fn by_formula(folder: &Path, protocol: &str, name: &'static str, kind: Classifie
     Evaluator::open(&recipe(protocol), Some(&file)).unwrap()
 }
 
+/// Features and logits of a picture.
+type Seen = (Vec<f32>, Vec<f32>);
+
+fn seen_by(evaluator: &Evaluator, pictures: &[Picture]) -> Vec<Seen> {
+    let batch = |batch: &[Picture]| {
+        let seen = evaluator.evaluate(batch).unwrap();
+        let logits = seen.logits.unwrap().unbiased;
+        assert_eq!((seen.features.width, logits.width), (2048, 1008));
+        let rows = seen.features.iter().zip(logits.iter());
+        rows.map(|(features, logits)| (features.to_vec(), logits.to_vec())).collect::<Vec<Seen>>()
+    };
+    pictures.chunks(7).flat_map(batch).collect()
+}
+
 #[test]
-fn features_of_pictures_are_those_of_torch_fidelity() {
+fn pictures_are_evaluated_as_by_torch_fidelity() {
     let recorded = json("torch_fidelity.json");
     let folder = tempfile::tempdir().unwrap();
     let evaluator =
@@ -163,13 +180,7 @@ fn features_of_pictures_are_those_of_torch_fidelity() {
     let rows = recorded["pictures"].as_array().unwrap();
     assert_eq!(rows.len(), 48);
     let pictures: Vec<Picture> = rows.iter().map(|row| rendered(row["name"].as_str().unwrap())).collect();
-    let mut evaluated = Vec::new();
-    for batch in pictures.chunks(7) {
-        let seen = evaluator.evaluate(batch).unwrap();
-        let logits = seen.logits.unwrap().unbiased;
-        assert_eq!((seen.features.width, logits.width), (2048, 1008));
-        evaluated.extend(seen.features.iter().zip(logits.iter()).map(|(f, l)| (f.to_vec(), l.to_vec())));
-    }
+    let evaluated = seen_by(&evaluator, &pictures);
     for ((row, picture), (features, logits)) in rows.iter().zip(&pictures).zip(&evaluated) {
         assert_eq!(floats(&row["size"]), [picture.width as f64, picture.height as f64]);
         let mean = features.iter().map(|&x| f64::from(x)).sum::<f64>() / 2048.0;
@@ -185,9 +196,35 @@ fn features_of_pictures_are_those_of_torch_fidelity() {
         }
     }
     // A picture's features do not depend on its batch.
-    let alone = evaluator.evaluate(&pictures[9..10]).unwrap();
-    assert!(alone.features.values == evaluated[9].0, "features depend on the batch");
-    assert!(alone.logits.unwrap().unbiased.values == evaluated[9].1, "logits depend on the batch");
+    let alone = seen_by(&evaluator, &pictures[9..10]);
+    assert!(alone[0] == evaluated[9], "what is seen depends on the batch");
+
+    let (real, fake) = evaluated.split_at(24);
+    compare_figures(&recorded["figures"], real, fake);
+}
+
+/// From pictures to figures: the whole of two programs, whose features differ by rounding in f32.
+fn compare_figures(recorded: &Value, real: &[Seen], fake: &[Seen]) {
+    let features = |side: &[Seen]| Features::of_rows(2048, side.iter().map(|(features, _)| &features[..]));
+    let logits = Features::of_rows(1008, fake.iter().map(|(_, logits)| &logits[..])).unwrap();
+    let (real, fake) = (features(real).unwrap(), features(fake).unwrap());
+    let moments = [&fake, &real].map(|side| Moments::of(side).unwrap());
+    let score = inception_score(&logits, 4, None).unwrap();
+    let neighbors = precision_recall(&fake, &real, 3).unwrap();
+    for (ours, name, tolerance) in [
+        (frechet_distance(&moments[0], &moments[1]).unwrap().value, "frechet_inception_distance", 1e-5),
+        (kernel_distance(&fake, &real, Subsets::All).unwrap().value, "kernel_inception_distance_mean", 1e-5),
+        (score.value, "inception_score_mean", 1e-6),
+        (score.deviation, "inception_score_std", 1e-5),
+        (neighbors.precision, "precision", 1e-7),
+        (neighbors.recall, "recall", 1e-7),
+        (neighbors.f_score, "f_score", 1e-7),
+    ] {
+        let theirs = recorded[name].as_f64().unwrap();
+        let error = (ours / theirs - 1.0).abs();
+        println!("{name}: {ours}, recorded {theirs}: {error:.1e}");
+        assert!(error < tolerance, "{name}: {ours}, torch-fidelity's is {theirs}: {error:.1e}");
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------ wrong weights

@@ -101,7 +101,7 @@ fn missing(set: &Paragraph) -> usize {
 
 impl Typesetter {
     fn set(&mut self, text: &str, style: Style, width: usize) -> (Paragraph, usize) {
-        let set = self.try_set(text, style, width);
+        let set = self.shortened(text, style, width);
         if missing(&set) == 0 || self.has_system {
             let height = set.layout_runs().map(|run| run.line_top + run.line_height).fold(0.0, f32::max);
             return (set, height.ceil() as usize);
@@ -111,11 +111,35 @@ impl Typesetter {
         self.set(text, style, width)
     }
 
-    fn try_set(&mut self, text: &str, style: Style, width: usize) -> Paragraph {
+    /// The text, or as much of its beginning as fits with an ellipsis behind.
+    fn shortened(&mut self, text: &str, style: Style, width: usize) -> Paragraph {
+        let whole = self.lay(text, style, width);
+        if style.lines == 1 || whole.layout_runs().count() <= style.lines {
+            return whole;
+        }
+        // Paragraphs that end with an ellipsis of their own begin each further line with the blank at which it was broken.
+        let letters: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        let cut = |count: usize| format!("{}…", text[..letters[count]].trim_end());
+        let (mut fits, mut too_long) = (0, letters.len());
+        while too_long - fits > 1 {
+            let middle = (fits + too_long) / 2;
+            match self.lay(&cut(middle), style, width).layout_runs().count() <= style.lines {
+                true => fits = middle,
+                false => too_long = middle,
+            }
+        }
+        self.lay(&cut(fits), style, width)
+    }
+
+    fn lay(&mut self, text: &str, style: Style, width: usize) -> Paragraph {
         let mut set = Paragraph::new(&mut self.fonts, Metrics::new(style.size, style.line()));
         set.set_size(Some(width as f32), None);
-        set.set_wrap(if style.lines == 1 { Wrap::None } else { Wrap::WordOrGlyph });
-        set.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(style.lines)));
+        if style.lines == 1 {
+            set.set_wrap(Wrap::None);
+            set.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(1)));
+        } else {
+            set.set_wrap(Wrap::WordOrGlyph);
+        }
         let align = if style.centered { Align::Center } else { Align::Left };
         let attributes = Attrs::new().family(Family::Name(FAMILY));
         let one_line = text.replace(['\n', '\r', '\t'], " ");
@@ -185,5 +209,13 @@ mod tests {
         assert_eq!(height(&long, REMARK, 200), 2 * line);
         assert_eq!(height(&long, REMARK.lines(5), 200), 5 * line);
         assert_eq!(height("a b", REMARK, 200), line);
+        // Every line begins at the left edge, where an i stands as where it is alone.
+        let mut on = canvas::blank(200, 60);
+        write(&mut on, &"iiiiiiii ".repeat(40), REMARK, [0, 0], 200);
+        let left = |from: usize, to: usize| {
+            let dark = |x: usize| (from..to).any(|y| on.pixels[(y * 200 + x) * 3] < 200);
+            (0..200).find(|&x| dark(x)).unwrap()
+        };
+        assert_eq!(left(0, line), left(line, 2 * line));
     }
 }
