@@ -25,7 +25,7 @@ fn sweep(out: &Path, more: &[&str]) -> binary::Output {
 }
 
 fn result(out: &Path) -> Value {
-    serde_json::from_str(&read(&out.join("sweep.json"))).unwrap()
+    serde_json::from_str(&read(out.join("sweep.json"))).unwrap()
 }
 
 fn figure(run: &Value, name: &str) -> f64 {
@@ -69,7 +69,7 @@ fn variants_are_trained_measured_and_put_into_one_table() {
             "two runs of other seeds or weights are equal: {distances:?}"
         );
     }
-    let table = read(&out.join("sweep.md"));
+    let table = read(out.join("sweep.md"));
     let rows: Vec<&str> =
         table.lines().filter(|line| line.starts_with("| ") && !line.contains("---")).collect();
     assert_eq!(rows.len(), 3, "{table}");
@@ -116,7 +116,7 @@ fn a_variant_that_diverges_is_told_and_the_others_go_on() {
     );
     assert_eq!(output.code, 0, "{}", output.err);
     assert_says(&output.out, &["gan.generator_adam.lr=1e30/seed-0: no figures", "diverged", "kd-small"]);
-    assert_says(&read(&folder.path().join("sweep.md")), &["no figures"]);
+    assert_says(&read(folder.path().join("sweep.md")), &["no figures"]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn analyses_of_the_papers_are_listed_and_trained() {
     assert_eq!(output.code, 0, "{}", output.err);
     // Pictures of other sides are another protocol.
     assert_eq!(output.out.matches("protocol ").count(), 2, "{}", output.out);
-    let table = read(&folder.path().join("sweep.md"));
+    let table = read(folder.path().join("sweep.md"));
     assert_says(&table, &["| AttnGAN1, no DAMSM |", "| AttnGAN2, λ = 5 |"]);
     assert_eq!(table.matches("| --- |").count(), 2, "{table}");
 }

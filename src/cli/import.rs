@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::train::{call, header, program, quoted};
+use super::call::{call, header, program, quoted};
 use super::{Lines, Threads};
 use crate::error::note;
 use crate::import::{ImportJob, import};

@@ -1,6 +1,7 @@
 //! The command line: one file per command. It prints everything but notes (`error::note`); anyhow is used only here.
 
 pub mod bench;
+mod call;
 mod caption;
 mod data;
 mod dataset;

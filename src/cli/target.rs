@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::call::{program, quoted};
 use super::dataset::DatasetName;
-use super::train::{program, quoted};
 use crate::config::Config;
 use crate::data::{self, Dataset, demo};
 use crate::error::{Error, Result, note};

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use clap::ValueEnum;
 
+use super::call::{call, header, program, quoted, resume_command};
 use super::dataset::DatasetName;
 use super::progress::Display;
 use super::target::Target;
 use super::{Machine, exit, say, signals};
 use crate::config::{Config, KeyHelp, choose_encoders};
 use crate::data::{Dataset, Fingerprint};
-use crate::engine::device;
 use crate::error::Result;
 use crate::files::whole;
-use crate::run::{Call, Phase, Record, RunFolder};
+use crate::run::{Phase, Record, RunFolder};
 use crate::train::{self, Limit, Outcome, StopReason, TrainJob};
 
 #[derive(clap::Args)]
@@ -212,24 +212,6 @@ impl Args {
     }
 }
 
-/// This call, for the run's log.
-pub(super) fn call() -> Call {
-    Call {
-        command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
-        version: env!("CARGO_PKG_VERSION").to_string(),
-        revision: env!("ENGINE_REVISION").to_string(),
-        device: device::current().to_string(),
-        changes: Vec::new(),
-    }
-}
-
-/// Version, device and command line, as comments on top of the written configuration.
-pub(super) fn header(call: &Call) -> String {
-    let Call { version, revision, device, command, .. } = call;
-    let command = command.join(" ").replace(char::is_control, " ");
-    format!("# engine {version} (revision {revision})\n# on {device}\n# {command}\n")
-}
-
 /// A caption that a run of this data set understands.
 fn example(name: DatasetName, dataset: &Dataset) -> String {
     let first = dataset.test.iter().chain(&dataset.train).next();
@@ -276,26 +258,6 @@ fn report(outcome: &Outcome, out: &Path, begin: Instant, example: &str) -> anyho
     Ok(ExitCode::from(code))
 }
 
-/// The command that goes on with a run.
-pub(super) fn resume_command(run: &Path) -> String {
-    format!("{} train --resume {}", program(), quoted(&run.to_string_lossy()))
-}
-
-/// How the reader called this program.
-pub(super) fn program() -> String {
-    let name = std::env::args_os().next().unwrap_or_else(|| "engine".into());
-    quoted(&name.to_string_lossy())
-}
-
-/// A word of a command line, in quotes where a shell needs them.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@%,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_string();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 /// Every key of the configuration that this call would train with, its value, and its help.
 fn list_keys(args: &Args) -> anyhow::Result<ExitCode> {
     let named = args.resume.is_some() || args.out.is_some() || args.dataset.is_some();
@@ -330,12 +292,5 @@ mod tests {
         for wrong in ["", "90", "two hours", "3x", "5é", "99999999999999999999s"] {
             assert!(parse_time(wrong).unwrap_err().contains("is not a time"), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_word_is_quoted_as_a_shell_reads_it() {
-        assert_eq!(quoted("target/release/engine"), "target/release/engine");
-        assert_eq!(quoted("my run"), "'my run'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

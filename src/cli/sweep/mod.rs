@@ -15,12 +15,12 @@ use clap::value_parser;
 use self::papers::{ANALYSES, Analysis};
 use self::plan::{Plan, Variant};
 use self::table::{Outcome, Row, Sweep};
+use super::call::{call, header, resume_command};
 use super::dataset::DatasetName;
 use super::eval::{self, Measurement, Shown};
 use super::infer::{Seeds, parse_seeds};
 use super::progress::Display;
 use super::target::Target;
-use super::train::{call, header, resume_command};
 use super::{Machine, exit, say, signals};
 use crate::config::{Config, choose_encoders};
 use crate::data::Fingerprint;
@@ -76,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(exit::FINISHED));
     }
     let analysis = args.analysis.as_deref().map(analysis).transpose()?;
-    let plan = Plan::new(analysis, &args.set)?;
+    let plan = Plan::new(analysis.map(|analysis| (analysis.name, analysis.variants())), &args.set)?;
     let Some(preset) = args.preset.clone().or(analysis.map(|analysis| analysis.preset.to_string())) else {
         bail!("--preset is missing: name what is varied (`engine presets` lists them)");
     };
@@ -101,7 +101,7 @@ fn analysis(name: &str) -> anyhow::Result<&'static Analysis> {
 fn list_analyses() -> anyhow::Result<()> {
     for analysis in &ANALYSES {
         say(format!("{} (preset {}): {}", analysis.name, analysis.preset, analysis.about))?;
-        for variant in analysis.plan(Vec::new()).variants {
+        for variant in analysis.variants() {
             say(format!("    {:30}{}", variant.cells[0], variant.settings.join("  ")))?;
         }
     }

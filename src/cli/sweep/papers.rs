@@ -1,6 +1,6 @@
 //! The papers' analyses of their components.
 
-use super::plan::{Plan, Variant, folder};
+use super::plan::{Variant, folder};
 
 /// A table of a paper: variants of a preset.
 pub struct Analysis {
@@ -46,17 +46,13 @@ const ONE_STAGE: &str = "generator.stages=2";
 const WORDS_ALONE: &str = "generator.sentence_attention=false";
 
 impl Analysis {
-    pub fn plan(&self, fixed: Vec<String>) -> Plan {
+    pub fn variants(&self) -> Vec<Variant> {
         let variant = |(title, settings): &(&str, &[&str])| Variant {
             folder: folder(&title.replace("λ = ", "lambda=").replace(", ", "-").replace(' ', "-")),
             cells: vec![title.to_string()],
             settings: settings.iter().map(ToString::to_string).collect(),
         };
-        Plan {
-            columns: vec!["variant".to_string()],
-            variants: self.variants.iter().map(variant).collect(),
-            fixed,
-        }
+        self.variants.iter().map(variant).collect()
     }
 }
 
@@ -68,22 +64,18 @@ mod tests {
     #[test]
     fn every_variant_is_a_configuration_of_its_own() {
         for analysis in &ANALYSES {
-            let plan = analysis.plan(Vec::new());
+            let variants = analysis.variants();
             for preset in [analysis.preset, "demo"] {
-                let configs: Vec<Config> = plan
-                    .variants
-                    .iter()
-                    .map(|variant| Config::load(preset, &variant.settings).unwrap())
-                    .collect();
+                let configs: Vec<Config> =
+                    variants.iter().map(|variant| Config::load(preset, &variant.settings).unwrap()).collect();
                 for (i, config) in configs.iter().enumerate() {
-                    assert!(!configs[..i].contains(config), "{preset}: {:?}", plan.variants[i]);
+                    assert!(!configs[..i].contains(config), "{preset}: {:?}", variants[i]);
                 }
             }
-            let mut folders: Vec<&str> =
-                plan.variants.iter().map(|variant| variant.folder.as_str()).collect();
+            let mut folders: Vec<&str> = variants.iter().map(|variant| variant.folder.as_str()).collect();
             folders.sort();
             folders.dedup();
-            assert_eq!(folders.len(), plan.variants.len());
+            assert_eq!(folders.len(), variants.len());
         }
     }
 }

@@ -2,8 +2,6 @@
 
 use anyhow::bail;
 
-use super::papers::Analysis;
-
 /// Variants of a preset; each is a row of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -25,12 +23,12 @@ pub struct Variant {
 }
 
 impl Plan {
-    /// Every combination of the values of settings such as `loss.lambda_captioner=0,5,10`. With an analysis of the papers, its
-    /// variants, and settings of one value each.
+    /// Every combination of the values of settings such as `loss.lambda_captioner=0,5,10`. With an analysis of the papers, a name
+    /// and variants, these and settings of one value each.
     ///
     /// # Errors
     /// Where nothing is varied, or something twice.
-    pub fn new(analysis: Option<&Analysis>, settings: &[String]) -> anyhow::Result<Plan> {
+    pub fn new(analysis: Option<(&str, Vec<Variant>)>, settings: &[String]) -> anyhow::Result<Plan> {
         let mut axes: Vec<(&str, Vec<String>)> = Vec::new();
         let mut fixed = Vec::new();
         for setting in settings {
@@ -51,10 +49,8 @@ impl Plan {
             axes.push((key, values));
         }
         match (analysis, axes.is_empty()) {
-            (Some(analysis), true) => Ok(analysis.plan(fixed)),
-            (Some(analysis), false) => {
-                bail!("{} has its own variants: give {} one value", analysis.name, axes[0].0)
-            }
+            (Some((_, variants)), true) => Ok(Plan { columns: vec!["variant".to_string()], variants, fixed }),
+            (Some((name, _)), false) => bail!("{name} has its own variants: give {} one value", axes[0].0),
             (None, true) => bail!(
                 "nothing is varied: give a key several values, as in --set loss.lambda_captioner=0,5,10, or name an analysis \
                  (--list)"
