@@ -4,7 +4,7 @@ mod binary;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use binary::{RUN, assert_says, command, copied_run, engine, read, refused, succeeds};
 use mirrorgan_engine::data::Picture;
@@ -151,8 +151,19 @@ fn one_at_a_time(run: &str, images: &str, file: &Path) -> Command {
     command
 }
 
-fn interrupted(mut child: Child, after: std::time::Duration) -> Option<i32> {
-    std::thread::sleep(after);
+/// The files of a kind that interrupted evaluations of a run keep.
+fn kept(run: &str, kind: &str) -> usize {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let partial = entries(&Path::new(run).join("eval")).flat_map(|entry| entries(&entry.path()));
+    partial.filter(|entry| entry.file_name().to_string_lossy().starts_with(kind)).count()
+}
+
+/// Interrupts an evaluation once it has the real side and generates.
+fn interrupted(mut child: Child, run: &str) -> Option<i32> {
+    let begin = Instant::now();
+    while kept(run, "real-") == 0 && begin.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     child.wait().unwrap().code()
 }
@@ -163,25 +174,18 @@ fn an_interrupted_evaluation_goes_on_to_the_same_digits() {
     let (_folder, run) = copied_run();
     let folder = tempfile::tempdir().unwrap();
     let (whole, parts) = (folder.path().join("whole.json"), folder.path().join("parts.json"));
+    // So many take seconds, and the signal comes within milliseconds.
     let images = "3000";
-    let begin = Instant::now();
     assert!(one_at_a_time(&run, images, &whole).status().unwrap().success());
-    let mut wait = begin.elapsed() / 2;
-    // The machine may have become faster since: then it is interrupted sooner.
-    let code = loop {
-        let child = one_at_a_time(&run, images, &parts).spawn().unwrap();
-        match interrupted(child, wait) {
-            Some(0) => wait = wait * 2 / 3,
-            code => break code,
-        }
-    };
-    assert_eq!(code, Some(130));
-    assert!(!parts.exists() || std::fs::remove_file(&parts).is_ok());
+    let child = one_at_a_time(&run, images, &parts).spawn().unwrap();
+    assert_eq!(interrupted(child, &run), Some(130));
+    assert!(!parts.exists() && kept(&run, "generated-") == 1);
     let output = one_at_a_time(&run, images, &parts).stderr(Stdio::piped()).output().unwrap();
     let notes = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{notes}");
     assert_says(&notes, &["evaluation goes on after", "of 3000 generated pictures"]);
     assert_eq!(read(&whole), read(&parts));
+    assert_eq!(kept(&run, ""), 0);
 }
 
 /// The pictures of a data set, each shrunk to a part of its sides and enlarged again, as PNG files.
@@ -229,6 +233,39 @@ fn real_pictures_are_at_no_distance_from_themselves_and_farther_the_fewer_pixels
         .collect();
     assert!(distances[0].abs() < 1e-9, "{distances:?}");
     assert!(distances.windows(2).all(|pair| pair[0] < pair[1]), "{distances:?}");
+}
+
+#[test]
+fn pictures_of_any_size_have_statistics_and_too_few_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pictures = folder.path().join("pictures");
+    std::fs::create_dir(&pictures).unwrap();
+    let (path, out) = (pictures.to_str().unwrap(), folder.path().join("real.npz"));
+    let stats = [
+        "eval",
+        "stats",
+        "--pictures",
+        "--protocol",
+        "encoder",
+        "--run",
+        RUN.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        path,
+    ];
+    assert_says(&refused(&stats), &[path, "no picture in this folder", "JPEG, PNG and WebP"]);
+    image::RgbImage::from_pixel(1, 1, image::Rgb([9, 80, 9])).save(pictures.join("dot.png")).unwrap();
+    assert_says(&refused(&stats), &[path, "1 picture that can be used", "2 at least"]);
+    assert!(!out.exists());
+    image::RgbImage::from_pixel(300, 20, image::Rgb([200, 30, 30])).save(pictures.join("wide.png")).unwrap();
+    image::GrayImage::from_pixel(37, 91, image::Luma([99])).save(pictures.join("tall.png")).unwrap();
+    std::fs::write(pictures.join("none.png"), "no picture").unwrap();
+    let output = engine(&stats);
+    assert_eq!(output.code, 0, "{}", output.err);
+    assert_says(&output.out, &["real.npz", "of 3 pictures"]);
+    assert_says(&output.err, &["left out", "none.png"]);
+    let one = ["eval", "--protocol", "encoder", "--images", "1", "--run", RUN.to_str().unwrap()];
+    assert_says(&refused(&one), &["--images", "1 is too few", "2 at least"]);
 }
 
 #[test]

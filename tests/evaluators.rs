@@ -227,6 +227,33 @@ fn compare_figures(recorded: &Value, real: &[Seen], fake: &[Seen]) {
     }
 }
 
+/// Pictures are nearest to themselves, and the farther the fewer pixels they went through.
+#[test]
+fn distances_rise_with_what_pictures_lose() {
+    let folder = tempfile::tempdir().unwrap();
+    let evaluator = by_formula(folder.path(), "lite0", "classifier_lite0", ClassifierKind::EfficientnetLite0);
+    let pictures: Vec<Picture> = (0..10).map(|i| rendered(&format!("real{i}"))).collect();
+    let through = |parts: usize| {
+        let reduced = |picture: &Picture| {
+            let small = picture.resized(picture.width / parts, picture.height / parts);
+            small.resized(picture.width, picture.height)
+        };
+        let seen = evaluator.evaluate(&pictures.iter().map(reduced).collect::<Vec<_>>()).unwrap().features;
+        Features::of_rows(seen.width, seen.iter()).unwrap()
+    };
+    let all = [1, 2, 4, 8].map(through);
+    let moments = all.each_ref().map(|set| Moments::of(set).unwrap());
+    let fd = moments.each_ref().map(|set| frechet_distance(&moments[0], set).unwrap().value);
+    let kd = all.each_ref().map(|set| kernel_distance(&all[0], set, Subsets::All).unwrap().value);
+    println!("{fd:?} {kd:?}");
+    assert!(fd[0].abs() < 1e-9 * fd[1], "{fd:?}");
+    // The estimate has no bias, so that it is below 0 for a set and itself.
+    assert!(kd[0] <= 0.0, "{kd:?}");
+    for distances in [fd, kd] {
+        assert!(distances.windows(2).all(|pair| pair[0] < pair[1]), "{distances:?}");
+    }
+}
+
 // ------------------------------------------------------------------------------------------------------ wrong weights
 
 fn refusal(recipe: &Recipe, file: Option<&Path>) -> String {

@@ -1,7 +1,7 @@
 //! Sheets of attention: a caption's picture at every stage, and what each word looked at.
 
 use super::canvas::{heated, pale, scaled};
-use super::sheet::{GAP, Look, Sheet, Tile};
+use super::sheet::{GAP, Look, Sheet, Tile, number_on};
 use super::text::{LABEL, MUTED, Style};
 use crate::data::Picture;
 use crate::engine::Tensor;
@@ -92,6 +92,11 @@ impl Scale {
     pub fn of_value(&self, value: f32) -> f32 {
         ((value - self.even) / (self.largest - self.even)).clamp(0.0, 1.0)
     }
+
+    /// A value with the digits that tell it from others.
+    pub fn text_of(&self, value: f32) -> String {
+        number_on(self.largest - self.even, value)
+    }
 }
 
 /// The picture of every stage, then for each map the last picture under each word's attention: words that say what is seen
@@ -127,7 +132,7 @@ pub fn attention_sheet(
     for map in maps {
         let tile = |&word: &usize| {
             let picture = lit(&last, map, word, scale);
-            Tile::new(picture, &words[word]).remark(format!("max {:.2}", map.largest_of(word)))
+            Tile::new(picture, &words[word]).remark(format!("max {}", scale.text_of(map.largest_of(word))))
         };
         sheet = sheet.heading(&format!("Attention at {} × {}", map.height, map.width));
         sheet = sheet.tiles(&telling.iter().map(tile).collect::<Vec<_>>(), Look::of(WORD));

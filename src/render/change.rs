@@ -45,7 +45,7 @@ pub fn change_sheet(title: &str, remark: &str, original: Change, changes: Vec<Ch
         sheet = sheet.tiles(&tiles, look).space(GAP / 2).tiles(&below, look).space(GAP);
         (tiles, below) = (rest, rest_below);
     }
-    let words = "The mean difference of a pixel's channels, from none to all.";
+    let words = "The mean difference of a pixel's channels; from black to white it is 1.";
     sheet.space(GAP).color_bar([0.0, largest], words).finish()
 }
 

@@ -46,11 +46,18 @@ pub(super) struct Sheet {
     /// Between the margins.
     width: usize,
     parts: Vec<Picture>,
+    /// The place of the part that follows the title.
+    head: usize,
+    has_boxes: bool,
 }
+
+/// Said below the title where letters are missing.
+const BOXES: &str =
+    "Each box is a letter that no font of this system has: install a font of its script, such as Noto Sans.";
 
 impl Sheet {
     pub(super) fn new(width: usize) -> Sheet {
-        Sheet { width, parts: Vec::new() }
+        Sheet { width, parts: Vec::new(), head: 0, has_boxes: false }
     }
 
     /// Wide enough for `columns` tiles of `side`, and for a heading.
@@ -60,7 +67,8 @@ impl Sheet {
     }
 
     pub(super) fn title(self, text: &str) -> Sheet {
-        self.words(text, TITLE)
+        let sheet = self.words(text, TITLE);
+        Sheet { head: sheet.parts.len(), ..sheet }
     }
 
     pub(super) fn heading(self, text: &str) -> Sheet {
@@ -76,6 +84,7 @@ impl Sheet {
             let mut part = blank(self.width, text::height(text, style, self.width));
             text::write(&mut part, text, style, [0, 0], self.width);
             self.parts.push(part);
+            self.has_boxes |= text::has_boxes(text);
         }
         self
     }
@@ -105,6 +114,7 @@ impl Sheet {
             }
             let part = row_of(row, look, self.width);
             self.parts.push(part);
+            self.has_boxes |= row.iter().any(|tile| text::has_boxes(&tile.label));
         }
         self
     }
@@ -113,7 +123,7 @@ impl Sheet {
     pub(super) fn color_bar(mut self, ends: [f32; 2], words: &str) -> Sheet {
         const SIZE: [usize; 2] = [240, 14];
         /// Room for half a number beside each end.
-        const SIDE: usize = 24;
+        const SIDE: usize = 30;
         let mut part = blank(self.width, (SIZE[1] + 20).max(34));
         for x in 0..SIZE[0] {
             let color = heated(&[225; 3], x as f32 / (SIZE[0] - 1) as f32);
@@ -121,7 +131,8 @@ impl Sheet {
         }
         for (at, value) in [(0, ends[0]), (SIZE[0] / 2, (ends[0] + ends[1]) / 2.0), (SIZE[0], ends[1])] {
             fill(&mut part, [SIDE + at.min(SIZE[0] - 1), SIZE[1]], [1, 4], LINE);
-            text::write(&mut part, &format!("{value:.2}"), NUMBER, [at, SIZE[1] + 3], 2 * SIDE);
+            let number = number_on(ends[1] - ends[0], value);
+            text::write(&mut part, &number, NUMBER, [at, SIZE[1] + 3], 2 * SIDE);
         }
         let left = SIZE[0] + 2 * SIDE + GAP;
         if self.width > left + 100 {
@@ -131,12 +142,23 @@ impl Sheet {
         self
     }
 
-    pub(super) fn finish(self) -> Picture {
+    pub(super) fn finish(mut self) -> Picture {
+        if self.has_boxes {
+            let below = self.parts.split_off(self.head);
+            self = self.remark(BOXES);
+            self.parts.extend(below);
+        }
         let content = column(&self.parts);
         let mut page = blank(self.width + 2 * MARGIN, content.height + 2 * MARGIN);
         paste(&mut page, &content, [MARGIN, MARGIN]);
         page
     }
+}
+
+/// A number on a scale of this span, with the digits that tell a quarter of the span.
+pub(super) fn number_on(span: f32, value: f32) -> String {
+    let decimals = (4.0 / span).log10().ceil().clamp(2.0, 6.0) as usize;
+    format!("{value:.decimals$}")
 }
 
 /// One row: pictures, labels, remarks; each line as high as its highest.
@@ -185,4 +207,32 @@ pub fn strip(title: &str, remark: &str, frames: &[Tile]) -> Picture {
     let look = Look::of(shown_side(frames, 128));
     let sheet = Sheet::of_columns(frames.len().clamp(1, COLUMNS), look.side);
     sheet.title(title).remark(remark).space(PART).tiles(frames, look).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_the_digits_of_its_scale() {
+        assert_eq!([0.0, 0.05, 0.1].map(|value| number_on(0.1, value)), ["0.00", "0.05", "0.10"]);
+        // An even share of 64 × 64 regions, and four times it.
+        let near = [1.0, 2.0, 4.0].map(|share| number_on(3.0 / 4096.0, share / 4096.0));
+        assert_eq!(near, ["0.0002", "0.0005", "0.0010"]);
+        assert_eq!(number_on(1e-9, 0.25), "0.250000");
+    }
+
+    /// No font has letters for private use.
+    #[test]
+    fn letters_that_no_font_has_are_explained() {
+        let height = |title: &str, label: &str| {
+            let tiles = [Tile::new(blank(8, 8), label)];
+            Sheet::new(600).title(title).remark("seed 0").tiles(&tiles, Look::of(64)).finish().height
+        };
+        let plain = height("a red bird", "red");
+        assert_eq!(height("ένα πουλί", "красный"), plain);
+        for (title, label) in [("a \u{10FFFD} bird", "red"), ("a red bird", "\u{10FFFD}")] {
+            assert!(height(title, label) > plain, "{title:?} {label:?}");
+        }
+    }
 }

@@ -87,11 +87,15 @@ pub(super) fn height(text: &str, style: Style, width: usize) -> usize {
     TYPESETTER.lock().unwrap_or_else(PoisonError::into_inner).set(text, style, width).1
 }
 
+/// Whether a letter of `text` is a box.
+pub(super) fn has_boxes(text: &str) -> bool {
+    !text.is_ascii() && boxes(text) > 0
+}
+
 /// How many letters of `text` no font has.
-#[cfg(test)]
 fn boxes(text: &str) -> usize {
     let mut setter = TYPESETTER.lock().unwrap_or_else(PoisonError::into_inner);
-    missing(&setter.set(text, LABEL, 1000).0)
+    missing(&setter.set(text, LABEL.lines(usize::MAX), 1000).0)
 }
 
 /// Letters that no font has are glyph 0.

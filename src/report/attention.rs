@@ -70,7 +70,7 @@ fn figure(sample: &Samples, caption: &str, words: &[String]) -> Html {
     };
     let heat = Heat::of(map);
     let word = |(i, word): (usize, &String)| {
-        let share = tag("small", format!("{:.2}", heat.map.largest_of(i)));
+        let share = tag("small", heat.scale.text_of(heat.map.largest_of(i)));
         let colors = void("img", &[("src", &layer(heat.colors(i)).address), ("alt", ""), ("class", "heat")]);
         el("span", &[("class", "word"), ("tabindex", "0")], vec![word.as_str().into(), share, colors])
     };

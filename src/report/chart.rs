@@ -7,11 +7,11 @@ use super::curve::{Curve, Point};
 use super::html::{Html, el, number, tag};
 
 const WIDTH: f64 = 520.0;
-const HEIGHT: f64 = 230.0;
+const HEIGHT: f64 = 240.0;
 /// Room beside the plot: left, right, top, bottom.
-const LEFT: f64 = 56.0;
+const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
-const TOP: f64 = 10.0;
+const TOP: f64 = 20.0;
 const BOTTOM: f64 = 30.0;
 /// Colors of `page.css`.
 const COLORS: usize = 8;
@@ -176,7 +176,7 @@ fn grid(x: &Axis, y: &Axis) -> Html {
         parts.push(label(format!("{tick}"), [at, floor + 17.0], "middle"));
     }
     if y.logarithmic {
-        parts.push(label("logarithmic".to_string(), [WIDTH - RIGHT, TOP + 10.0], "end"));
+        parts.push(label("logarithmic".to_string(), [WIDTH - RIGHT, TOP - 7.0], "end"));
     }
     Html::from(parts)
 }

@@ -3,6 +3,7 @@
 use super::chart::Chart;
 use super::curve::{self, Curve, Logged};
 use super::html::{Html, absent, el, section, tag};
+use super::metrics;
 use super::source::Source;
 use crate::run::Phase;
 
@@ -23,6 +24,9 @@ const CHARTS: [(&str, &str, bool); 14] = [
     ("rate/images_per_second", "Images a second", false),
     ("memory/live_MiB", "Memory in use, MiB", false),
 ];
+
+/// Earlier versions logged the captioner's last loss a second time, under the first of these names.
+const TWICE: [&str; 2] = ["metric/held_out", "metric/held_out_loss"];
 
 pub(super) fn html(source: &Source) -> Html {
     let phases = source.phases.iter().rev().map(|phase| of_phase(source, phase.phase)).collect::<Html>();
@@ -55,6 +59,9 @@ fn charts(logged: &Logged) -> Vec<Chart> {
     let group = |tag: &str| CHARTS.iter().position(|(prefix, ..)| tag.starts_with(prefix));
     let mut found: Vec<(usize, Chart)> = Vec::new();
     for (tag, values) in &logged.values {
+        if tag == TWICE[0] && logged.values.contains_key(TWICE[1]) {
+            continue;
+        }
         let place = group(tag).unwrap_or(CHARTS.len());
         let (prefix, title, alone) = CHARTS.get(place).copied().unwrap_or(("", "", true));
         let rest = tag.strip_prefix(prefix).filter(|rest| !rest.is_empty()).unwrap_or(tag);
@@ -66,6 +73,10 @@ fn charts(logged: &Logged) -> Vec<Chart> {
             None => {
                 let title = match alone {
                     true if title.is_empty() => rest.to_string(),
+                    true if prefix == "metric/" => {
+                        let metric = metrics::title(rest);
+                        format!("{title}: {}", metric.trim_end_matches(" on held-out images"))
+                    }
                     true => format!("{title}: {}", rest.replace('_', " ")),
                     false => title.to_string(),
                 };
@@ -88,6 +99,8 @@ mod tests {
             "loss/D_32",
             "loss/G_16",
             "loss/KL",
+            "metric/held_out",
+            "metric/held_out_loss",
             "metric/r_precision",
             "accuracy/netD0_real",
             "x/y",
@@ -99,7 +112,8 @@ mod tests {
             "Losses of the discriminators",
             "Losses of the generators",
             "Loss: KL",
-            "On held-out images: r precision",
+            "On held-out images: loss",
+            "On held-out images: R-precision",
             "Accuracy of the discriminators",
             "x/y",
         ];

@@ -140,9 +140,10 @@ fn protocol(source: &Source, phase: Phase, metric: &str, images: usize) -> Strin
     }
 }
 
-fn title(metric: &str) -> String {
+pub(super) fn title(metric: &str) -> String {
     match metric {
         "r_precision" => "R-precision".to_string(),
+        // Earlier versions named the captioner's last one held_out.
         "held_out" | "held_out_loss" => "loss on held-out images".to_string(),
         other => other.replace('_', " "),
     }

@@ -136,7 +136,7 @@ impl PhaseTrainer for CaptionerPhase<'_> {
         if value > chance - NOTHING_LEARNT {
             message.push_str("; the loss equals ln(V) of the vocabulary's V words: nothing is learnt");
         }
-        Ok(Evaluation::Metric(Metric { name: "held_out".to_string(), value, message }))
+        Ok(Evaluation::Metric(Metric { name: HELD_OUT_LOSS.to_string(), value, message }))
     }
 }
 

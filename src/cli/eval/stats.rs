@@ -102,11 +102,20 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         note("interrupted: nothing is written");
         return Ok(ExitCode::from(exit::INTERRUPTED));
     };
+    require_two(features.len(), &args.data)?;
     let (weights, as_they_are) = (evaluator.weights().clone(), matches!(pictures, Pictures::Files(_)));
     Source { protocol, weights, data, as_they_are }.write(&features, &args.out)?;
     let (count, width, out) = (features.len(), features.width(), args.out.display());
     say(format!("{out}: mean and covariance of {count} pictures, {width} features each"))?;
     Ok(ExitCode::from(exit::FINISHED))
+}
+
+fn require_two(count: usize, folder: &Path) -> anyhow::Result<()> {
+    if count < 2 {
+        let folder = folder.display();
+        bail!("{folder}: {count} picture that can be used; mean and covariance need 2 at least");
+    }
+    Ok(())
 }
 
 /// The pictures of a folder; a note says what cannot be used.

@@ -30,7 +30,8 @@ impl<'a> Plan<'a> {
         let plan = Plan { protocol, items, config, truncation };
         if plan.count() < 2 {
             let batch = plan.protocol.generated.whole_batches.unwrap_or(2);
-            let why = format!("too few images: this protocol needs {batch} at least");
+            let images = plan.protocol.generated.images.unwrap_or(items.len());
+            let why = format!("{images} is too few: this protocol needs {batch} at least");
             return Err(Error::config("--images", why));
         }
         Ok(plan)
