@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files::atomic;
 
-/// Whether a phase before the GAN comes out alike under both configurations, but for the seed.
+/// Whether a phase comes out alike under both configurations; one before the GAN, but for the seed.
 pub fn has_same_phase(phase: Phase, ours: &Config, theirs: &Config) -> bool {
     let shapes = |key: &str| {
         let sections: &[&str] = match phase {

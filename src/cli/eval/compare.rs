@@ -40,19 +40,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// A row for each evaluation, a column for each figure.
 fn table(evaluations: &[Evaluation], files: &[PathBuf]) -> String {
-    let mut names: Vec<&str> = Vec::new();
-    for figure in evaluations.iter().flat_map(Evaluation::figures) {
-        if !names.contains(&figure.name()) {
-            names.push(figure.name());
-        }
-    }
+    let names = Evaluation::figure_names(evaluations);
     let head = ["file", "checkpoint"].into_iter().chain(names.iter().copied()).map(str::to_string);
     let mut rows: Vec<Vec<String>> = vec![head.collect()];
     for (evaluation, file) in evaluations.iter().zip(files) {
-        let figure = |name: &&str| {
-            let figure = evaluation.figures().iter().find(|figure| figure.name() == *name);
-            figure.map_or("-".to_string(), ToString::to_string)
-        };
+        let figure = |name: &&str| evaluation.figure(name).map_or("-".to_string(), ToString::to_string);
         let own = [file.display().to_string(), evaluation.checkpoint().to_string()];
         rows.push(own.into_iter().chain(names.iter().map(figure)).collect());
     }

@@ -115,18 +115,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn of_run(args: OfRun) -> anyhow::Result<ExitCode> {
     let on_cpu = args.machine.open()?;
     let run = RunFolder::open(args.run.as_deref().unwrap_or(Path::new("")))?;
-    let protocol = args.measurement.protocol();
-    args.measurement.metrics(&protocol)?;
+    let wanted = args.measurement.wanted()?;
     let sampler = Sampler::open(&run, args.checkpoint.unwrap_or_default())?;
     let (dataset, name) = dataset::of_run(&run, &sampler.config, args.data.as_deref(), args.dataset)?;
     let mut shown = Shown::new("evaluation", signals::stop_flag("batch")?);
     on_cpu.into_iter().for_each(note);
-    let job = args.measurement.job(protocol, &run, &sampler, &dataset, name.name())?;
+    let job = args.measurement.job(wanted, &run, &sampler, &dataset, name.name());
     let place = job.place.clone();
     let job = Job { real: args.real, truncation: args.truncation, keep: args.keep, ..job };
     let Some(evaluation) = evaluate(job, &mut shown)? else {
-        note("interrupted: what was done is kept; the same command goes on from there");
-        return Ok(ExitCode::from(exit::INTERRUPTED));
+        return Ok(exit::interrupted());
     };
     let path = args.json.unwrap_or_else(|| place.join(file_name(&evaluation, &sampler)));
     write(&evaluation, &path)?;
@@ -136,22 +134,18 @@ fn of_run(args: OfRun) -> anyhow::Result<ExitCode> {
 }
 
 impl Measurement {
-    /// The protocol with what the command line changes of it.
-    pub fn protocol(&self) -> Protocol {
+    /// The protocol with what the command line changes of it, and what is measured by it.
+    ///
+    /// # Errors
+    /// `Config` where the protocol does not define it.
+    pub fn wanted(&self) -> Result<(Protocol, Metrics)> {
         let mut protocol = protocol_or_best(self.protocol).protocol();
         if let Some(images) = self.images {
             protocol.generated.images = Some(images as usize);
         }
         protocol.seed = self.seed.unwrap_or(protocol.seed);
-        protocol
-    }
-
-    /// What is measured by it.
-    ///
-    /// # Errors
-    /// `Config` where the protocol does not define it.
-    pub fn metrics(&self, protocol: &Protocol) -> Result<Metrics> {
-        Metrics::of(protocol, self.metrics.as_deref())
+        let metrics = Metrics::of(&protocol, self.metrics.as_deref())?;
+        Ok((protocol, metrics))
     }
 
     /// All that figures depend on beside the run, as one text.
@@ -165,20 +159,20 @@ impl Measurement {
     /// The evaluation of a run; `data` is the name of its data set.
     pub fn job<'a>(
         &self,
-        protocol: Protocol,
+        (protocol, metrics): (Protocol, Metrics),
         run: &'a RunFolder,
         sampler: &'a Sampler,
         dataset: &'a Dataset,
         data: &str,
-    ) -> Result<Job<'a>> {
+    ) -> Job<'a> {
         let batch = self.batch.map_or(default_batch(sampler.config.largest_side()), |batch| batch as usize);
-        Ok(Job {
+        Job {
             run,
             sampler,
             dataset,
             data: data.to_string(),
-            metrics: self.metrics(&protocol)?,
             protocol,
+            metrics,
             weights: self.weights.clone(),
             real: None,
             truncation: None,
@@ -186,7 +180,7 @@ impl Measurement {
             keep: None,
             batch,
             place: run.root().join("eval"),
-        })
+        }
     }
 }
 

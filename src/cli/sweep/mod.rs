@@ -23,9 +23,9 @@ use super::progress::Display;
 use super::target::Target;
 use super::{Machine, exit, say, signals};
 use crate::config::{Config, choose_encoders};
-use crate::data::Fingerprint;
-use crate::error::{Error, chain, note};
-use crate::eval::evaluate::evaluate;
+use crate::data::{Dataset, Fingerprint};
+use crate::error::{Error, Result, chain, note};
+use crate::eval::evaluate::{Metrics, evaluate};
 use crate::eval::protocol::{Protocol, revision};
 use crate::infer::{Sampler, Weights};
 use crate::run::{Phase, Record, RunFolder, has_same_phase};
@@ -137,7 +137,8 @@ struct Work<'a> {
     jobs: Vec<Job>,
     /// Those that any variant needs, so that each is measured by the same networks.
     phases: Vec<Phase>,
-    protocol: Protocol,
+    /// By what all are measured.
+    wanted: (Protocol, Metrics),
 }
 
 /// One run.
@@ -162,12 +163,13 @@ impl<'a> Work<'a> {
             (None, name) => bail!("--data is missing: name the folder that holds {}", name.holds()),
         };
         let mut notes = Vec::new();
+        let mut configure = |variant| configuration(&preset, &plan, variant, args.steps, &mut notes);
+        let configs = plan.variants.iter().map(&mut configure).collect::<anyhow::Result<Vec<_>>>()?;
+        let seeds = args.seeds.as_ref().map_or(vec![configs[0].run.seed], |Seeds(seeds)| seeds.clone());
         let mut jobs = Vec::new();
-        let first = configuration(&preset, &plan, &plan.variants[0], args.steps, &mut notes)?;
-        let seeds = args.seeds.as_ref().map_or(vec![first.run.seed], |Seeds(seeds)| seeds.clone());
-        for &seed in &seeds {
-            for variant in &plan.variants {
-                let mut config = configuration(&preset, &plan, variant, args.steps, &mut notes)?;
+        for seed in seeds {
+            for (variant, config) in plan.variants.iter().zip(&configs) {
+                let mut config = config.clone();
                 config.run.seed = seed;
                 let folder = format!("{}/seed-{seed}", variant.folder);
                 jobs.push(Job { variant: variant.clone(), seed, folder, config });
@@ -186,18 +188,20 @@ impl<'a> Work<'a> {
         notes.iter().for_each(|line| note(format!("note: {line}")));
         let required: Vec<Phase> = jobs.iter().flat_map(|job| train::required_phases(&job.config)).collect();
         let phases = Phase::ALL.into_iter().filter(|phase| required.contains(phase)).collect();
-        let protocol = args.measurement.protocol();
-        args.measurement.metrics(&protocol)?;
-        Ok(Work { args, plan, preset, dataset, out, data, jobs, phases, protocol })
+        let wanted = args.measurement.wanted()?;
+        Ok(Work { args, plan, preset, dataset, out, data, jobs, phases, wanted })
     }
 
     fn run(&self, stop: Arc<AtomicBool>) -> anyhow::Result<ExitCode> {
-        let first = self.target(&self.jobs[0], &self.out);
+        for job in &self.jobs {
+            require_same(&self.out.join(&job.folder), &job.config)?;
+        }
         std::fs::create_dir_all(&self.out).map_err(|e| Error::io(&self.out, e))?;
         if self.dataset == DatasetName::Demo && !self.data.exists() {
-            first.render()?;
+            self.target(&self.jobs[0], &self.out).render()?;
         }
         let before = Sweep::read(&self.out)?.map_or(Vec::new(), |sweep| sweep.runs);
+        let mut rows: Vec<Option<Row>> = self.jobs.iter().map(|job| self.known(job, &before)).collect();
         let mut sweep = Sweep {
             engine: revision(),
             command: call().command,
@@ -207,56 +211,66 @@ impl<'a> Work<'a> {
             fixed: self.plan.fixed.clone(),
             runs: Vec::new(),
         };
-        for (number, job) in self.jobs.iter().enumerate() {
-            note(format!("== {} of {}: {}", number + 1, self.jobs.len(), job.folder));
-            let Some(row) = self.row(job, &before, &stop).with_context(|| job.folder.clone())? else {
-                note("interrupted: what was done is kept; the same command goes on from there");
-                return Ok(ExitCode::from(exit::INTERRUPTED));
+        for (at, job) in self.jobs.iter().enumerate() {
+            note(format!("== {} of {}: {}", at + 1, self.jobs.len(), job.folder));
+            if rows[at].is_some() {
+                note("trained and measured by an earlier call");
+                continue;
+            }
+            let Some(row) = self.row(job, &stop).with_context(|| job.folder.clone())? else {
+                return Ok(exit::interrupted());
             };
-            sweep.runs.push(row);
+            rows[at] = Some(row);
+            // What an earlier call measured of the runs to come stays.
+            sweep.runs = rows.iter().flatten().cloned().collect();
             sweep.write(&self.out)?;
         }
+        sweep.runs = rows.into_iter().flatten().collect();
+        sweep.write(&self.out)?;
         say(sweep.text())?;
         say(format!("\n{}", self.out.join("sweep.md").display()))?;
         Ok(ExitCode::from(exit::FINISHED))
     }
 
-    /// Trains and measures a run, unless an earlier call did; none where it is interrupted.
-    fn row(&self, job: &Job, before: &[Row], stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Row>> {
+    /// What an earlier call found of a run.
+    fn known(&self, job: &Job, before: &[Row]) -> Option<Row> {
+        RunFolder::open(&self.out.join(&job.folder)).ok()?;
+        let asked = self.asked();
+        let row = before.iter().find(|row| row.folder == job.folder && row.asked == asked)?;
+        Some(Row { cells: job.variant.cells.clone(), ..row.clone() })
+    }
+
+    fn asked(&self) -> String {
+        self.args.measurement.identity(&self.wanted.0)
+    }
+
+    /// Trains and measures a run; none where it is interrupted.
+    fn row(&self, job: &Job, stop: &Arc<AtomicBool>) -> anyhow::Result<Option<Row>> {
         let root = self.out.join(&job.folder);
-        require_same(&root, &job.config)?;
-        let asked = self.args.measurement.identity(&self.protocol);
-        let known = before.iter().find(|row| row.folder == job.folder && row.asked == asked);
-        if let Some(row) = known.filter(|_| RunFolder::open(&root).is_ok()) {
-            note("trained and measured by an earlier call");
-            return Ok(Some(Row { cells: job.variant.cells.clone(), ..row.clone() }));
-        }
         let row = |result| Row {
             cells: job.variant.cells.clone(),
             seed: job.seed,
             settings: job.variant.settings.clone(),
             folder: job.folder.clone(),
-            asked,
+            asked: self.asked(),
             result,
         };
-        match self.train(job, &root, stop) {
+        let dataset = self.target(job, &root).open()?;
+        match self.train(job, &root, dataset.clone(), stop) {
             Ok(train::Outcome::Finished) => {}
             Ok(_) => return Ok(None),
-            Err(error) => match error.downcast_ref::<Error>() {
-                Some(diverged @ Error::NotFinite { .. }) => {
-                    let why = chain(diverged, ": ");
-                    note(format!("error: {why}"));
-                    return Ok(Some(row(Outcome::Diverged(why))));
-                }
-                _ => return Err(error),
-            },
+            Err(diverged @ Error::NotFinite { .. }) => {
+                let why = chain(&diverged, ": ");
+                note(format!("error: {why}"));
+                return Ok(Some(row(Outcome::Diverged(why))));
+            }
+            Err(error) => return Err(error.into()),
         }
         let run = RunFolder::open(&root)?;
         let sampler = Sampler::open(&run, Weights::default())?;
-        let dataset = self.target(job, &root).open()?;
         let mut shown = Shown::new("evaluation", stop.clone());
-        let (protocol, name) = (self.protocol.clone(), self.dataset.name());
-        let measurement = self.args.measurement.job(protocol, &run, &sampler, &dataset, name)?;
+        let name = self.dataset.name();
+        let measurement = self.args.measurement.job(self.wanted.clone(), &run, &sampler, &dataset, name);
         let place = measurement.place.clone();
         let Some(evaluation) = evaluate(measurement, &mut shown)? else { return Ok(None) };
         // Where `engine eval` writes it, so that a report of the run shows it.
@@ -264,9 +278,13 @@ impl<'a> Work<'a> {
         Ok(Some(row(Outcome::Measured(Box::new(evaluation)))))
     }
 
-    fn train(&self, job: &Job, root: &Path, stop: &Arc<AtomicBool>) -> anyhow::Result<train::Outcome> {
-        let target = self.target(job, root);
-        let dataset = target.open()?;
+    fn train(
+        &self,
+        job: &Job,
+        root: &Path,
+        dataset: Dataset,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<train::Outcome> {
         let run = RunFolder::lock(root)?;
         for phase in [Phase::Damsm, Phase::Captioner].into_iter().filter(|phase| self.phases.contains(phase))
         {
@@ -277,7 +295,7 @@ impl<'a> Work<'a> {
             Record::new(root, &self.preset, self.dataset.name(), &self.data, Fingerprint::of(&dataset));
         let call = call();
         let job = TrainJob {
-            config: target.config,
+            config: job.config.clone(),
             dataset,
             record,
             run,
@@ -293,11 +311,11 @@ impl<'a> Work<'a> {
             call,
             stop: stop.clone(),
         };
-        Ok(train::train(job, &mut Display::default())?)
+        train::train(job, &mut Display::default())
     }
 
     /// Takes a phase from a run of this sweep that has finished it and trained it alike; the folder of that one.
-    fn finished(&self, job: &Job, phase: Phase, run: &RunFolder) -> crate::error::Result<Option<&str>> {
+    fn finished(&self, job: &Job, phase: Phase, run: &RunFolder) -> Result<Option<&str>> {
         for other in self.jobs.iter().filter(|other| other.folder != job.folder) {
             if !has_same_phase(phase, &job.config, &other.config) {
                 continue;

@@ -144,12 +144,7 @@ impl Group<'_> {
 
     /// A head, and a row for each variant: the mean of its seeds.
     fn table(&self, sweep: &Sweep) -> Vec<Vec<String>> {
-        let mut figures: Vec<&str> = Vec::new();
-        for figure in self.rows.iter().flat_map(|(_, evaluation)| evaluation.figures()) {
-            if !figures.contains(&figure.name()) {
-                figures.push(figure.name());
-            }
-        }
+        let figures = Evaluation::figure_names(self.rows.iter().map(|(_, evaluation)| *evaluation));
         let mut variants: Vec<&[String]> = Vec::new();
         for (row, _) in &self.rows {
             if !variants.contains(&&row.cells[..]) {
@@ -178,8 +173,7 @@ impl Group<'_> {
 
 /// The mean of a figure over several runs and its deviation; of one run the figure with its own.
 fn mean(runs: &[&Evaluation], name: &str) -> String {
-    let of_run = |run: &&Evaluation| run.figures().iter().find(|figure| figure.name() == name).cloned();
-    let found: Vec<_> = runs.iter().filter_map(of_run).collect();
+    let found: Vec<_> = runs.iter().filter_map(|run| run.figure(name)).collect();
     match &found[..] {
         [] => "-".to_string(),
         [one] => one.to_string(),

@@ -109,6 +109,22 @@ impl Evaluation {
         &self.figures
     }
 
+    /// The figure of this name, if it was measured.
+    pub fn figure(&self, name: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.name == name)
+    }
+
+    /// The names of all figures, each once, as the columns of a table.
+    pub fn figure_names<'a>(evaluations: impl IntoIterator<Item = &'a Evaluation>) -> Vec<&'a str> {
+        let mut names: Vec<&str> = Vec::new();
+        for figure in evaluations.into_iter().flat_map(Evaluation::figures) {
+            if !names.contains(&figure.name()) {
+                names.push(figure.name());
+            }
+        }
+        names
+    }
+
     /// Adds a figure under the protocol's name for it; the error says why the protocol has none.
     pub fn add(&mut self, measure: Measure, value: f64, deviation: Option<f64>) -> Result<(), String> {
         let Conditions { weights, encoder, .. } = &self.conditions;
