@@ -1,6 +1,8 @@
-//! `engine eval`, `eval compare` and `eval stats`
+//! `engine eval`, `eval compare`, `eval pictures` and `eval stats`
 
 mod compare;
+mod pictures;
+mod real;
 mod stats;
 mod watch;
 
@@ -42,6 +44,8 @@ pub struct Args {
 enum Command {
     /// Put evaluations of one protocol into one table; two protocols are refused
     Compare(compare::Args),
+    /// Measure a folder of pictures, whoever made them
+    Pictures(pictures::Args),
     /// Compute mean and covariance of real pictures once, for --real
     Stats(stats::Args),
 }
@@ -107,6 +111,7 @@ pub(super) struct Measurement {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Some(Command::Compare(args)) => compare::run(args),
+        Some(Command::Pictures(args)) => pictures::run(args),
         Some(Command::Stats(args)) => stats::run(args),
         None => of_run(args.of_run),
     }

@@ -1,6 +1,7 @@
 //! An evaluation of a run: pictures are generated in batches, go through the networks that evaluate them and are dropped; what
 //! stays is a row of numbers for each.
 
+mod folder;
 mod metrics;
 mod networks;
 mod pictures;
@@ -27,6 +28,7 @@ use crate::infer::frozen::{RAW_GENERATOR, TEXT_ENCODER, weight_file};
 use crate::render::pictures as pictures_of_tensor;
 use crate::run::{Checkpoints, Phase, RunFolder};
 
+pub use self::folder::{FolderJob, Real, evaluate_folder};
 pub use self::metrics::{MetricName, Metrics};
 pub use self::networks::open_evaluator;
 pub use self::pictures::{Pictures, features, pictures_of, real_items};
@@ -118,8 +120,9 @@ pub fn evaluate(job: Job, watch: &mut dyn Watch) -> Result<Option<Evaluation>> {
     let statistics_name = statistics.as_ref().map(RealSide::describe);
     let conditions = Conditions { real_images, statistics: statistics_name, ..conditions };
     let mut evaluation = Evaluation::new(plan.protocol.clone(), conditions);
-    let sets =
-        Sets { plan: &plan, real, statistics, generated, diverse, own_codes: networks.codes_are_features() };
+    let own_codes = networks.codes_are_features();
+    let protocol = &plan.protocol;
+    let sets = Sets { protocol, plan: Some(&plan), real, statistics, generated, diverse, own_codes };
     sets.score(&mut evaluation, &metrics, watch)?;
     if folder.exists() {
         std::fs::remove_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;

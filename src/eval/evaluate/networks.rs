@@ -10,7 +10,7 @@ use crate::engine::tensor::no_grad;
 use crate::engine::{IntTensor, Tensor};
 use crate::error::Result;
 use crate::eval::protocol::{LogitKind, Protocol, ProtocolName};
-use crate::infer::evaluator::{Evaluator, EvaluatorNetwork, UsedWeights};
+use crate::infer::evaluator::{Evaluated, Evaluator, EvaluatorNetwork, UsedWeights};
 use crate::infer::frozen::{self, CAPTION_CNN, CAPTION_RNN};
 use crate::infer::{Sampler, Samples};
 use crate::mirrorgan::captioner::Captioner;
@@ -80,8 +80,7 @@ impl Networks {
                 }
             }
         }
-        let logits =
-            protocol.inception_score.filter(|_| metrics.has(MetricName::Is)).map(|score| score.logits);
+        let logits = wanted_logits(protocol, metrics);
         let sentences = metrics.has(MetricName::RPrecision);
         Ok(Networks { evaluator, encoder, captioner, logits, sentences })
     }
@@ -108,18 +107,13 @@ impl Networks {
         only_features: bool,
     ) -> Result<Vec<Row>> {
         let evaluated = self.evaluator.evaluate(pictures)?;
-        let mut rows: Vec<Row> =
-            evaluated.features.iter().map(|row| vec![("features", row.to_vec())]).collect();
         if only_features {
-            return Ok(rows);
+            return Ok(picture_rows(&evaluated, None));
         }
+        let mut rows = picture_rows(&evaluated, self.logits);
         let mut add = |name: &'static str, values: Vec<Vec<f32>>| {
             rows.iter_mut().zip(values).for_each(|(row, values)| row.push((name, values)));
         };
-        if let (Some(kind), Some(logits)) = (self.logits, &evaluated.logits) {
-            let logits = if kind == LogitKind::Biased { &logits.biased } else { &logits.unbiased };
-            add("logits", logits.iter().map(<[f32]>::to_vec).collect());
-        }
         if let Some(encoder) = &self.encoder {
             add("codes", encoder.evaluate(pictures)?.features.iter().map(<[f32]>::to_vec).collect());
         }
@@ -134,6 +128,21 @@ impl Networks {
         }
         Ok(rows)
     }
+}
+
+/// The logits of an Inception Score, where it is wanted.
+pub(super) fn wanted_logits(protocol: &Protocol, metrics: &Metrics) -> Option<LogitKind> {
+    protocol.inception_score.filter(|_| metrics.has(MetricName::Is)).map(|score| score.logits)
+}
+
+/// What an evaluator says of each picture of a batch.
+pub(super) fn picture_rows(evaluated: &Evaluated, logits: Option<LogitKind>) -> Vec<Row> {
+    let mut rows: Vec<Row> = evaluated.features.iter().map(|row| vec![("features", row.to_vec())]).collect();
+    if let (Some(kind), Some(logits)) = (logits, &evaluated.logits) {
+        let logits = if kind == LogitKind::Biased { &logits.biased } else { &logits.unbiased };
+        rows.iter_mut().zip(logits.iter()).for_each(|(row, logits)| row.push(("logits", logits.to_vec())));
+    }
+    rows
 }
 
 /// The cross-entropy of a caption, summed over its words, and how many words that are. One by one: a sum may depend on the batch.

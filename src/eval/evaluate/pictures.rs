@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::Watch;
+use super::networks::picture_rows;
 use super::table::Table;
 use crate::data::{
     Cut, Dataset, DecodeConfig, Item, Picture, Skip, cut_by_box, decode, picture_files, prepare,
 };
 use crate::error::{Error, Result, chain};
 use crate::eval::Features;
-use crate::eval::protocol::{Crop, Protocol, ProtocolName, Split};
+use crate::eval::protocol::{Crop, LogitKind, Protocol, ProtocolName, Split};
 use crate::infer::evaluator::Evaluator;
 
 /// Where pictures come from, and how they are cut.
@@ -41,9 +42,10 @@ impl Pictures<'_> {
     pub fn get(&self, index: usize) -> Result<std::result::Result<Picture, String>> {
         let with_reason = |picture: Result<Picture>| picture.map_err(|error| chain(&error, ": "));
         match self {
-            Pictures::Files(files) => Ok(with_reason(
-                decode(&files[index], &DecodeConfig::default()).map(|decoded| decoded.picture),
-            )),
+            Pictures::Files(files) => Ok(with_reason(whole(&files[index], &DecodeConfig::default()))),
+            Pictures::Items { items, crop: Crop::AsTheyAre, decode, .. } => {
+                Ok(with_reason(whole(&items[index].image, decode)))
+            }
             Pictures::Items { items, crop: Crop::Box, side, decode } => {
                 let item = &items[index];
                 if item.packed.is_some() && !item.image.is_file() {
@@ -63,6 +65,10 @@ impl Pictures<'_> {
             }
         }
     }
+}
+
+fn whole(file: &Path, config: &DecodeConfig) -> Result<Picture> {
+    decode(file, config).map(|decoded| decoded.picture)
 }
 
 /// The pictures of a folder and those in it, by name, and what cannot be used.
@@ -126,6 +132,21 @@ pub fn features(
     label: &'static str,
     watch: &mut dyn Watch,
 ) -> Result<Option<Features>> {
+    let needed = || Error::data(label, "rows of pictures are missing");
+    let table = rows(pictures, evaluator, None, batch, folder, label, watch)?;
+    table.map(|mut table| table.take("features")?.ok_or_else(needed)).transpose()
+}
+
+/// The same, with the logits of an Inception Score where they are wanted.
+pub(super) fn rows(
+    pictures: &Pictures,
+    evaluator: &Evaluator,
+    logits: Option<LogitKind>,
+    batch: usize,
+    folder: Option<&Path>,
+    label: &'static str,
+    watch: &mut dyn Watch,
+) -> Result<Option<Table>> {
     let mut table = Table::open(folder, label)?;
     watch.begin(&format!("{label} pictures"), pictures.len(), table.next());
     let (mut at, mut first_unusable) = (table.next(), None);
@@ -147,8 +168,8 @@ pub fn features(
         }
         if !usable.is_empty() {
             let evaluated = evaluator.evaluate(&usable)?;
-            for (number, row) in whose.iter().zip(evaluated.features.iter()) {
-                table.push(*number, &[("features", row.to_vec())])?;
+            for (number, row) in whose.iter().zip(picture_rows(&evaluated, logits)) {
+                table.push(*number, &row)?;
             }
         }
         table.save_if_due()?;
@@ -161,11 +182,9 @@ pub fn features(
     }
     table.save()?;
     watch.end();
-    match table.take("features")? {
-        Some(features) => Ok(Some(features)),
-        None => {
-            let why = first_unusable.unwrap_or_else(|| "there are no pictures".to_string());
-            Err(Error::data(label, format!("none of the pictures can be used: {why}")))
-        }
+    if table.is_empty() {
+        let why = first_unusable.unwrap_or_else(|| "there are no pictures".to_string());
+        return Err(Error::data(label, format!("none of the pictures can be used: {why}")));
     }
+    Ok(Some(table))
 }

@@ -111,7 +111,7 @@ impl<'a> Plan<'a> {
         let of = &self.item(number, is_diverse).captions;
         let chosen = match self.protocol.generated.captions {
             _ if is_diverse => 0,
-            CaptionChoice::First => 0,
+            CaptionChoice::First | CaptionChoice::OfAFolder => 0,
             CaptionChoice::DrawnInEachPass => {
                 rng_for(self.protocol.seed, number as u64, RngStream::Captions).below(of.len())
             }

@@ -6,7 +6,7 @@ use super::plan::Plan;
 use super::statistics::RealSide;
 use super::table::Table;
 use crate::error::{Error, Result};
-use crate::eval::protocol::{Evaluation, Measure, PolynomialMmd, SubsetSize};
+use crate::eval::protocol::{Evaluation, Measure, PolynomialMmd, Protocol, SubsetSize};
 use crate::eval::{
     Features, Moments, Subsets, diversity, frechet_distance, inception_score, kernel_distance,
     monge_distance, precision_recall, r_precision,
@@ -14,7 +14,9 @@ use crate::eval::{
 
 /// What figures are computed of.
 pub(super) struct Sets<'a> {
-    pub plan: &'a Plan<'a>,
+    pub protocol: &'a Protocol,
+    /// What the generated pictures are of; none of those of a folder, whose protocol has no figure that asks for it.
+    pub plan: Option<&'a Plan<'a>>,
     pub real: Option<Features>,
     pub statistics: Option<RealSide>,
     pub generated: Table,
@@ -50,9 +52,12 @@ impl Sets<'_> {
                 (MetricName::PrecisionRecall, Some(real)) => self.precision_recall(&features, real),
                 (MetricName::Mind, Some(real)) => self.mind(&features, real),
                 (MetricName::Is, _) => self.inception(logits.as_ref().ok_or_else(needed)?),
-                (MetricName::Diversity, _) => self.diversity(diverse.as_ref().ok_or_else(needed)?),
+                (MetricName::Diversity, _) => {
+                    diversity_of(diverse.as_ref().ok_or_else(needed)?, self.plan.ok_or_else(needed)?)
+                }
                 (MetricName::RPrecision, _) => {
-                    self.r_precision(codes.ok_or_else(needed)?, sentences.as_ref().ok_or_else(needed)?)
+                    let sentences = sentences.as_ref().ok_or_else(needed)?;
+                    r_precision_of(codes.ok_or_else(needed)?, sentences, self.plan.ok_or_else(needed)?)
                 }
                 (MetricName::Caption, _) => Ok(cross_entropy(caption.as_ref().ok_or_else(needed)?)),
                 (_, None) => Err(needed()),
@@ -85,7 +90,7 @@ impl Sets<'_> {
     }
 
     fn kid(&self, features: &Features, real: &Features) -> Result<Scored> {
-        let Some(PolynomialMmd { subsets: count, size, seed }) = self.plan.protocol.kernel else {
+        let Some(PolynomialMmd { subsets: count, size, seed }) = self.protocol.kernel else {
             return Ok(Scored::default());
         };
         let subsets = match size {
@@ -101,40 +106,39 @@ impl Sets<'_> {
     }
 
     fn precision_recall(&self, features: &Features, real: &Features) -> Result<Scored> {
-        let Some(k) = self.plan.protocol.neighbors else { return Ok(Scored::default()) };
+        let Some(k) = self.protocol.neighbors else { return Ok(Scored::default()) };
         let both = precision_recall(features, real, k)?;
         let values = vec![(Measure::Precision, both.precision, None), (Measure::Recall, both.recall, None)];
         Ok((values, both.warnings))
     }
 
     fn mind(&self, features: &Features, real: &Features) -> Result<Scored> {
-        let Some(directions) = self.plan.protocol.directions else { return Ok(Scored::default()) };
-        let distance = monge_distance(features, real, directions, self.plan.protocol.seed)?;
+        let Some(directions) = self.protocol.directions else { return Ok(Scored::default()) };
+        let distance = monge_distance(features, real, directions, self.protocol.seed)?;
         Ok((vec![(Measure::Mind, distance.value, Some(distance.error))], distance.warnings))
     }
 
     fn inception(&self, logits: &Features) -> Result<Scored> {
-        let Some(score) = self.plan.protocol.inception_score else { return Ok(Scored::default()) };
+        let Some(score) = self.protocol.inception_score else { return Ok(Scored::default()) };
         let score = inception_score(logits, score.splits, score.shuffle)?;
         Ok((vec![(Measure::InceptionScore, score.value, Some(score.deviation))], score.warnings))
     }
+}
 
-    fn diversity(&self, features: &Features) -> Result<Scored> {
-        let groups: Vec<u64> = (0..features.len()).map(|number| self.plan.group(number)).collect();
-        let diversity = diversity(features, &groups)?;
-        let values = vec![(Measure::Diversity, diversity.within.euclidean, Some(diversity.deviation))];
-        Ok((values, diversity.warnings))
-    }
+fn diversity_of(features: &Features, plan: &Plan) -> Result<Scored> {
+    let groups: Vec<u64> = (0..features.len()).map(|number| plan.group(number)).collect();
+    let diversity = diversity(features, &groups)?;
+    let values = vec![(Measure::Diversity, diversity.within.euclidean, Some(diversity.deviation))];
+    Ok((values, diversity.warnings))
+}
 
-    fn r_precision(&self, codes: &Features, sentences: &Features) -> Result<Scored> {
-        let classes: Vec<i32> = (0..codes.len()).map(|number| self.plan.class(number)).collect();
-        let protocol = &self.plan.protocol;
-        let (candidates, folds) = (protocol.r_precision.candidates, protocol.r_precision.folds);
-        let found = r_precision(codes, sentences, &classes, candidates, folds, protocol.seed)?;
-        let value =
-            |top: crate::eval::Top| (Measure::RPrecision { top: top.k }, top.value, Some(top.deviation));
-        Ok((found.top.into_iter().filter(|top| top.k < candidates).map(value).collect(), found.warnings))
-    }
+fn r_precision_of(codes: &Features, sentences: &Features, plan: &Plan) -> Result<Scored> {
+    let classes: Vec<i32> = (0..codes.len()).map(|number| plan.class(number)).collect();
+    let protocol = &plan.protocol;
+    let (candidates, folds) = (protocol.r_precision.candidates, protocol.r_precision.folds);
+    let found = r_precision(codes, sentences, &classes, candidates, folds, protocol.seed)?;
+    let value = |top: crate::eval::Top| (Measure::RPrecision { top: top.k }, top.value, Some(top.deviation));
+    Ok((found.top.into_iter().filter(|top| top.k < candidates).map(value).collect(), found.warnings))
 }
 
 /// The mean over all words.

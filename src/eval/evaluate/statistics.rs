@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::eval::protocol::Protocol;
+use crate::eval::protocol::{Crop, Protocol, Real};
 use crate::eval::{Features, Moments, Statistics};
 use crate::files::Origin;
 use crate::infer::evaluator::{Evaluator, UsedWeights};
@@ -17,8 +17,6 @@ pub struct Source {
     pub weights: UsedWeights,
     /// The data set and its split, or the folder of pictures.
     pub data: String,
-    /// Whether the pictures were taken as they are, and not cut as the protocol says.
-    pub as_they_are: bool,
 }
 
 /// Statistics that were read from a file.
@@ -63,12 +61,16 @@ impl RealSide {
         self.statistics.moments.images
     }
 
+    /// Which pictures they are of, where the file says so.
+    pub(super) fn real(&self) -> Option<Real> {
+        self.source.as_ref().map(|source| source.protocol.real)
+    }
+
     /// For the conditions of an evaluation.
     pub(super) fn describe(&self) -> String {
         let Origin { file, sha256, .. } = &self.file;
         let of = match &self.source {
             None => "by another program, which does not say how they were computed".to_string(),
-            Some(Source { data, as_they_are: true, .. }) => format!("of {data}, as they are"),
             Some(Source { data, .. }) => format!("of {data}"),
         };
         format!("{file}, sha256 {sha256}, {of}")
@@ -81,7 +83,9 @@ impl Source {
         const LINES: [&str; 6] =
             ["network", "pools", "published weights", "resize", "normalization", "real pictures"];
         let differences = self.protocol.differences(protocol);
-        let counts = |line: &str| LINES.contains(&line) && !(self.as_they_are && line == "real pictures");
+        let counts = |line: &str| {
+            LINES.contains(&line) && !(line == "real pictures" && self.protocol.real.crop == Crop::AsTheyAre)
+        };
         if let Some(difference) = differences.iter().find(|difference| counts(&difference.line)) {
             let why = format!(
                 "computed by the protocol {}, not {} ({difference}); compute them again: engine eval stats --protocol {}",

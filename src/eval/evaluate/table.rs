@@ -71,6 +71,14 @@ impl Table {
         files
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.columns.values().next().map_or(0, Collector::len)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The number after that of the last picture.
     pub(super) fn next(&self) -> usize {
         self.next

@@ -21,9 +21,9 @@ pub struct Conditions {
     pub statistics: Option<String>,
     /// Generated pictures that were evaluated.
     pub images: usize,
-    /// The side of the generated pictures.
+    /// The side of the generated pictures; 0 for those of a folder, which may differ.
     pub side: usize,
-    /// The generator's checkpoint, such as `gan/step-000600`.
+    /// The generator's checkpoint, such as `gan/step-000600`; of pictures of a folder, the folder.
     pub checkpoint: String,
     pub step: u64,
     /// The weights that the pictures were evaluated by.
@@ -152,7 +152,10 @@ impl Evaluation {
             ("weights", weights.to_string()),
             ("data", data.clone()),
             ("statistics", statistics.clone().unwrap_or_else(|| "none".into())),
-            ("images", format!("{images} generated of {side}×{side}, {real} real")),
+            match self.protocol.is_of_folder() {
+                true => ("images", format!("{images} of a folder, {real} real")),
+                false => ("images", format!("{images} generated of {side}×{side}, {real} real")),
+            },
             ("encoder", or_none(encoder)),
             ("captioner", or_none(captioner)),
             ("truncation", truncation.map_or("none".into(), |t| format!("z drawn within ±2, times {t}"))),
@@ -175,8 +178,11 @@ impl Evaluation {
 
     fn lines(&self) -> Vec<Line> {
         let Conditions { checkpoint, step, .. } = &self.conditions;
-        let own = [("checkpoint", format!("{checkpoint}, step {step}")), ("engine", self.engine.clone())];
-        [self.protocol.lines(), self.held(), own.to_vec()].concat()
+        let evaluated = match self.protocol.is_of_folder() {
+            true => ("folder", checkpoint.clone()),
+            false => ("checkpoint", format!("{checkpoint}, step {step}")),
+        };
+        [self.protocol.lines(), self.held(), vec![evaluated, ("engine", self.engine.clone())]].concat()
     }
 }
 

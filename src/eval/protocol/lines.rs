@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{
-    CaptionChoice, Crop, Diversity, Frechet, Generated, LogitKind, PolynomialMmd, Protocol, Split, SubsetSize,
+    CaptionChoice, Crop, Diversity, Frechet, Generated, LogitKind, PolynomialMmd, Protocol, Real, Split,
+    SubsetSize,
 };
 use crate::infer::evaluator::EvaluatorNetwork;
 use crate::mirrorgan::backbone::ClassifierKind;
@@ -65,7 +66,7 @@ impl Protocol {
             ("MIND", self.directions.map_or(none(), |n| format!("{n} directions"))),
             ("R-precision", self.r_precision_line()),
             ("diversity", self.diversity_line()),
-            ("real pictures", format!("{}, {}", self.real.split, self.real.crop)),
+            ("real pictures", self.real.to_string()),
             ("generated pictures", generated.to_string()),
             ("captions", generated.captions.to_string()),
             ("seed", self.seed.to_string()),
@@ -103,6 +104,9 @@ impl Protocol {
     }
 
     fn diversity_line(&self) -> String {
+        if self.is_of_folder() {
+            return none();
+        }
         let Diversity { captions, samples } = self.diversity;
         format!(
             "mean Euclidean distance of features, {samples} pictures of each of {captions} captions, or of all where there are fewer"
@@ -110,6 +114,9 @@ impl Protocol {
     }
 
     fn r_precision_line(&self) -> String {
+        if self.is_of_folder() {
+            return none();
+        }
         let (candidates, folds) = (self.r_precision.candidates, self.r_precision.folds);
         format!(
             "the run's DAMSM, cosine; 1 of {candidates} captions, the others of other classes; mean and deviation over \
@@ -170,6 +177,15 @@ impl fmt::Display for Split {
     }
 }
 
+impl fmt::Display for Real {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.crop {
+            Crop::AsTheyAre => write!(f, "{}", self.crop),
+            _ => write!(f, "{}, {}", self.split, self.crop),
+        }
+    }
+}
+
 impl fmt::Display for Crop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -177,12 +193,16 @@ impl fmt::Display for Crop {
                 "cut by the box, shorter side scaled to 76/64 of the generated side, the square in the middle"
             }
             Crop::Box => "cut by the box, at their own resolution",
+            Crop::AsTheyAre => "of a folder, as they are",
         })
     }
 }
 
 impl fmt::Display for Generated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.captions == CaptionChoice::OfAFolder {
+            return write!(f, "{}", Crop::AsTheyAre);
+        }
         match self.images {
             Some(images) => write!(f, "{images}")?,
             None => f.write_str("one for each real picture")?,
@@ -204,6 +224,7 @@ impl fmt::Display for CaptionChoice {
                 "passes over the real pictures, in each one caption of each drawn by seed"
             }
             CaptionChoice::First => "passes over the real pictures, the first caption of each",
+            CaptionChoice::OfAFolder => "none",
         })
     }
 }

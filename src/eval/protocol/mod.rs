@@ -134,6 +134,8 @@ pub enum Crop {
     TrainingSquare,
     /// Cut by the box where there is one, at the photograph's own resolution.
     Box,
+    /// Pictures of a folder, none of a data set.
+    AsTheyAre,
 }
 
 /// Which pictures are generated.
@@ -155,6 +157,8 @@ pub enum CaptionChoice {
     DrawnInEachPass,
     /// Each picture's first caption, pass after pass.
     First,
+    /// None: the pictures lie in a folder.
+    OfAFolder,
 }
 
 /// What is measured.
@@ -218,6 +222,20 @@ impl Generated {
 }
 
 impl Protocol {
+    /// The same, of generated pictures that lie in a folder.
+    pub fn of_folder(self) -> Protocol {
+        let captions = CaptionChoice::OfAFolder;
+        Protocol {
+            generated: Generated { images: None, captions, rounded: true, whole_batches: None },
+            ..self
+        }
+    }
+
+    /// Whether the generated pictures lie in a folder, so that nothing is known of their captions.
+    pub(super) fn is_of_folder(&self) -> bool {
+        self.generated.captions == CaptionChoice::OfAFolder
+    }
+
     /// The name under which a figure is reported, or why this protocol has no such figure. Only Inception's features make an
     /// FID; `encoder` is the kind of the run's image encoder.
     pub fn figure(&self, measure: Measure, encoder: Option<&str>) -> Result<String, String> {
@@ -228,6 +246,14 @@ impl Protocol {
             Measure::Precision if self.neighbors.is_some() => ("precision", "precision"),
             Measure::Recall if self.neighbors.is_some() => ("recall", "recall"),
             Measure::Mind if self.directions.is_some() => ("mind", "mind"),
+            Measure::Diversity | Measure::RPrecision { .. } | Measure::CaptionCrossEntropy
+                if self.is_of_folder() =>
+            {
+                return Err(format!(
+                    "{} needs captions, and pictures of a folder have none",
+                    measure.describe()
+                ));
+            }
             Measure::Diversity => ("diversity", "diversity"),
             Measure::RPrecision { top } => {
                 let name = if top == 1 { "r-precision".to_string() } else { format!("r-precision@{top}") };
