@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::algorithm::{CpuAlgorithm, block_pixels};
 use super::filters::{PackedFilters, column_tiles, vectors_of};
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan};
-use super::winograd::{self, Winograd};
+use super::winograd;
 use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, rows_per_chunk, threads};
 
@@ -29,10 +29,10 @@ pub(super) fn fprop(
     filters: &PackedFilters,
     epilogue: Option<Epilogue>,
 ) {
-    with_microkernel!(kernel => match winograd::suits(problem) {
-        true => Winograd { kernel, problem, x, filters, epilogue }.run(y),
-        false => Pass { kernel, problem, x, filters, epilogue }.run(y),
-    });
+    match winograd::suits(problem) {
+        true => winograd::fprop(problem, y, x, filters, epilogue),
+        false => with_microkernel!(kernel => Pass { kernel, problem, x, filters, epilogue }.run(y)),
+    }
 }
 
 /// A convolution in one kind of tile.

@@ -1,5 +1,7 @@
 //! Filters packed for the CPU's tiles.
 
+use std::borrow::Cow;
+
 use super::algorithm::CpuAlgorithm;
 use super::problem::{ConvProblem, Phase, SPREAD};
 use crate::engine::device::cpu::tile::{Microkernel, with_microkernel};
@@ -7,7 +9,7 @@ use crate::engine::device::cpu::{Buffer, for_chunks};
 
 /// The filters of each phase of a pass, or of all phases together, as [column tile][depth][tile width]; the last tile may be narrower, and its columns
 /// beyond the last are zeros. The direct sum has filters of each phase, which do not depend on the
-/// size of the images; Winograd's has filters of each point.
+/// size of the images; Winograd's has filters of each phase's points.
 pub(super) struct PackedFilters {
     pub phases: Vec<Buffer>,
 }
@@ -15,9 +17,16 @@ pub(super) struct PackedFilters {
 impl PackedFilters {
     /// From the operator's filters w[Cout,R,S,Cin].
     pub fn of_phases(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
-        let spread = problem.spread.then(|| spread_filters(w, problem.filter_channels()[1]));
-        let w = spread.as_deref().unwrap_or(w);
-        with_microkernel!(kernel => PackedFilters { phases: pack_phases(kernel, problem, w) })
+        let w = operator_filters(problem, w);
+        with_microkernel!(kernel => PackedFilters { phases: pack_phases(kernel, problem, &w) })
+    }
+}
+
+/// The filters that a problem's window is counted in.
+pub(super) fn operator_filters<'w>(problem: &ConvProblem, w: &'w [f32]) -> Cow<'w, [f32]> {
+    match problem.spread {
+        true => Cow::Owned(spread_filters(w, problem.filter_channels()[1])),
+        false => Cow::Borrowed(w),
     }
 }
 

@@ -13,8 +13,8 @@
 //!
 //! dgrad splits x into stride² phases: all pixels of a phase are reached by the same taps. Nearest 2× and then 3×3 is a
 //! transposed convolution of stride 2 whose 4×4 filters are sums of the 3×3 taps: four phases of 2×2 taps, 4/9 of the
-//! multiplications. problem.rs has the geometry of all passes, algorithm.rs the choice of how to compute them; 3×3 windows of
-//! stride 1 over larger maps go another way on the CPU, in winograd.rs.
+//! multiplications. problem.rs has the geometry of all passes, algorithm.rs the choice of how to compute them. On the CPU most passes
+//! over larger maps are computed with fewer multiplications, in winograd.
 
 mod algorithm;
 mod cases;
@@ -229,7 +229,10 @@ mod tests {
         let enlarged = if upsample { enlarge(&x) } else { x.detach() };
         let reference = naive(&enlarged, &w, conv);
         // Winograd's transforms round to about twice what a plain sum over the channels does: 1.7e-6 of 300.
-        let by_points = !upsample && winograd::suits(&ConvProblem::fprop(x.dims(), w.dims(), conv));
+        let by_points = winograd::suits(&match upsample {
+            true => ConvProblem::upsample2x(x.dims(), w.dims::<4>()[0]),
+            false => ConvProblem::fprop(x.dims(), w.dims(), conv),
+        });
         let (limit, error) = (if by_points { 2.5e-6 } else { 1e-6 }, relative(&y.to_vec(), &reference));
         assert!(error < limit, "{:?} {:?}: forward, {error:e}", x.shape(), w.shape());
         let probe = rng.uniform(y.shape(), -1.0, 1.0);
@@ -274,6 +277,9 @@ mod tests {
             ([1, 88, 90, 16], [24, 3, 3, 16], Conv::new(1, 1)),
             ([120, 7, 6, 18], [17, 3, 3, 18], Conv::new(1, 1)),
             ([3, 9, 13, 300], [40, 3, 3, 300], Conv::new(1, 0)),
+            ([6, 20, 22, 20], [17, 4, 4, 20], Conv::new(2, 1)),
+            ([7, 21, 19, 18], [40, 4, 4, 18], Conv::new(2, 1)),
+            ([2, 37, 34, 130], [24, 4, 4, 130], Conv::new(2, 0)),
             ([1, 33, 31, 7], [3, 3, 3, 7], Conv::new(1, 1)),
             ([2, 11, 9, 5], [9, 1, 1, 5], Conv::new(2, 0)),
             ([1, 12, 19, 6], [8, 1, 7, 6], Conv { stride: [1, 1], pad: [0, 3] }),
@@ -287,5 +293,6 @@ mod tests {
     fn upsample2x_is_nearest_then_3x3() {
         check([2, 10, 9, 12], [20, 3, 3, 12], Conv::new(1, 1), true);
         check([1, 32, 32, 16], [16, 3, 3, 16], Conv::new(1, 1), true);
+        check([6, 11, 9, 20], [40, 3, 3, 20], Conv::new(1, 1), true);
     }
 }

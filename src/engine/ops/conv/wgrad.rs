@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::algorithm::CpuWgradAlgorithm;
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan, SPREAD};
+use super::winograd;
 use crate::engine::device::cpu::tile::{Microkernel, Segment, Strided, Sums, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
 
@@ -14,15 +15,19 @@ const LEFT_ROW: usize = SUMMED + 16;
 
 /// dw from dy and the windows of x.
 pub(super) fn wgrad(problem: &ConvProblem, dw: &mut [f32], dy: &[f32], x: &[f32]) {
+    let of_phase = |dw: &mut [f32], phase: &Phase| match winograd::wgrad_suits(problem) {
+        true => winograd::wgrad(phase, dw, dy, x),
+        false => with_microkernel!(kernel => wgrad_phase(kernel, dw, dy, x, phase)),
+    };
     for phase in problem.phases() {
         if !problem.spread {
-            return with_microkernel!(kernel => wgrad_phase(kernel, dw, dy, x, &phase));
+            return of_phase(dw, &phase);
         }
         if phase.index == [0, 0] {
             dw.fill(0.0);
         }
         let mut part = Buffer::uninit(problem.cout * phase.depth());
-        with_microkernel!(kernel => wgrad_phase(kernel, part.as_mut_slice(), dy, x, &phase));
+        of_phase(part.as_mut_slice(), &phase);
         fold_phase(dw, part.as_slice(), &phase);
     }
 }
