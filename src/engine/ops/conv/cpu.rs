@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::algorithm::{CpuAlgorithm, block_pixels};
 use super::filters::{PackedFilters, column_tiles, vectors_of};
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan};
-use super::winograd;
+use super::{few, winograd};
 use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, rows_per_chunk, threads};
 
@@ -18,6 +18,14 @@ pub(super) fn pack(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
     match winograd::suits(problem) {
         true => winograd::pack_filters(problem, w),
         false => PackedFilters::of_phases(problem, w),
+    }
+}
+
+/// y = the windows of x by the operator's filters w[Cout,R,S,Cin], through the epilogue.
+pub(super) fn fprop_once(problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32], epilogue: Option<Epilogue>) {
+    match few::suits(problem) {
+        true => few::fprop(problem, y, x, w, epilogue),
+        false => fprop(problem, y, x, &pack(problem, w), epilogue),
     }
 }
 
@@ -145,7 +153,7 @@ impl<M: Microkernel> Pass<'_, M> {
 }
 
 /// x with margins of zeros.
-fn frame(problem: &ConvProblem, x: &[f32], margins: [[usize; 2]; 2]) -> Buffer {
+pub(super) fn frame(problem: &ConvProblem, x: &[f32], margins: [[usize; 2]; 2]) -> Buffer {
     let ConvProblem { batch, cin, input: [h, w], .. } = *problem;
     let [[above, below], [left, right]] = margins;
     let row = (left + w + right) * cin;
@@ -174,7 +182,7 @@ fn even_block<M: Microkernel>(pixels: usize) -> usize {
 }
 
 /// Writes sums, a row for each of `pixels`, into the channels of y from `first`.
-fn scatter(
+pub(super) fn scatter(
     y: &mut [f32],
     [cout, first]: [usize; 2],
     pixels: &[OutputPixel],
@@ -191,6 +199,14 @@ fn scatter(
             epilogue.apply(row, p.output * cout);
         }
     }
+}
+
+/// The distance of rows of so many numbers: an odd number of lines of the cache, so that the same columns of many rows do not
+/// fall onto the same ones.
+pub(super) fn odd_pitch(width: usize) -> usize {
+    const LINE: usize = 16;
+    let lines = width.div_ceil(LINE);
+    (lines + 1 - lines % 2) * LINE
 }
 
 // ---------------------------------------------------------------- windows by filters
@@ -250,14 +266,16 @@ struct Workspace<M: Microkernel> {
     rows: Vec<M::Rows>,
     /// Of each tile, the spans of its windows.
     segments: Vec<Segment<M::Rows>>,
+    /// Copies of the windows.
+    windows: Vec<f32>,
     /// A tile that is wider than its output.
     wide: Vec<f32>,
 }
 
 impl<M: Microkernel> Workspace<M> {
     fn new(kernel: M) -> Workspace<M> {
-        let (pixels, rows, segments) = (Vec::new(), Vec::new(), Vec::new());
-        Workspace { kernel, pixels, rows, segments, wide: vec![0.0; M::ROWS * M::WIDTH] }
+        let (pixels, rows, segments, windows) = Default::default();
+        Workspace { kernel, pixels, rows, segments, windows, wide: vec![0.0; M::ROWS * M::WIDTH] }
     }
 
     /// Takes a block of pixels; `row(i, pixel)` is where the output of the i-th begins.
@@ -278,10 +296,18 @@ impl<M: Microkernel> Workspace<M> {
         if groups.is_empty() {
             return self.sum_nothing(to);
         }
+        /// Column tiles for which copying the windows pays: in place, those of many channels lie so that they fall onto the same
+        /// lines of the cache.
+        const COPIED: usize = 4;
         let (depth, mut done) = (phase.depth(), 0);
+        let mut windows = std::mem::take(&mut self.windows);
         for (number, group) in groups.iter().enumerate() {
             self.find(phase, group);
             let deep: usize = group.iter().map(RowSpan::len).sum();
+            let (x, spans) = match tiles.len() >= COPIED {
+                true => (self.copy(x, group.len(), deep, &mut windows), 1),
+                false => (x, group.len()),
+            };
             for tile in tiles.clone() {
                 let vectors = vectors_of::<M>(tile, *columns);
                 let (from, width) = ((tile - tiles.start) * M::WIDTH, vectors * M::LANES);
@@ -289,10 +315,30 @@ impl<M: Microkernel> Workspace<M> {
                 let epilogue = to.epilogue.filter(|_| number + 1 == groups.len()).map(|e| e.at(from, from));
                 let room = (to.columns - from).min(width);
                 let output = Output { data: &mut to.data[from..], columns: room, epilogue };
-                self.column_tile(x, group.len(), Strided { data: w, stride: width }, done > 0, output);
+                self.column_tile(x, spans, Strided { data: w, stride: width }, done > 0, output);
             }
             done += deep;
         }
+        self.windows = windows;
+    }
+
+    /// Copies the spans of each window into a row of its own.
+    fn copy<'w>(&mut self, x: &[f32], spans: usize, deep: usize, windows: &'w mut Vec<f32>) -> &'w [f32] {
+        let pitch = odd_pitch(deep);
+        windows.resize(self.pixels.len() * pitch, 0.0);
+        for (tile, rows) in self.segments.chunks_exact(spans).zip(windows.chunks_exact_mut(M::ROWS * pitch)) {
+            for (i, row) in rows.chunks_exact_mut(pitch).enumerate() {
+                let mut to = 0;
+                for Segment { at, len } in tile {
+                    row[to..to + len].copy_from_slice(&x[at.as_ref()[i]..][..*len]);
+                    to += len;
+                }
+            }
+        }
+        self.segments.clear();
+        let row = |tile: usize| Segment { at: M::rows(|i| (tile * M::ROWS + i) * pitch), len: deep };
+        self.segments.extend((0..self.rows.len()).map(row));
+        windows
     }
 
     /// Where no tap reaches a phase, its sums are 0.

@@ -33,7 +33,8 @@ pub(super) fn operator_filters<'w>(problem: &ConvProblem, w: &'w [f32]) -> Cow<'
 /// The 4×4 filters [Cout,4,4,Cin] that are sums of 3×3 taps.
 fn spread_filters(w: &[f32], inputs: usize) -> Vec<f32> {
     let mut spread = vec![0.0; w.len() / 9 * 16];
-    for (spread, w) in spread.chunks_mut(16 * inputs).zip(w.chunks(9 * inputs)) {
+    for_chunks(&mut spread, 16 * inputs, |n, spread| {
+        let w = &w[n * 9 * inputs..][..9 * inputs];
         for (tap, spread) in spread.chunks_mut(inputs).enumerate() {
             for &r in SPREAD[tap / 4] {
                 for &s in SPREAD[tap % 4] {
@@ -41,7 +42,7 @@ fn spread_filters(w: &[f32], inputs: usize) -> Vec<f32> {
                 }
             }
         }
-    }
+    });
     spread
 }
 
@@ -56,7 +57,7 @@ pub(super) fn vectors_of<M: Microkernel>(tile: usize, columns: usize) -> usize {
 }
 
 /// Elements of a packed matrix.
-fn packed_len<M: Microkernel>(depth: usize, columns: usize) -> usize {
+pub(super) fn packed_len<M: Microkernel>(depth: usize, columns: usize) -> usize {
     depth * columns.next_multiple_of(M::LANES)
 }
 
@@ -109,7 +110,7 @@ fn pack_phase<M: Microkernel>(_: M, phase: &Phase, w: &[f32]) -> Buffer {
 }
 
 /// Packs the row-major filters [Cout, depth].
-pub(super) fn pack<M: Microkernel>(depth: usize, cout: usize, w: &[f32]) -> Buffer {
+fn pack<M: Microkernel>(depth: usize, cout: usize, w: &[f32]) -> Buffer {
     let mut data = Buffer::uninit(packed_len::<M>(depth, cout));
     for_chunks(data.as_mut_slice(), depth * M::WIDTH, |t, tile| {
         let columns = (cout - t * M::WIDTH).min(M::WIDTH);
@@ -130,7 +131,7 @@ pub(super) fn pack<M: Microkernel>(depth: usize, cout: usize, w: &[f32]) -> Buff
 }
 
 /// Packs the filters w[Cout,R,S,Cin] for windows of the given taps over Cout channels that give Cin columns.
-pub(super) fn pack_transposed<M: Microkernel>(
+fn pack_transposed<M: Microkernel>(
     w: &[f32],
     [cout, r, s, cin]: [usize; 4],
     taps_h: &[usize],

@@ -20,6 +20,7 @@ mod algorithm;
 mod cases;
 mod cpu;
 mod cuda;
+mod few;
 mod filters;
 mod frozen;
 mod problem;
@@ -151,7 +152,7 @@ fn fprop(
         (x, w, bias),
         |(y, _), (x, w, bias)| {
             let plain = |bias| Epilogue { bias, residual: None, slope: 1.0, ceiling: f32::INFINITY };
-            cpu::fprop(problem, y, x, &cpu::pack(problem, w), bias.map(plain));
+            cpu::fprop_once(problem, y, x, w, bias.map(plain));
         },
         |g, (y, moments), (x, w, bias)| cuda::fprop(problem, g, y, moments, x, w, bias),
     );
@@ -167,7 +168,7 @@ fn dgrad(name: &'static str, problem: &ConvProblem, dy: &Tensor, w: &Tensor) -> 
         Kernel::new(name, problem.flops()),
         &mut dx,
         (dy, w),
-        |dx, (dy, w)| cpu::fprop(problem, dx, dy, &cpu::pack(problem, w), None),
+        |dx, (dy, w)| cpu::fprop_once(problem, dx, dy, w, None),
         |g, dx, (dy, w)| cuda::dgrad(problem, g, dx, dy, w),
     );
     dx

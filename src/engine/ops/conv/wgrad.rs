@@ -88,6 +88,8 @@ struct WgradTile<'a, M: Microkernel> {
     phase: &'a Phase,
     /// Channels of dy, which are rows of dw.
     rows: Range<usize>,
+    /// Whether `dw` holds nothing yet.
+    is_empty: bool,
     /// The sums of one tile.
     sums: Vec<f32>,
 }
@@ -101,16 +103,20 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
         phase: &'a Phase,
         rows: Range<usize>,
     ) -> WgradTile<'a, M> {
-        WgradTile { kernel, dw, dy, x, phase, rows, sums: vec![0.0; M::ROWS * M::WIDTH] }
+        WgradTile { kernel, dw, dy, x, phase, rows, is_empty: false, sums: vec![0.0; M::ROWS * M::WIDTH] }
     }
 
     /// dw[rows, depth] = Σ over `pixels` of dy[pixel, rows] ⊗ window[pixel]
     fn sum(&mut self, pixels: &[OutputPixel]) {
-        self.dw.fill(0.0);
         // Copying a block is faster where many row tiles use it; where few do, windows inside are read in place.
-        if self.row_tiles() >= 8 {
-            return pixels.chunks(SUMMED).for_each(|block| self.add_copied(block));
+        if self.row_tiles() >= 8 && !pixels.is_empty() {
+            for (number, block) in pixels.chunks(SUMMED).enumerate() {
+                self.is_empty = number == 0;
+                self.add_copied(block);
+            }
+            return;
         }
+        self.dw.fill(0.0);
         let mut border = Vec::new();
         let phase = self.phase;
         let neighbors = |a: &OutputPixel, b: &OutputPixel| {
@@ -141,28 +147,35 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
 
     /// Adds a block of any pixels, whose dy and windows are copied into rows.
     fn add_copied(&mut self, block: &[OutputPixel]) {
+        /// Tile widths that are copied together: long runs of each row of dw.
+        const SPANS: usize = 8;
         let (phase, cout, width) = (self.phase, self.phase.problem.cout, M::WIDTH);
         let mut left = vec![0.0; self.row_tiles() * M::ROWS * LEFT_ROW];
-        let mut right = vec![0.0; SUMMED * width];
+        let mut right = vec![0.0; SPANS * SUMMED * width];
         for (i, p) in block.iter().enumerate() {
             let dy = &self.dy[p.output * cout..][self.rows.clone()];
             left.iter_mut().skip(i).step_by(LEFT_ROW).zip(dy).for_each(|(l, d)| *l = *d);
         }
         let inside: Vec<bool> = block.iter().map(|p| phase.inside(p)).collect();
-        for span in self.spans() {
-            for ((p, inside), to) in block.iter().zip(&inside).zip(right.chunks_exact_mut(width)) {
-                if *inside && span.len() == width {
-                    let at = phase.offset(p, span.row, span.elements.start);
-                    to[..M::WIDTH].copy_from_slice(&self.x[at..at + M::WIDTH]);
-                } else {
-                    phase.gather(&mut to[..span.len()], self.x, p, &span);
+        let spans: Vec<RowSpan> = self.spans().collect();
+        for spans in spans.chunks(SPANS) {
+            for (span, right) in spans.iter().zip(right.chunks_exact_mut(SUMMED * width)) {
+                for ((p, inside), to) in block.iter().zip(&inside).zip(right.chunks_exact_mut(width)) {
+                    if *inside && span.len() == width {
+                        let at = phase.offset(p, span.row, span.elements.start);
+                        to[..M::WIDTH].copy_from_slice(&self.x[at..at + M::WIDTH]);
+                    } else {
+                        phase.gather(&mut to[..span.len()], self.x, p, span);
+                    }
                 }
             }
             for t in 0..self.row_tiles() {
                 let at = M::rows(|i| (t * M::ROWS + i) * LEFT_ROW);
                 let left = Strided { data: &left, stride: 1 };
-                let right = Strided { data: &right, stride: width };
-                self.add_tile(t, &span, left, Segment { at, len: block.len() }, right);
+                for (span, right) in spans.iter().zip(right.chunks_exact(SUMMED * width)) {
+                    let right = Strided { data: right, stride: width };
+                    self.add_tile(t, span, left, Segment { at, len: block.len() }, right);
+                }
             }
         }
     }
@@ -204,13 +217,21 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
         right: Strided,
     ) {
         let (depth, row) = (self.phase.depth(), self.phase.row());
+        let of_row = |i: usize| (t * M::ROWS + i) * depth + span.row * row + span.elements.start;
+        if self.is_empty && span.len() == M::WIDTH && (t + 1) * M::ROWS <= self.rows.len() {
+            let mut sums = Sums { data: &mut *self.dw, at: M::rows(of_row), add: false, epilogue: None };
+            return self.kernel.tile(M::VECTORS, &mut sums, left, &[segment], right);
+        }
         let at = M::rows(|i| i * M::WIDTH);
         let mut sums = Sums { data: &mut self.sums, at, add: false, epilogue: None };
         self.kernel.tile(M::VECTORS, &mut sums, left, &[segment], right);
         let rows = (self.rows.len() - t * M::ROWS).min(M::ROWS);
         for (i, sums) in self.sums.chunks(M::WIDTH).take(rows).enumerate() {
-            let at = (t * M::ROWS + i) * depth + span.row * row + span.elements.start;
-            self.dw[at..at + span.len()].iter_mut().zip(sums).for_each(|(d, s)| *d += s);
+            let dw = &mut self.dw[of_row(i)..][..span.len()];
+            match self.is_empty {
+                true => dw.copy_from_slice(&sums[..span.len()]),
+                false => dw.iter_mut().zip(sums).for_each(|(d, s)| *d += s),
+            }
         }
     }
 }

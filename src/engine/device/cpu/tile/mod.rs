@@ -25,11 +25,31 @@ pub trait Microkernel: Copy + Send + Sync {
     const WIDTH: usize = Self::LANES * Self::VECTORS;
     /// One number a row: `[usize; ROWS]`.
     type Rows: Copy + Send + Sync + AsRef<[usize]>;
+    /// `LANES` numbers.
+    type Vector: Copy;
 
     fn rows(f: impl FnMut(usize) -> usize) -> Self::Rows;
 
-    /// Runs plain loops that are compiled for the processor's vectors: what the loops call must be inlined into them.
+    /// Runs loops over vectors, compiled for the processor: what they call must be inlined into them, so that closures, which
+    /// `map` and `from_fn` take, are no good there.
     fn vectorized(self, loops: impl Loops);
+
+    fn splat(self, value: f32) -> Self::Vector;
+
+    /// The first `LANES` of `from`; what is beyond its end is 0.
+    fn load(self, from: &[f32]) -> Self::Vector;
+
+    /// Writes as many of the values as `to` has room for.
+    fn store(self, values: Self::Vector, to: &mut [f32]);
+
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// z or, where it is not positive, slope · z, at most `ceiling`; NaN stays NaN.
+    fn rectified(self, z: Self::Vector, slope: Self::Vector, ceiling: Self::Vector) -> Self::Vector;
 
     /// [`tile`](Microkernel::tile) without its checks.
     ///
@@ -76,9 +96,9 @@ pub trait Microkernel: Copy + Send + Sync {
     }
 }
 
-/// Loops over vectors in plain Rust, whose `run` is `#[inline(always)]`.
+/// Loops over vectors, whose `run` is `#[inline(always)]`.
 pub trait Loops {
-    fn run(self);
+    fn run<M: Microkernel>(self, kernel: M);
 }
 
 /// The sums of a tile: row i from `data[at[i]]`.
@@ -106,6 +126,22 @@ impl<'a> Epilogue<'a> {
     /// The epilogue of what begins at column `column`, whose sums' data begin at `from`.
     pub fn at(self, column: usize, from: usize) -> Epilogue<'a> {
         Epilogue { bias: &self.bias[column..], residual: self.residual.map(|r| &r[from..]), ..self }
+    }
+
+    /// The result for a vector of sums, of the columns from `column` on, which begin at `at` of their data.
+    #[inline(always)]
+    pub fn of_vector<M: Microkernel>(
+        &self,
+        kernel: M,
+        sums: M::Vector,
+        column: usize,
+        at: usize,
+    ) -> M::Vector {
+        let mut z = kernel.add(sums, kernel.load(&self.bias[column..]));
+        if let Some(residual) = self.residual {
+            z = kernel.add(z, kernel.load(&residual[at..]));
+        }
+        kernel.rectified(z, kernel.splat(self.slope), kernel.splat(self.ceiling))
     }
 
     /// The result for the sums of a row, which begin at `at` of their data.
@@ -224,6 +260,44 @@ mod tests {
                     assert!(error < 1e-5, "row {row}, column {column}: {found} {exact}");
                 }
             }
+        }
+    }
+
+    /// Whole vectors and the ends of slices.
+    fn check_vectors<M: Microkernel>(kernel: M) {
+        struct Sum<'a>([&'a [f32]; 2], &'a mut [f32]);
+        impl Loops for Sum<'_> {
+            #[inline(always)]
+            fn run<M: Microkernel>(self, kernel: M) {
+                let Sum([a, b], to) = self;
+                for from in (0..to.len()).step_by(M::LANES) {
+                    let (a, b) = (kernel.load(&a[from..]), kernel.load(&b[from..]));
+                    let product = kernel.mul(kernel.sub(a, b), kernel.splat(2.0));
+                    let rectified = kernel.rectified(product, kernel.splat(0.5), kernel.splat(3.0));
+                    kernel.store(kernel.add(rectified, a), &mut to[from..]);
+                }
+            }
+        }
+        for len in [1, M::LANES, M::LANES + 3, 3 * M::LANES - 1] {
+            let a: Vec<f32> = (0..len).map(|i| (i as f32 * 1.3).sin()).collect();
+            let b: Vec<f32> = (0..len).map(|i| (i as f32 * 0.7).cos() * 2.0).collect();
+            let mut to = vec![9.0; len];
+            kernel.vectorized(Sum([&a, &b], &mut to));
+            for ((a, b), found) in a.iter().zip(&b).zip(&to) {
+                let z = (a - b) * 2.0;
+                let exact = (if z > 0.0 { z } else { 0.5 * z }).min(3.0) + a;
+                assert_eq!(*found, exact, "of {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_of_every_processor_compute_alike() {
+        check_vectors(Portable);
+        #[cfg(target_arch = "x86_64")]
+        {
+            Avx2::detect().into_iter().for_each(check_vectors);
+            Avx512::detect().into_iter().for_each(check_vectors);
         }
     }
 

@@ -9,13 +9,56 @@ impl Microkernel for Portable {
     const LANES: usize = 8;
     const VECTORS: usize = 2;
     type Rows = [usize; 6];
+    type Vector = [f32; 8];
 
     fn rows(f: impl FnMut(usize) -> usize) -> [usize; 6] {
         std::array::from_fn(f)
     }
 
     fn vectorized(self, loops: impl Loops) {
-        loops.run();
+        loops.run(self);
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> [f32; 8] {
+        [value; 8]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> [f32; 8] {
+        let mut values = [0.0; 8];
+        let count = from.len().min(8);
+        values[..count].copy_from_slice(&from[..count]);
+        values
+    }
+
+    #[inline(always)]
+    fn store(self, values: [f32; 8], to: &mut [f32]) {
+        let count = to.len().min(8);
+        to[..count].copy_from_slice(&values[..count]);
+    }
+
+    #[inline(always)]
+    fn add(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn mul(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn rectified(self, z: [f32; 8], slope: [f32; 8], ceiling: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| {
+            let z = if z[i] > 0.0 { z[i] } else { slope[i] * z[i] };
+            if z > ceiling[i] { ceiling[i] } else { z }
+        })
     }
 
     unsafe fn sum(

@@ -12,7 +12,8 @@ macro_rules! vector_tile {
         $(#[$about:meta])*
         $name:ident in $module:ident: $rows:literal rows, $lanes:literal lanes, features $features:literal
         if $detected:expr;
-        $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $fmadd:ident, $rectified:ident
+        $vector:ident, $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $fmadd:ident,
+        $rectified:ident
     ) => {
         $(#[$about])*
         #[derive(Clone, Copy)]
@@ -30,6 +31,7 @@ macro_rules! vector_tile {
             const LANES: usize = $lanes;
             const VECTORS: usize = 2;
             type Rows = [usize; $rows];
+            type Vector = $vector;
 
             fn rows(f: impl FnMut(usize) -> usize) -> [usize; $rows] {
                 std::array::from_fn(f)
@@ -37,7 +39,52 @@ macro_rules! vector_tile {
 
             fn vectorized(self, loops: impl Loops) {
                 // SAFETY: `self` proves the features.
-                unsafe { $module::vectorized(loops) }
+                unsafe { $module::vectorized(self, loops) }
+            }
+
+            // SAFETY, of all that follow: `self` proves the features.
+
+            #[inline(always)]
+            fn splat(self, value: f32) -> $vector {
+                unsafe { $splat(value) }
+            }
+
+            #[inline(always)]
+            fn load(self, from: &[f32]) -> $vector {
+                match from.len() >= $lanes {
+                    true => unsafe { $load(from.as_ptr()) },
+                    false => unsafe { $load(first(from).as_ptr()) },
+                }
+            }
+
+            #[inline(always)]
+            fn store(self, values: $vector, to: &mut [f32]) {
+                if to.len() >= $lanes {
+                    return unsafe { $store(to.as_mut_ptr(), values) };
+                }
+                let mut all = [0.0; MOST_LANES];
+                unsafe { $store(all.as_mut_ptr(), values) };
+                to.copy_from_slice(&all[..to.len()]);
+            }
+
+            #[inline(always)]
+            fn add(self, a: $vector, b: $vector) -> $vector {
+                unsafe { $add(a, b) }
+            }
+
+            #[inline(always)]
+            fn sub(self, a: $vector, b: $vector) -> $vector {
+                unsafe { $sub(a, b) }
+            }
+
+            #[inline(always)]
+            fn mul(self, a: $vector, b: $vector) -> $vector {
+                unsafe { $mul(a, b) }
+            }
+
+            #[inline(always)]
+            fn rectified(self, z: $vector, slope: $vector, ceiling: $vector) -> $vector {
+                unsafe { $rectified(z, slope, ceiling) }
             }
 
             #[inline]
@@ -65,8 +112,8 @@ macro_rules! vector_tile {
             /// # Safety
             /// The features are there.
             #[target_feature(enable = $features)]
-            pub unsafe fn vectorized(loops: impl Loops) {
-                loops.run();
+            pub unsafe fn vectorized(kernel: $name, loops: impl Loops) {
+                loops.run(kernel);
             }
 
             /// # Safety
@@ -153,6 +200,17 @@ macro_rules! vector_tile {
     };
 }
 
+/// Lanes of the widest vector.
+const MOST_LANES: usize = 16;
+
+/// A few numbers, and zeros.
+#[cold]
+fn first(from: &[f32]) -> [f32; MOST_LANES] {
+    let mut all = [0.0; MOST_LANES];
+    all[..from.len()].copy_from_slice(from);
+    all
+}
+
 // In both, a comparison is false for NaN, which stays NaN; so does the minimum's second operand.
 
 /// z or, where it is not positive, slope · z, at most `ceiling`.
@@ -176,8 +234,8 @@ vector_tile! {
     /// proof that the processor has AVX2 and FMA.
     Avx2 in avx2: 6 rows, 8 lanes, features "avx2,fma"
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_fmadd_ps,
-    rectified_256
+    __m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps,
+    _mm256_fmadd_ps, rectified_256
 }
 
 vector_tile! {
@@ -185,6 +243,6 @@ vector_tile! {
     /// AVX-512. A value is proof that the processor has AVX-512F.
     Avx512 in avx512: 14 rows, 16 lanes, features "avx512f"
     if is_x86_feature_detected!("avx512f");
-    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_fmadd_ps,
-    rectified_512
+    __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps,
+    _mm512_fmadd_ps, rectified_512
 }

@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use super::transforms::{LANES, TILE, Three, Transforms, Two, both_ways, load, store};
-use super::{Geometry, pieces_of, planes, rows_of_points, taps, tiles};
+use super::transforms::{TILE, Three, Transforms, Two, both_ways};
+use super::{Geometry, OUTSIDE, pieces_of, planes, rows_of_points, taps, tiles};
 use crate::engine::device::cpu::tile::{
     Epilogue, Loops, Microkernel, Segment, Strided, Sums, with_microkernel,
 };
 use crate::engine::device::cpu::{Buffer, for_chunks, for_each, threads};
+use crate::engine::ops::conv::cpu::odd_pitch;
 use crate::engine::ops::conv::filters::{PackedFilters, column_tiles, vectors_of};
 use crate::engine::ops::conv::problem::ConvProblem;
 
@@ -49,10 +50,11 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
     where
         T: Transforms<R, P>,
     {
-        /// Bytes of one block's points, inputs and outputs: they stay in the second-level cache.
-        const BLOCK: usize = 1 << 20;
+        /// Bytes of one block's points, inputs and outputs, near what the second-level cache holds. Of fewer tiles than the least,
+        /// reading the filters would be the cost.
+        const BLOCK: usize = 2 << 20;
         let of_tile = P * P * (self.depth() + self.columns()) * 4;
-        let block = (BLOCK / of_tile / M::ROWS).clamp(2, 8) * M::ROWS;
+        let block = (BLOCK / of_tile / M::ROWS).clamp(4, 8) * M::ROWS;
         let pieces = self.pieces(y, block);
         let total = pieces.last().map_or(0, |piece| piece.tiles.end);
         match total < 2 * threads() * block {
@@ -67,13 +69,13 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         T: Transforms<R, P>,
     {
         let count = piece.tiles.len().next_multiple_of(M::ROWS);
-        let (depth, columns) = (self.depth(), self.columns());
-        let mut inputs = Buffer::uninit(P * P * count * depth);
+        let (pitch, columns) = (self.pitch(), self.columns());
+        let mut inputs = Buffer::uninit(P * P * count * pitch);
         let mut outputs = Buffer::uninit(P * P * count * columns);
         for (phase, geometry) in self.geometries().enumerate() {
-            let points = inputs.as_mut_slice().chunks_exact_mut(count * depth).collect();
+            let points = inputs.as_mut_slice().chunks_exact_mut(count * pitch).collect();
             self.transform_inputs(&geometry, piece.tiles.clone(), points);
-            let of_points = inputs.as_slice().chunks_exact(count * depth);
+            let of_points = inputs.as_slice().chunks_exact(count * pitch);
             let sums = outputs.as_mut_slice().chunks_exact_mut(count * columns);
             for ((point, x), sums) in of_points.enumerate().zip(sums) {
                 self.multiply(phase * P * P + point, x, sums);
@@ -89,19 +91,19 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
     {
         let tiles = pieces.last().map_or(0, |piece| piece.tiles.end);
         let count = tiles.next_multiple_of(M::ROWS);
-        let (depth, columns) = (self.depth(), self.columns());
-        let mut inputs = Buffer::uninit(P * P * count * depth);
+        let (pitch, columns) = (self.pitch(), self.columns());
+        let mut inputs = Buffer::uninit(P * P * count * pitch);
         let mut outputs = Buffer::uninit(P * P * count * columns);
         // The last range also has the rows that fill the last tile of the product.
         let ranges = pieces_of(count, 4 * threads());
         for (phase, geometry) in self.geometries().enumerate() {
-            for_each(rows_of_points(inputs.as_mut_slice(), P * P, depth, &ranges), |(rows, points)| {
+            for_each(rows_of_points(inputs.as_mut_slice(), P * P, pitch, &ranges), |(rows, points)| {
                 let own = rows.start.min(tiles)..rows.end.min(tiles);
                 self.transform_inputs(&geometry, own, points);
             });
             let inputs = inputs.as_slice();
             for_chunks(outputs.as_mut_slice(), count * columns, |point, sums| {
-                self.multiply(phase * P * P + point, &inputs[point * count * depth..][..count * depth], sums);
+                self.multiply(phase * P * P + point, &inputs[point * count * pitch..][..count * pitch], sums);
             });
             let outputs = outputs.as_slice();
             for_each(pieces.iter_mut().collect(), |piece| {
@@ -117,6 +119,11 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
     /// Elements that a product sums over.
     fn depth(&self) -> usize {
         planes(self.problem) * self.problem.cin
+    }
+
+    /// The distance of the inputs' rows at a point.
+    fn pitch(&self) -> usize {
+        odd_pitch(self.depth())
     }
 
     /// Columns of the sums: whole vectors.
@@ -159,7 +166,7 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
     ) where
         T: Transforms<R, P>,
     {
-        let pitch = self.depth();
+        let pitch = self.pitch();
         self.kernel.vectorized(InputTransform::<_, R, P> {
             transforms: self.transforms,
             geometry,
@@ -194,21 +201,21 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         });
     }
 
-    /// At one point: x[rows,depth] by the filters, rows a multiple of the tile's.
+    /// At one point: x[rows,pitch] by the filters, rows a multiple of the tile's.
     fn multiply(&self, point: usize, x: &[f32], sums: &mut [f32]) {
         /// Elements summed at a time: the packed filters of so many stay in the first-level cache.
         const DEPTH: usize = 256;
-        let (depth, cout, columns) = (self.depth(), self.problem.cout, self.columns());
+        let (depth, pitch, cout, columns) = (self.depth(), self.pitch(), self.problem.cout, self.columns());
         let filters = self.filters.phases[point].as_slice();
         let source = Strided { data: x, stride: 1 };
-        let rows = x.len() / depth;
+        let rows = x.len() / pitch;
         for span in pieces_of(depth, depth.div_ceil(DEPTH)) {
             for tile in 0..column_tiles::<M>(cout) {
                 let (vectors, from) = (vectors_of::<M>(tile, cout), tile * M::WIDTH);
                 let width = vectors * M::LANES;
                 let w = &filters[from * depth + span.start * width..][..span.len() * width];
                 for row in (0..rows).step_by(M::ROWS) {
-                    let segment = Segment { at: M::rows(|i| (row + i) * depth + span.start), len: span.len() };
+                    let segment = Segment { at: M::rows(|i| (row + i) * pitch + span.start), len: span.len() };
                     let at = M::rows(|i| (row + i) * columns + from);
                     let mut sums = Sums { data: &mut *sums, at, add: span.start > 0, epilogue: None };
                     self.kernel.tile(vectors, &mut sums, source, &[segment], Strided { data: w, stride: width });
@@ -230,25 +237,46 @@ pub(super) struct InputTransform<'a, T, const R: usize, const P: usize> {
 
 impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for InputTransform<'_, T, R, P> {
     #[inline(always)]
-    fn run(mut self) {
-        let InputTransform { transforms, geometry, pitch, .. } = self;
+    fn run<M: Microkernel>(self, kernel: M) {
+        let InputTransform { transforms, geometry, x, pitch, mut points, .. } = self;
         let cin = geometry.phase.problem.cin;
         for (n, tile) in self.tiles.clone().enumerate() {
             for plane in 0..geometry.planes() {
-                let patch = geometry.patch::<P>(self.x, tile, plane);
-                for c in (0..cin).step_by(LANES) {
-                    let values = patch.map(|row| row.map(|pixel| load(pixel, c)));
-                    let points = both_ways(&values, |d| transforms.patch_to_points(d));
-                    for (values, point) in points.as_flattened().iter().zip(&mut self.points) {
-                        store(&mut point[n * pitch + plane * cin..][..cin], c, *values);
+                let offsets = geometry.patch::<P>(tile, plane);
+                let to = n * pitch + plane * cin;
+                for c in (0..cin).step_by(M::LANES) {
+                    let patch = gather(kernel, x, &offsets, cin, c);
+                    let all = both_ways!(kernel, patch, P => P, transforms.patch_to_points);
+                    for (point, values) in points.iter_mut().zip(all.as_flattened()) {
+                        kernel.store(*values, &mut point[to + c..to + cin]);
                     }
                 }
             }
         }
-        for point in &mut self.points {
+        for point in &mut points {
             point[self.tiles.len() * pitch..].fill(0.0);
         }
     }
+}
+
+/// The channels from `c` on of each pixel, of `channels` channels; 0 outside the image.
+#[inline(always)]
+pub(super) fn gather<M: Microkernel, const N: usize>(
+    kernel: M,
+    x: &[f32],
+    offsets: &[[usize; N]; N],
+    channels: usize,
+    c: usize,
+) -> [[M::Vector; N]; N] {
+    let mut square = [[kernel.splat(0.0); N]; N];
+    for r in 0..N {
+        for s in 0..N {
+            if offsets[r][s] != OUTSIDE {
+                square[r][s] = kernel.load(&x[offsets[r][s] + c..offsets[r][s] + channels]);
+            }
+        }
+    }
+    square
 }
 
 /// The sums of tiles at each point, [P²][rows, columns], to outputs.
@@ -268,30 +296,34 @@ struct OutputTransform<'a, T, const R: usize, const P: usize> {
 
 impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for OutputTransform<'_, T, R, P> {
     #[inline(always)]
-    fn run(self) {
-        let OutputTransform { transforms, geometry, start, y, .. } = self;
+    fn run<M: Microkernel>(self, kernel: M) {
+        let OutputTransform { transforms, geometry, epilogue, columns, sums, start, y, .. } = self;
         let cout = geometry.phase.problem.cout;
-        let of_point = self.sums.len() / (P * P);
+        let of_point = sums.len() / (P * P);
         for tile in self.tiles {
-            let ([rows, columns], pixel) = geometry.outputs(tile);
-            let from = (tile - self.first) * self.columns;
-            for c in (0..cout).step_by(LANES) {
-                let sums: [[_; P]; P] = std::array::from_fn(|i| {
-                    std::array::from_fn(|j| {
-                        load(&self.sums[(i * P + j) * of_point + from..][..self.columns], c)
-                    })
-                });
-                let outputs = both_ways(&sums, |m| transforms.points_to_tile(m));
-                for (r, outputs) in outputs.iter().enumerate().take(rows) {
-                    for (s, values) in outputs.iter().enumerate().take(columns) {
-                        store(&mut y[pixel(r, s) * cout - start..][..cout], c, *values);
+            let offsets = geometry.outputs(tile);
+            let from = (tile - self.first) * columns;
+            for c in (0..cout).step_by(M::LANES) {
+                let mut points = [[kernel.splat(0.0); P]; P];
+                for i in 0..P {
+                    for j in 0..P {
+                        points[i][j] = kernel.load(&sums[(i * P + j) * of_point + from + c..]);
                     }
                 }
-            }
-            let Some(epilogue) = self.epilogue else { continue };
-            for (r, s) in (0..rows).flat_map(|r| (0..columns).map(move |s| (r, s))) {
-                let at = pixel(r, s) * cout;
-                epilogue.apply(&mut y[at - start..][..cout], at);
+                let outputs = both_ways!(kernel, points, P => TILE, transforms.points_to_tile);
+                for r in 0..TILE {
+                    for s in 0..TILE {
+                        let at = offsets[r][s];
+                        if at == OUTSIDE {
+                            continue;
+                        }
+                        let z = match &epilogue {
+                            Some(epilogue) => epilogue.of_vector(kernel, outputs[r][s], c, at + c),
+                            None => outputs[r][s],
+                        };
+                        kernel.store(z, &mut y[at - start + c..at - start + cout]);
+                    }
+                }
             }
         }
     }

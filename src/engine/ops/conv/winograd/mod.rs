@@ -25,11 +25,13 @@ pub(super) fn suits(problem: &ConvProblem) -> bool {
     let ConvProblem { cin, cout, .. } = *problem;
     let output = problem.phase_output();
     let [covered, outputs] = [output.map(|n| n.next_multiple_of(TILE)), output].map(|[h, w]| h * w);
-    taps(problem).is_some()
-        && cin.min(cout) >= LANES
-        // Smaller maps are mostly borders, and have too few tiles for what the filters of all points cost to read.
-        && output.iter().all(|&n| n > TILE)
-        && covered * 10 <= outputs * 16
+    // Smaller maps are mostly borders, and have too few tiles for what the filters of all points cost to make and read.
+    let least = match taps(problem) {
+        Some(3) => TILE + 1,
+        Some(_) => 4 * TILE,
+        None => return false,
+    };
+    cin.min(cout) >= LANES && output.iter().all(|&n| n >= least) && covered * 10 <= outputs * 16
 }
 
 /// R, where the windows have such a form.
@@ -41,6 +43,9 @@ fn taps(problem: &ConvProblem) -> Option<usize> {
         _ => None,
     }
 }
+
+/// No place in an image.
+const OUTSIDE: usize = usize::MAX;
 
 /// Where the input of one phase's tiles lies: plane (b, c) of each pixel block of stride² is channels of its own.
 #[derive(Clone, Copy)]
@@ -66,37 +71,42 @@ impl Geometry {
         (tile / (down * right), [tile / right % down * TILE, tile % right * TILE])
     }
 
-    /// The pixels of a tile's patch in `plane`, row by row; empty where they lie outside the image.
+    /// Where the pixels of a tile's patch in `plane` begin in the input; [`OUTSIDE`] for those outside the image.
     #[inline(always)]
-    fn patch<'x, const P: usize>(&self, x: &'x [f32], tile: usize, plane: usize) -> [[&'x [f32]; P]; P] {
+    fn patch<const P: usize>(&self, tile: usize, plane: usize) -> [[usize; P]; P] {
         let ConvProblem { cin, input: [h, width], stride, .. } = self.phase.problem;
         let (image, corner) = self.place(tile);
         let of_plane = [plane / stride[1], plane % stride[1]];
-        let at = |d: usize, i: usize| {
-            ((corner[d] + i) * stride[d] + of_plane[d]) as isize + self.phase.origin[d]
-        };
-        std::array::from_fn(|r| {
-            let row = at(0, r);
-            std::array::from_fn(|s| {
-                let column = at(1, s);
-                let inside = (0..h as isize).contains(&row) && (0..width as isize).contains(&column);
-                let pixel = ((image * h) as isize + row) * width as isize + column;
-                if inside { &x[pixel as usize * cin..][..cin] } else { &[][..] }
-            })
-        })
+        let mut offsets = [[OUTSIDE; P]; P];
+        for r in 0..P {
+            let row = ((corner[0] + r) * stride[0] + of_plane[0]) as isize + self.phase.origin[0];
+            if row < 0 || row >= h as isize {
+                continue;
+            }
+            for s in 0..P {
+                let column = ((corner[1] + s) * stride[1] + of_plane[1]) as isize + self.phase.origin[1];
+                if column >= 0 && column < width as isize {
+                    offsets[r][s] = ((image * h + row as usize) * width + column as usize) * cin;
+                }
+            }
+        }
+        offsets
     }
 
-    /// The rows and columns of a tile that lie in the phase, and the number of output pixel (r, s) among them.
-    fn outputs(&self, tile: usize) -> ([usize; 2], impl Fn(usize, usize) -> usize + use<>) {
-        let ConvProblem { output: [h, width], step, .. } = self.phase.problem;
+    /// Where the outputs of a tile begin; [`OUTSIDE`] for those outside the phase.
+    #[inline(always)]
+    fn outputs(&self, tile: usize) -> [[usize; TILE]; TILE] {
+        let ConvProblem { output: [h, width], cout, step, .. } = self.phase.problem;
         let (image, corner) = self.place(tile);
-        let count = [0, 1].map(|d| TILE.min(self.phase.output[d].saturating_sub(corner[d])));
-        let index = self.phase.index;
-        let at = move |r: usize, s: usize| {
-            let [row, column] = [(corner[0] + r) * step[0] + index[0], (corner[1] + s) * step[1] + index[1]];
-            (image * h + row) * width + column
-        };
-        (count, at)
+        let mut offsets = [[OUTSIDE; TILE]; TILE];
+        for r in 0..TILE.min(self.phase.output[0].saturating_sub(corner[0])) {
+            let row = image * h + (corner[0] + r) * step[0] + self.phase.index[0];
+            for s in 0..TILE.min(self.phase.output[1].saturating_sub(corner[1])) {
+                let column = (corner[1] + s) * step[1] + self.phase.index[1];
+                offsets[r][s] = (row * width + column) * cout;
+            }
+        }
+        offsets
     }
 }
 
