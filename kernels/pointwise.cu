@@ -98,18 +98,6 @@ extern "C" __global__ void __launch_bounds__(256)
     map2(dx, dy, y, n, [](float dy, float y) { return dy * y * (1.0f - y); });
 }
 
-// y = x where x > 0, else slope x
-extern "C" __global__ void __launch_bounds__(256)
-    leaky_relu_fwd(real* __restrict__ y, const real* __restrict__ x, float slope, int n) {
-    map1(y, x, n, [=](float x) { return x > 0.0f ? x : slope * x; });
-}
-
-// dx = dy where x > 0, else slope dy
-extern "C" __global__ void __launch_bounds__(256)
-    leaky_relu_bwd(real* __restrict__ dx, const real* __restrict__ dy, const real* __restrict__ x, float slope, int n) {
-    map2(dx, dy, x, n, [=](float dy, float x) { return x > 0.0f ? dy : slope * dy; });
-}
-
 // y = a σ(b) with x = [a | b]: x [rows, 2c] -> y [rows, c]
 extern "C" __global__ void __launch_bounds__(256)
     glu_fwd(real* __restrict__ y, const real* __restrict__ x, int rows, int c) {

@@ -202,6 +202,13 @@ fn a_sample_does_not_depend_on_batch_or_threads() {
 }
 
 #[test]
+fn the_direct_sums_give_the_same_picture_but_for_rounding() {
+    let [fast, exact] = [&["a red bird"][..], &["a red bird", "--exact"]].map(dumped);
+    let pairs = values(&fast, "image2").into_iter().zip(values(&exact, "image2"));
+    assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) < 1e-3);
+}
+
+#[test]
 fn swaps_share_their_noise() {
     let swapped = dumped(&["a red bird", "--swap", "red=blue,green"]);
     let plain = ["a red bird", "a blue bird", "a green bird"].map(|caption| dumped(&[caption]));

@@ -119,13 +119,8 @@ fn a_preset_that_renders_no_birds_says_so() {
 fn signaled(signal: &str, out: &Path, more: &[&str], ignoring: &str) -> Output {
     let mut inner = training(out);
     inner.args(more);
-    let words: Vec<_> = std::iter::once(inner.get_program()).chain(inner.get_args()).collect();
-    // Who runs the tests may ignore HUP, as nohup does, and children inherit that; where env can, it is undone.
-    let heard = "env --default-signal=HUP true 2> /dev/null && set -- env --default-signal=HUP \"$@\";";
-    let before = if ignoring.is_empty() { heard } else { ignoring };
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("{before} exec \"$@\""), "sh"]).args(words);
-    let child = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child =
+        binary::hearing(&inner, ignoring).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let begin = Instant::now();
     while !out.join("damsm").exists() && begin.elapsed() < Duration::from_secs(60) {
         std::thread::sleep(Duration::from_millis(20));

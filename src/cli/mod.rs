@@ -104,6 +104,9 @@ struct Machine {
     /// Where to compute: cpu, cuda:N, or auto, which takes the first GPU that works and else the CPU
     #[arg(long, default_value = "auto", value_name = "NAME")]
     device: String,
+    /// Sum convolutions directly: on the CPU without Winograd's transforms, which are faster and round about twice as much
+    #[arg(long)]
+    exact: bool,
     #[command(flatten)]
     threads: Threads,
 }
@@ -216,6 +219,7 @@ impl Machine {
     /// about to be computed.
     fn open(&self) -> anyhow::Result<Option<String>> {
         self.threads.set()?;
+        device::cpu::set_exact(self.exact);
         let (device, why) = device::open(&self.device)?;
         device::set(&device);
         Ok(why.map(|why| format!("note: computing on the CPU: {}", why.lines().next().unwrap_or_default())))

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use crate::engine::nn::{BatchNorm, Conv2d, Mode, Scope};
 use crate::engine::ops::conv::Conv;
 use crate::engine::ops::norm::Activation;
-use crate::engine::ops::pointwise::leaky_relu;
 use crate::engine::ops::shape::{concat, tile};
 use crate::engine::tensor::Tensor;
 
@@ -59,7 +58,7 @@ impl Discriminator {
 
     /// Image [B,S,S,3] -> features [B,4,4,C].
     pub fn features(&self, image: &Tensor, mode: Mode) -> Tensor {
-        let x = leaky_relu(&self.first.forward(&image.to_activation_dtype()), LEAKY_SLOPE);
+        let x = self.first.rectified(&image.to_activation_dtype(), Activation::LeakyRelu(LEAKY_SLOPE));
         self.blocks.iter().fold(x, |x, block| block.forward(&x, mode))
     }
 

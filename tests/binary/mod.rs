@@ -57,6 +57,21 @@ pub fn command() -> Command {
     command
 }
 
+/// The command, which hears the signals that end it: children inherit what is ignored, INT in a shell's background and HUP
+/// under nohup; where env can, it is undone. `before` is what the shell does first.
+#[cfg(unix)]
+pub fn hearing(command: &Command, before: &str) -> Command {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let heard = "env --default-signal=INT,TERM,HUP true 2> /dev/null && set -- env --default-signal=INT,TERM,HUP \"$@\";";
+    let before = if before.is_empty() { heard } else { before };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{before} exec \"$@\""), "sh"]).args(words);
+    for (name, value) in command.get_envs() {
+        value.map(|value| shell.env(name, value));
+    }
+    shell
+}
+
 #[track_caller]
 pub fn engine(arguments: &[&str]) -> Output {
     run(command().args(arguments))

@@ -37,9 +37,9 @@ class Layer:
         self.name = (f"{self.op} {row['network']} {row['layer']} {self.kh}x{self.kw}/{self.stride} {self.cin}>{self.cout} "
                      f"at {self.h}x{self.w} batch {self.batch}")
 
-    def passes(self, device, dtype):
+    def passes(self, device, dtype, memory_format=torch.channels_last):
         """Name and function of each pass that a step uses."""
-        last = dict(device=device, dtype=dtype, memory_format=torch.channels_last)
+        last = dict(device=device, dtype=dtype, memory_format=memory_format)
         draw = lambda *shape: torch.rand(*shape).sub_(0.5).to(**last)
         x, w = draw(self.batch, self.cin, self.h, self.w), draw(self.cout, self.cin, self.kh, self.kw)
         up = (lambda x: F.interpolate(x, scale_factor=2)) if self.op == "upsample2x_conv3x3" else (lambda x: x)
@@ -55,6 +55,13 @@ class Layer:
         return [(name, run) for name, run in all_passes.items() if self.uses[name]]
 
 
+def layers_of(csv, batch):
+    """All convolutions of the list, those with the most arithmetic in a step first."""
+    lines = [l for l in csv.read_text().splitlines() if l and not l.startswith(("#", "system,"))]
+    layers = [l for l in (Layer(line, batch) for line in lines) if l.op != "linear"]
+    return sorted(layers, key=lambda l: -l.work)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("csv", type=Path)
@@ -66,10 +73,7 @@ def main():
     until, device = time.monotonic() + args.seconds, torch.device(args.device)
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = True
-    lines = [l for l in args.csv.read_text().splitlines() if l and not l.startswith(("#", "system,"))]
-    layers = [l for l in (Layer(line, args.batch) for line in lines) if l.op != "linear"]
-    layers.sort(key=lambda l: -l.work)
-    for layer in layers[:args.count]:
+    for layer in layers_of(args.csv, args.batch)[:args.count]:
         for precision, dtype in (("tf32", torch.float32), ("bf16", torch.bfloat16)):
             if time.monotonic() > until:
                 return

@@ -1,12 +1,12 @@
 """PyTorch's side of tools/compare: one way of running the step or the generator, warm and waiting for its turns.
 
     peer.py step|infer|inception_v3|resnet152 VARIANT [--device cuda:0] [--batch N] [--repeats N] [--widths GF,DF] [--outputs FILE]
-    peer.py reference|ceilings ..
+    peer.py reference|ceilings|layers ..
 
 A variant is a list of words: f32, tf32 or bf16 (autocast; for `infer` the weights themselves), and any of `last`
 (channels_last), `fused` (one kernel for Adam), `compile` (torch.compile), `graph` (the whole in one CUDA graph). When
 all is warm a line is printed; every line of standard input asks for a turn of so many repeats, answered by a line of
-JSON; at its end follows the peak of memory. `reference` is the generator in f64, for the errors of the others.
+JSON; at its end follows the peak of memory. `reference` is the generator in f64, for the errors of the others; `layers` times convolutions one by one.
 """
 import argparse
 import fcntl
@@ -22,10 +22,16 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONVOLUTIONS = ROOT / "benches/conv-shapes.csv"
+sys.path.append(str(ROOT / "tools/gpu_parts"))
+
 import losses as L
 import models as R
 import shapes as S
 import weights as W
+from cudnn import layers_of
+from product import seconds
 
 
 @contextmanager
@@ -255,9 +261,24 @@ def ceilings(args):
     print(json.dumps(found))
 
 
+def layers(args):
+    """Seconds of each pass of the layers whose numbers come on standard input, in the faster memory format."""
+    device = torch.device(args.device)
+    known = layers_of(CONVOLUTIONS, args.batch)
+    for line in sys.stdin:
+        best = {}
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            for name, run in known[int(line)].passes(device, torch.float32, memory_format):
+                once = max(min(seconds(device, run, 1) for _ in range(2)), 1e-6)
+                repeats = max(1, min(50, round(2e-2 / once)))
+                took = statistics.median(seconds(device, run, repeats) for _ in range(5))
+                best[name] = min(took, best.get(name, took))
+        print(json.dumps(best), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["step", "infer", *ENCODERS, "reference", "ceilings"])
+    parser.add_argument("task", choices=["step", "infer", *ENCODERS, "layers", "reference", "ceilings"])
     parser.add_argument("variant", nargs="?", default="")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--batch", type=int, default=1)
@@ -265,7 +286,7 @@ def main():
     parser.add_argument("--widths", type=lambda text: [int(n) for n in text.split(",")], default=[32, 64])
     parser.add_argument("--outputs")
     args = parser.parse_args()
-    {"reference": reference, "ceilings": ceilings}.get(args.task, turns)(args)
+    {"layers": layers, "reference": reference, "ceilings": ceilings}.get(args.task, turns)(args)
 
 
 if __name__ == "__main__":

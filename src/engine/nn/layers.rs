@@ -60,6 +60,17 @@ impl Conv2d {
         self.convolve(x, false).0
     }
 
+    /// act(conv(x)) in one; `Glu` is no such activation.
+    #[track_caller]
+    pub fn rectified(&self, x: &Tensor, act: Activation) -> Tensor {
+        let _open = self.weight.enter();
+        if let Some(filters) = self.frozen(None) {
+            return conv::conv2d_frozen(x, &filters, None, act);
+        }
+        let bias = self.bias.as_ref().map(Param::tensor);
+        conv::conv2d_rectified(x, &self.weight.tensor(), bias.as_ref(), self.geometry, act)
+    }
+
     /// The filters and, where one follows, the norm as one convolution; none where the filters are trained. They are made
     /// anew when a value that they follow from has changed.
     fn frozen(&self, norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {

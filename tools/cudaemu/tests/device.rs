@@ -9,6 +9,7 @@ use cudaemu::driver::{context, memory, module};
 use cudaemu::settings::{newest_ptx, Settings};
 use std::ffi::CStr;
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 fn attribute(which: i32, compute_capability: i32) -> i32 {
     let mut value = -1;
@@ -77,8 +78,12 @@ fn device_counts() {
     assert_eq!(unsafe { context::cuDevicePrimaryCtxRetain(&mut retained, 7) }, Status::INVALID_DEVICE);
 }
 
+/// Memory is that of the process: tests that take some take turns.
+static MEMORY: Mutex<()> = Mutex::new(());
+
 #[test]
 fn memory_is_limited() {
+    let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     const LIMIT: usize = 8 << 20;
     unsafe fn free_and_total() -> (usize, usize) {
         let (mut free, mut total) = (0, 0);
@@ -116,6 +121,7 @@ fn cubins_are_refused() {
 
 #[test]
 fn memory_is_filled_two_bytes_at_a_time() {
+    let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let body = || unsafe {
         let (mut device, mut halves) = (0, [0u16; 6]);
         assert_eq!(memory::cuMemAlloc_v2(&mut device, 16), Status::SUCCESS);

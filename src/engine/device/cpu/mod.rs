@@ -4,6 +4,8 @@ mod gemm;
 mod pool;
 pub mod tile;
 
+use std::cell::Cell;
+
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -17,6 +19,19 @@ pub fn set_threads(threads: usize) -> Result<()> {
             if threads == 0 { "a thread for each core".to_string() } else { format!("{threads} threads") };
         Error::config("--threads", format!("cannot start {count} ({e}); take fewer, as in --threads 1"))
     })
+}
+
+thread_local! {
+    static EXACT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread sums convolutions directly everywhere; off at first.
+pub fn set_exact(exact: bool) {
+    EXACT.set(exact);
+}
+
+pub fn exact() -> bool {
+    EXACT.get()
 }
 
 pub fn threads() -> usize {
@@ -53,4 +68,12 @@ pub fn map<R: Send>(n: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
 /// Rows of a parallel part when one row costs `row` elements of work.
 pub fn rows_per_chunk(row: usize) -> usize {
     (SERIAL / row.max(1)).max(1)
+}
+
+/// The distance of rows of so many numbers: an odd number of lines of the cache, so that the same columns of many rows do not
+/// fall onto the same ones.
+pub fn odd_pitch(width: usize) -> usize {
+    const LINE: usize = 16;
+    let lines = width.div_ceil(LINE);
+    (lines + 1 - lines % 2) * LINE
 }

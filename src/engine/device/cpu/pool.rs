@@ -70,7 +70,7 @@ impl Buffer {
             if kept.is_none() {
                 // Kept buffers that do not fit must not add up. What a step needed at its peak is needed again in the
                 // next, so the limit is of that and not of what is alive now.
-                free.trim((peak + peak / 4 - live) / 4);
+                free.trim((peak + peak / 16).saturating_sub(live) / 4);
             }
             kept
         };

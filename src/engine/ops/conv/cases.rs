@@ -32,6 +32,9 @@ pub fn cases() -> Vec<Case> {
             .input([3, 3, 3, 2])
             .input([3])
             .bf16(&[0]),
+        rectified("leaky relu", [2, 6, 5, 3], [4, 4, 4, 3], Conv::new(2, 1), Activation::LeakyRelu(0.2)),
+        rectified("relu6", [1, 5, 4, 2], [3, 3, 3, 2], Conv::new(1, 1), Activation::Relu6),
+        rectified("leaky relu, 3 to 64", [2, 32, 32, 3], [64, 4, 4, 3], Conv::new(2, 1), Activation::LeakyRelu(0.2)).large(),
         upsample("", [2, 4, 3, 5], 6),
         conv("3x3, 32 to 64", [2, 9, 8, 32], [64, 3, 3, 32], Conv::new(1, 1)).large(),
         conv("3x3, 64 to 128", [1, 8, 8, 64], [128, 3, 3, 64], Conv::new(1, 1)).large(),
@@ -90,6 +93,18 @@ fn frozen(name: &'static str, x: [usize; 4], w: [usize; 4], conv: Conv, act: Act
     let small = 0.5 / ((w[1] * w[2] * w[3]) as f32).sqrt();
     let case = case.input(x).input_in([batch, height, width, cout], -0.5, 0.5).constant(w, -small, small);
     case.constant([cout], 0.5, 1.5).constant([cout], -0.2, 0.2).constant([cout], 0.5, 1.5).bf16(&[0, 1])
+}
+
+/// Each channel lies on one side of the kinks, by its bias.
+fn rectified(name: &'static str, x: [usize; 4], w: [usize; 4], conv: Conv, act: Activation) -> Case {
+    let cout = w[0];
+    let case = Case::new("conv2d_rectified", name, move |t| {
+        let bias = (0..cout).map(|channel| [-3.0, 3.0, 9.0][channel % 3]).collect();
+        let bias = crate::engine::device::with(&t[0].device(), || Tensor::from_vec(bias, [cout]));
+        vec![conv2d_rectified(&t[0], &t[1], Some(&bias), conv, act)]
+    });
+    let small = 0.5 / ((w[1] * w[2] * w[3]) as f32).sqrt();
+    case.input(x).input_in(w, -small, small).bf16(&[0])
 }
 
 /// y, and its channels' means and variances: merged from the moments of its tiles, or from y where there are none.

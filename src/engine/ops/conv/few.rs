@@ -1,9 +1,9 @@
 //! Convolutions over few pixels on the CPU, where reading the filters is the cost: each is read once, where it lies, and
-//! none is packed. Sums are those of cpu.rs, term by term in the same order, so that the choice changes no bit.
+//! none is packed. Sums are those of direct.rs, term by term in the same order, so that the choice changes no bit.
 
 use std::ops::Range;
 
-use super::cpu::{frame, scatter};
+use super::direct::{frame, scatter};
 use super::filters::operator_filters;
 use super::problem::{ConvProblem, OutputPixel, Phase};
 use super::winograd;

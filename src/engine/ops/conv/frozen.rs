@@ -4,10 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use super::filters::PackedFilters;
 use super::problem::ConvProblem;
-use super::{Conv, assert_fits, cpu, cuda, winograd};
+use super::{Conv, assert_fits, cpu, cuda, rectified, winograd};
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cpu::tile::Epilogue;
-use crate::engine::device::cuda::{Grid, k};
 use crate::engine::device::{Device, with};
 use crate::engine::ops::norm::{Activation, ConstantNorm};
 use crate::engine::tensor::tape::record1;
@@ -80,12 +79,9 @@ pub fn conv2d_frozen(
     assert_fits(x, w, *conv);
     let problem = ConvProblem::fprop(x.dims(), w.dims(), *conv);
     let y = fprop(&problem, x, filters, residual, act);
-    let (filters, saved) = (filters.clone(), (act != Activation::None).then(|| y.detach()));
+    let (filters, saved) = (filters.clone(), rectified::saved(&y, act));
     record1(y, [Some(x), residual], move |dy, [wx, wr]| {
-        let dz = match &saved {
-            Some(y) => before_activation(&dy, y, act),
-            None => dy,
-        };
+        let dz = rectified::before(dy, saved.as_ref(), act);
         let dx = wx.then(|| dgrad(&ConvProblem::dgrad(&problem, filters.conv), &dz, &filters));
         [dx, wr.then_some(dz)]
     })
@@ -104,7 +100,7 @@ fn fprop(
     if let Some(residual) = residual {
         same_shape("conv2d_frozen with a residual", &y, residual);
     }
-    let [slope, ceiling] = act.rectifier().unwrap_or_else(|| panic!("conv2d_frozen: {act:?} is no rectifier"));
+    let [slope, ceiling] = rectified::slope_and_ceiling(act);
     run(
         Kernel::new("conv2d_frozen_fwd", problem.flops()),
         &mut y,
@@ -115,10 +111,7 @@ fn fprop(
         },
         |g, y, (x, w, bias, residual)| {
             cuda::fprop(problem, g, y, None, x, w, Some(bias));
-            if residual.is_some() || act != Activation::None {
-                let (grid, n) = (Grid::packs(y.len()), y.len() as i32);
-                k::conv_activation_fwd(g, grid, y, residual, slope, ceiling, n);
-            }
+            rectified::on_cuda(g, y, residual, act);
         },
     );
     y
@@ -136,26 +129,4 @@ fn dgrad(problem: &ConvProblem, dz: &Tensor, filters: &FrozenFilters) -> Tensor 
         |g, dx, (dz, w)| cuda::dgrad(problem, g, dx, dz, w),
     );
     dx
-}
-
-/// The gradient of what a rectifier made y of.
-#[track_caller]
-fn before_activation(dy: &Tensor, y: &Tensor, act: Activation) -> Tensor {
-    const CHUNK: usize = 16 * 1024;
-    let ([slope, ceiling], n) = (act.rectifier().expect("the forward pass took it"), y.len());
-    let mut dz = dy.new_empty(dy.shape());
-    let through = move |y: f32| if y > 0.0 { if y < ceiling { 1.0 } else { 0.0 } } else { slope };
-    run(
-        "conv2d_activation_bwd",
-        &mut dz,
-        (dy, y),
-        |dz, (dy, y)| {
-            for_chunks(dz, CHUNK, |i, dz| {
-                let rest = dy[i * CHUNK..].iter().zip(&y[i * CHUNK..]);
-                dz.iter_mut().zip(rest).for_each(|(dz, (dy, y))| *dz = dy * through(*y));
-            });
-        },
-        |g, dz, (dy, y)| k::conv_activation_bwd(g, Grid::packs(n), dz, dy, y, slope, ceiling, n as i32),
-    );
-    dz
 }

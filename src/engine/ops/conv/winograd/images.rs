@@ -7,8 +7,7 @@ use super::{Geometry, OUTSIDE, pieces_of, planes, rows_of_points, taps, tiles};
 use crate::engine::device::cpu::tile::{
     Epilogue, Loops, Microkernel, Segment, Strided, Sums, with_microkernel,
 };
-use crate::engine::device::cpu::{Buffer, for_chunks, for_each, threads};
-use crate::engine::ops::conv::cpu::odd_pitch;
+use crate::engine::device::cpu::{Buffer, odd_pitch, for_chunks, for_each, threads};
 use crate::engine::ops::conv::filters::{PackedFilters, column_tiles, vectors_of};
 use crate::engine::ops::conv::problem::ConvProblem;
 

@@ -19,6 +19,7 @@ use transforms::{LANES, TILE};
 pub(super) use wgrad::{wgrad, wgrad_suits};
 
 use super::problem::{ConvProblem, Phase};
+use crate::engine::device::cpu::exact;
 
 /// Whether a pass is computed so: a matter of its shape but for the batch, so that images do not depend on their number.
 pub(super) fn suits(problem: &ConvProblem) -> bool {
@@ -31,7 +32,7 @@ pub(super) fn suits(problem: &ConvProblem) -> bool {
         Some(_) => 4 * TILE,
         None => return false,
     };
-    cin.min(cout) >= LANES && output.iter().all(|&n| n >= least) && covered * 10 <= outputs * 16
+    !exact() && cin.min(cout) >= LANES && output.iter().all(|&n| n >= least) && covered * 10 <= outputs * 16
 }
 
 /// R, where the windows have such a form.

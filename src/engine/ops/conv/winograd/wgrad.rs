@@ -6,8 +6,7 @@ use super::images::{InputTransform, gather};
 use super::transforms::{TILE, Three, Transforms, Two, both_ways};
 use super::{Geometry, pieces_of, planes, rows_of_points, suits, taps, tiles};
 use crate::engine::device::cpu::tile::{Loops, Microkernel, Segment, Strided, Sums, with_microkernel};
-use crate::engine::device::cpu::{Buffer, for_chunks, for_each, map, threads};
-use crate::engine::ops::conv::cpu::odd_pitch;
+use crate::engine::device::cpu::{Buffer, odd_pitch, for_chunks, for_each, map, threads};
 use crate::engine::ops::conv::problem::{ConvProblem, Phase};
 
 /// Whether the gradient of a pass's filters is computed so: the sums at all points must be worth their memory.
