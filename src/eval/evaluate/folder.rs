@@ -69,13 +69,11 @@ pub fn evaluate_folder(job: FolderJob, watch: &mut dyn Watch) -> Result<Option<E
     let Some(generated) = rows(&given, &evaluator, logits, batch, None, "generated", watch)? else {
         return Ok(None);
     };
-    for (count, which) in
-        [(Some(generated.len()), "of the folder"), (real.as_ref().map(|real| real.len()), "real")]
-    {
-        if count.is_some_and(|count| count < 2) {
-            let why = format!("1 picture {which} that can be used; an evaluation needs 2 at least");
-            return Err(Error::data(job.folder, why));
-        }
+    let counts = [generated.len(), real.as_ref().map_or(2, |real| real.len())];
+    if let Some(side) = counts.iter().position(|&count| count < 2) {
+        let which = ["generated", "real"][side];
+        let why = format!("1 {which} picture that can be used; an evaluation needs 2 at least");
+        return Err(Error::data(job.folder, why));
     }
     let conditions = Conditions {
         data,

@@ -4,8 +4,7 @@
 use std::ops::Range;
 
 use super::direct::{frame, scatter};
-use super::filters::operator_filters;
-use super::problem::{ConvProblem, OutputPixel, Phase};
+use super::problem::{ConvProblem, OutputPixel, Phase, SPREAD};
 use super::winograd;
 use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
@@ -21,13 +20,12 @@ pub(super) fn suits(problem: &ConvProblem) -> bool {
 
 /// y = the windows of x by the operator's filters w[Cout,R,S,Cin], through the epilogue.
 pub(super) fn fprop(problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32], epilogue: Option<Epilogue>) {
-    let w = operator_filters(problem, w);
     let margins = problem.margins(problem.phases());
     let framed = frame(problem, x, margins);
     let (problem, x) = (&problem.framed(margins), framed.as_slice());
     with_microkernel!(kernel => {
         for phase in problem.phases() {
-            let pass = Pass { kernel, phase, pixels: phase.all_pixels(), taps: Tap::all(&phase), x, w: &w, epilogue };
+            let pass = Pass { kernel, phase, pixels: phase.all_pixels(), taps: Tap::all(&phase), x, w, epilogue };
             if problem.transposed { pass.by_inputs(y) } else { pass.by_outputs(y) }
         }
     });
@@ -41,23 +39,36 @@ struct Tap {
     /// Its row in the window, and where its channels begin in that row.
     row: usize,
     element: usize,
-    /// Which of the operator's taps it is.
-    number: usize,
+    /// Which of the operator's taps its filter is the sum of.
+    numbers: Vec<usize>,
 }
 
 impl Tap {
     /// In the order of the window.
     fn all(phase: &Phase) -> Vec<Tap> {
-        let (window, cin) = (phase.problem.window[1], phase.problem.cin);
+        let ConvProblem { window, cin, spread, .. } = phase.problem;
         let [rows, columns] = [phase.taps(0), phase.taps(1)];
-        let of_row = |(row, r): (usize, usize)| {
-            columns.iter().enumerate().map(move |(column, s)| Tap {
-                row,
-                element: column * cin,
-                number: r * window + s,
-            })
-        };
-        rows.into_iter().enumerate().flat_map(of_row).collect()
+        let of_operator = |tap: usize| if spread { SPREAD[tap].to_vec() } else { vec![tap] };
+        let across = if spread { 3 } else { window[1] };
+        let mut taps = Vec::new();
+        for (row, &r) in rows.iter().enumerate() {
+            for (column, &s) in columns.iter().enumerate() {
+                let of_row = |r: usize| of_operator(s).into_iter().map(move |s| r * across + s);
+                let numbers = of_operator(r).into_iter().flat_map(of_row).collect();
+                taps.push(Tap { row, element: column * cin, numbers });
+            }
+        }
+        taps
+    }
+
+    /// A run of its filter: `inputs` numbers lie from tap to tap of w, `at` is the run's place in the first.
+    #[inline]
+    fn copy(&self, to: &mut [f32], w: &[f32], inputs: usize, at: usize) {
+        to.copy_from_slice(&w[self.numbers[0] * inputs + at..][..to.len()]);
+        for &number in &self.numbers[1..] {
+            let run = &w[number * inputs + at..][..to.len()];
+            to.iter_mut().zip(run).for_each(|(to, w)| *to += w);
+        }
     }
 }
 
@@ -94,8 +105,7 @@ impl<M: Microkernel> Pass<'_, M> {
                     for row in outputs.clone().step_by(M::ROWS) {
                         let output = |i: usize| (row + i).min(outputs.end - 1);
                         for (i, to) in filters.chunks_exact_mut(PITCH).enumerate() {
-                            let from = output(i) * filter + tap.number * cin + c;
-                            to[..len].copy_from_slice(&w[from..from + len]);
+                            tap.copy(&mut to[..len], &w[output(i) * filter..], cin, c);
                         }
                         let filters = Strided { data: &filters, stride: 1 };
                         let at = M::rows(|i| i * PITCH);
@@ -185,12 +195,17 @@ impl<M: Microkernel> Pass<'_, M> {
     fn copy(&self, block: &mut [f32], tap: &Tap, terms: Range<usize>, columns: Range<usize>) {
         let (inputs, filter) = (self.phase.problem.cout, self.w.len() / self.phase.problem.cin);
         for (row, n) in terms.enumerate() {
-            let from = n * filter + tap.number * inputs;
-            let run = &self.w[from + columns.start..from + columns.end];
-            for (tile, run) in run.chunks(M::WIDTH).enumerate() {
-                let to = &mut block[(tile * TERMS + row) * M::WIDTH..][..M::WIDTH];
-                to[..run.len()].copy_from_slice(run);
-                to[run.len()..].fill(0.0);
+            let of_tap = |number: usize| &self.w[n * filter + number * inputs..][..inputs][columns.clone()];
+            for (i, &number) in tap.numbers.iter().enumerate() {
+                for (tile, run) in of_tap(number).chunks(M::WIDTH).enumerate() {
+                    let to = &mut block[(tile * TERMS + row) * M::WIDTH..][..M::WIDTH];
+                    if i > 0 {
+                        to.iter_mut().zip(run).for_each(|(to, w)| *to += w);
+                        continue;
+                    }
+                    to[..run.len()].copy_from_slice(run);
+                    to[run.len()..].fill(0.0);
+                }
             }
         }
     }

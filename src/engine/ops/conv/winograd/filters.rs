@@ -10,7 +10,7 @@ use crate::engine::ops::conv::filters::{PackedFilters, column_tiles, operator_fi
 use crate::engine::ops::conv::problem::{ConvProblem, Phase};
 
 /// Of each phase and at each of its points the filters of all channels, packed for the tiles.
-pub fn pack_filters(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
+pub(in crate::engine::ops::conv) fn pack_filters(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
     let w = operator_filters(problem, w);
     with_microkernel!(kernel => {
         let of_phase = |phase: Phase| match taps(problem) {

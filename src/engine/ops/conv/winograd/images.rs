@@ -12,7 +12,7 @@ use crate::engine::ops::conv::filters::{PackedFilters, column_tiles, vectors_of}
 use crate::engine::ops::conv::problem::ConvProblem;
 
 /// y = the windows of x by the filters, through the epilogue.
-pub fn fprop(
+pub(in crate::engine::ops::conv) fn fprop(
     problem: &ConvProblem,
     y: &mut [f32],
     x: &[f32],

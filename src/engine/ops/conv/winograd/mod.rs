@@ -8,6 +8,9 @@
 //! gradient of nearest 2×'s input), these are channels side by side. The gradient of the filters is the same sum
 //! transposed, dg = Gᵀ[Σ (A dy Aᵀ) ⊙ (Bᵀ d B)]G.
 
+// Squares are indexed as their formulas are.
+#![allow(clippy::needless_range_loop)]
+
 mod filters;
 mod images;
 mod transforms;

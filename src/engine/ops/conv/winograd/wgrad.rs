@@ -10,7 +10,7 @@ use crate::engine::device::cpu::{Buffer, odd_pitch, for_chunks, for_each, map, t
 use crate::engine::ops::conv::problem::{ConvProblem, Phase};
 
 /// Whether the gradient of a pass's filters is computed so: the sums at all points must be worth their memory.
-pub fn wgrad_suits(problem: &ConvProblem) -> bool {
+pub(in crate::engine::ops::conv) fn wgrad_suits(problem: &ConvProblem) -> bool {
     /// Tiles from which on the products cost more than reading and writing their sums.
     const FEW: usize = 48;
     /// Bytes of the sums.
@@ -22,7 +22,7 @@ pub fn wgrad_suits(problem: &ConvProblem) -> bool {
 }
 
 /// dw[Cout, window] of one phase, from dy and the windows of x, in the order of the window's taps.
-pub fn wgrad(phase: &Phase, dw: &mut [f32], dy: &[f32], x: &[f32]) {
+pub(in crate::engine::ops::conv) fn wgrad(phase: &Phase, dw: &mut [f32], dy: &[f32], x: &[f32]) {
     with_microkernel!(kernel => match taps(&phase.problem) {
         Some(2) => Gradient { kernel, transforms: Two, geometry: Geometry::new(*phase), dy, x }.run(dw),
         _ => Gradient { kernel, transforms: Three, geometry: Geometry::new(*phase), dy, x }.run(dw),
