@@ -51,6 +51,8 @@ pub fn cases() -> Vec<Case> {
         conv("1x1, large tiles", [1, 132, 128, 8], [128, 1, 1, 8], Conv::new(1, 0)).large(),
         conv("1x1, large weights", [1, 2, 2, 1408], [1536, 1, 1, 1408], Conv::new(1, 0)).large(),
         conv("1x1 stride 2, 64 to 32", [2, 9, 9, 64], [32, 1, 1, 64], Conv::new(2, 0)).large(),
+        conv("1x1 stride 2, 64 to 96", [2, 9, 9, 64], [96, 1, 1, 64], Conv::new(2, 0)).large(),
+        conv("4x4 stride 2, 64 to 80, few pixels", [2, 8, 8, 64], [80, 4, 4, 64], Conv::new(2, 1)).large(),
         conv("1x7, 24 to 40", [1, 12, 19, 24], [40, 1, 7, 24], Conv { stride: [1, 1], pad: [0, 3] }).large(),
         Case::new("conv2d", "bias, 16 to 40", |t| vec![conv2d(&t[0], &t[1], Some(&t[2]), Conv::new(1, 1))])
             .input([2, 10, 9, 16])
@@ -60,6 +62,7 @@ pub fn cases() -> Vec<Case> {
             .large(),
         upsample("32 to 64", [2, 8, 7, 32], 64).large(),
         upsample("17 to 5", [1, 9, 8, 17], 5).large(),
+        upsample("64 to 72, few pixels", [1, 4, 5, 64], 72).large(),
         upsample("3 to 32", [1, 16, 16, 3], 32).large(),
         frozen("norm of a residual", [1, 5, 4, 3], [4, 3, 3, 3], Conv::new(1, 1), Activation::None),
         frozen("relu", [1, 4, 4, 2], [3, 1, 1, 2], Conv::new(1, 0), Activation::Relu),

@@ -161,6 +161,9 @@ impl<M: Microkernel> Pass<'_, M> {
         let parts = map(tiles.div_ceil(per_part), |part| {
             let columns = part * width..((part + 1) * width).min(cout);
             let mut sums = Buffer::uninit(pixels.len() * width);
+            if self.taps.is_empty() {
+                sums.as_mut_slice().fill(0.0);
+            }
             let mut block = Buffer::uninit(TERMS * width);
             let mut windows = vec![0.0; pixels.len() * PITCH];
             for (i, tap) in self.taps.iter().enumerate() {
