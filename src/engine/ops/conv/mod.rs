@@ -310,6 +310,34 @@ mod tests {
         }
     }
 
+    /// An image does not depend on how many are made, so filters that are read where they lie must give the bits of packed ones.
+    #[test]
+    fn few_pixels_change_no_bit() {
+        let mut rng = Rng::new(3, 0);
+        let conv3 = ConvProblem::fprop([2, 4, 4, 70], [100, 3, 3, 70], Conv::new(1, 1));
+        let conv4 = ConvProblem::fprop([2, 9, 8, 300], [80, 4, 4, 300], Conv::new(2, 1));
+        let conv1 = ConvProblem::fprop([2, 5, 6, 64], [90, 1, 1, 64], Conv::new(2, 0));
+        let up = ConvProblem::upsample2x([1, 5, 4, 70], 100);
+        for (problem, filters) in [
+            (conv3, [100, 3, 3, 70]),
+            (ConvProblem::dgrad(&conv3, Conv::new(1, 1)), [100, 3, 3, 70]),
+            (conv4, [80, 4, 4, 300]),
+            (ConvProblem::dgrad(&conv4, Conv::new(2, 1)), [80, 4, 4, 300]),
+            (ConvProblem::dgrad(&conv1, Conv::new(2, 0)), [90, 1, 1, 64]),
+            (up, [100, 3, 3, 70]),
+            (ConvProblem::upsample2x_dgrad(&up), [100, 3, 3, 70]),
+        ] {
+            assert!(few::suits(&problem), "{problem:?}");
+            let ConvProblem { batch, cin, cout, input: [h, w], output: [rows, columns], .. } = problem;
+            let x = rng.uniform([batch, h, w, cin], -1.0, 1.0);
+            let w = rng.uniform(filters, -1.0, 1.0);
+            let [mut lying, mut packed] = [0, 1].map(|_| vec![9.0; batch * rows * columns * cout]);
+            few::fprop(&problem, &mut lying, x.as_slice(), w.as_slice(), None);
+            cpu::fprop(&problem, &mut packed, x.as_slice(), &cpu::pack(&problem, w.as_slice()), None);
+            assert!(lying == packed, "{problem:?}");
+        }
+    }
+
     /// What `--exact` chooses: other roundings, and smaller errors.
     #[test]
     fn the_direct_sum_can_be_had_everywhere() {
