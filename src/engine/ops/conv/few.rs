@@ -21,8 +21,8 @@ pub(super) fn suits(problem: &ConvProblem) -> bool {
 /// y = the windows of x by the operator's filters w[Cout,R,S,Cin], through the epilogue.
 pub(super) fn fprop(problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32], epilogue: Option<Epilogue>) {
     let margins = problem.margins(problem.phases());
-    let framed = frame(problem, x, margins);
-    let (problem, x) = (&problem.framed(margins), framed.as_slice());
+    let framed = (margins != [[0; 2]; 2]).then(|| frame(problem, x, margins));
+    let (problem, x) = (&problem.framed(margins), framed.as_ref().map_or(x, Buffer::as_slice));
     with_microkernel!(kernel => {
         for phase in problem.phases() {
             let pass = Pass { kernel, phase, pixels: phase.all_pixels(), taps: Tap::all(&phase), x, w, epilogue };
