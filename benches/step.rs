@@ -249,7 +249,8 @@ fn weighted(terms: &Terms) -> HashMap<String, f32> {
 }
 
 fn infer(options: &Options) -> Report {
-    let (g, _) = generator(options.widths.0);
+    let (g, store) = generator(options.widths.0);
+    store.freeze();
     let inputs = inputs(options.batch);
     let mut image = None;
     let mut run = || image = no_grad(|| generate(&g, &inputs, Mode::Eval)).images.pop();

@@ -4,7 +4,8 @@
     peer.py reference|ceilings|layers ..
 
 A variant is a list of words: f32, tf32 or bf16 (autocast; for `infer` the weights themselves), and any of `last`
-(channels_last), `fused` (one kernel for Adam), `compile` (torch.compile), `graph` (the whole in one CUDA graph). When
+(channels_last), `fused` (one kernel for Adam), `compile` (torch.compile), `frozen` (weights are constants of what is compiled),
+`graph` (the whole in one CUDA graph). When
 all is warm a line is printed; every line of standard input asks for a turn of so many repeats, answered by a line of
 JSON; at its end follows the peak of memory. `reference` is the generator in f64, for the errors of the others; `layers` times convolutions one by one.
 """
@@ -42,6 +43,18 @@ def alone():
         yield
 
 
+class Frozen(torch.nn.Module):
+    """`f(values, *inputs)` as a network whose parameters are the values."""
+
+    def __init__(self, f, values):
+        super().__init__()
+        self.f, self.names = f, list(values)
+        self.values = torch.nn.ParameterList(torch.nn.Parameter(v, requires_grad=False) for v in values.values())
+
+    def forward(self, *inputs):
+        return self.f(dict(zip(self.names, self.values)), *inputs)
+
+
 class Work:
     """Weights and inputs by formula, as the engine's `step` bench has them."""
 
@@ -65,7 +78,12 @@ class Work:
     def params(self, prefix, shapes):
         return {k: self.tensor(W.fill(prefix, k, v)) for k, v in shapes.items()}
 
-    def compiled(self, f):
+    def compiled(self, f, values=None):
+        """`f`, compiled if this variant is; `f(values, *inputs)` with its values frozen into it, if it is `frozen`."""
+        if "frozen" in self.words and values is not None:
+            torch._inductor.config.freezing = True
+            module = torch.compile(Frozen(f, values).eval())
+            return lambda _, *inputs: module(*inputs)
         return torch.compile(f) if "compile" in self.words else f
 
     def graphed(self, f):
@@ -91,9 +109,10 @@ def generator_alone(w):
     cast = lambda t: t.bfloat16() if half and t.is_floating_point() else t
     g = {k: cast(v) for k, v in w.g.items()}
     inputs = [cast(t) for t in (w.z, w.sentence, w.captions)] + [w.mask, cast(w.eps)]
-    paint = w.compiled(lambda g, *inputs: R.generator(R.Net(g), *inputs)[0])
+    paint = w.compiled(lambda g, *inputs: R.generator(R.Net(g), *inputs)[0], g)
 
-    @torch.inference_mode()
+    # Weights are frozen under no_grad alone.
+    @(torch.no_grad if "frozen" in w.words else torch.inference_mode)()
     def run():
         images = paint(g, *inputs)
         if w.image is None:

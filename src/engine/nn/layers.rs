@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Mode;
 use super::init::Initializer;
 use super::store::{Param, Scope};
-use crate::engine::ops::conv::{self, Conv, FrozenFilters};
+use crate::engine::ops::conv::{self, Conv, FrozenFilters, Windows};
 use crate::engine::ops::depthwise::{Depthwise, depthwise_conv2d};
 use crate::engine::ops::norm::{self, Activation, ConstantNorm};
 use crate::engine::ops::{embed, matmul};
@@ -16,13 +16,46 @@ pub struct Conv2d {
     weight: Param,
     bias: Option<Param>,
     geometry: Conv,
-    frozen: Mutex<Option<Frozen>>,
+    frozen: Frozen,
 }
 
 /// Filters in the form that a frozen layer keeps, and the values that they follow from.
+#[derive(Default)]
 struct Frozen {
-    filters: Arc<FrozenFilters>,
-    of: Vec<Tensor>,
+    kept: Mutex<Option<(Arc<FrozenFilters>, Vec<Tensor>)>>,
+}
+
+impl Frozen {
+    /// The filters and, where one follows, the norm as one convolution; none where the filters are trained. They are made
+    /// anew when a value that they follow from has changed.
+    fn filters(
+        &self,
+        weight: &Param,
+        bias: Option<&Param>,
+        norm: Option<&ConstantNorm>,
+        windows: impl Into<Windows>,
+    ) -> Option<Arc<FrozenFilters>> {
+        if weight.is_trainable() || bias.is_some_and(|b| b.is_trainable() || norm.is_some()) {
+            return None;
+        }
+        let (weight, bias) = (weight.tensor(), bias.map(Param::tensor));
+        let of_norm = norm.map(|n| [&n.gamma, &n.beta, &n.mean, &n.variance].map(Tensor::clone));
+        let of: Vec<Tensor> =
+            [weight.clone()].into_iter().chain(bias.clone()).chain(of_norm.into_iter().flatten()).collect();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |then: &[Tensor]| {
+            then.len() == of.len() && then.iter().zip(&of).all(|(then, now)| then.shares_storage(now))
+        };
+        if let Some((filters, _)) = kept.as_ref().filter(|(_, then)| same(then)) {
+            return Some(filters.clone());
+        }
+        let filters = Arc::new(match norm {
+            Some(norm) => FrozenFilters::normalized(&weight, norm, windows),
+            None => FrozenFilters::new(&weight, bias.as_ref(), windows),
+        });
+        *kept = Some((filters.clone(), of));
+        Some(filters)
+    }
 }
 
 impl Conv2d {
@@ -30,7 +63,7 @@ impl Conv2d {
     pub fn new(scope: &Scope, inputs: usize, outputs: usize, kernel: [usize; 2], geometry: Conv) -> Conv2d {
         let [r, s] = kernel;
         let weight = scope.filter("weight", [outputs, r, s, inputs], scope.policy().weight);
-        Conv2d { weight, bias: None, geometry, frozen: Mutex::default() }
+        Conv2d { weight, bias: None, geometry, frozen: Frozen::default() }
     }
 
     pub fn with_bias(
@@ -71,31 +104,8 @@ impl Conv2d {
         conv::conv2d_rectified(x, &self.weight.tensor(), bias.as_ref(), self.geometry, act)
     }
 
-    /// The filters and, where one follows, the norm as one convolution; none where the filters are trained. They are made
-    /// anew when a value that they follow from has changed.
     fn frozen(&self, norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {
-        if self.weight.is_trainable()
-            || self.bias.as_ref().is_some_and(|b| b.is_trainable() || norm.is_some())
-        {
-            return None;
-        }
-        let (weight, bias) = (self.weight.tensor(), self.bias.as_ref().map(Param::tensor));
-        let of_norm = norm.map(|n| [&n.gamma, &n.beta, &n.mean, &n.variance].map(Tensor::clone));
-        let of: Vec<Tensor> =
-            [weight.clone()].into_iter().chain(bias.clone()).chain(of_norm.into_iter().flatten()).collect();
-        let mut kept = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |kept: &Frozen| {
-            kept.of.len() == of.len() && kept.of.iter().zip(&of).all(|(kept, now)| kept.shares_storage(now))
-        };
-        if let Some(kept) = kept.as_ref().filter(|kept| same(kept)) {
-            return Some(kept.filters.clone());
-        }
-        let filters = Arc::new(match norm {
-            Some(norm) => FrozenFilters::normalized(&weight, norm, self.geometry),
-            None => FrozenFilters::new(&weight, bias.as_ref(), self.geometry),
-        });
-        *kept = Some(Frozen { filters: filters.clone(), of });
-        Some(filters)
+        self.frozen.filters(&self.weight, self.bias.as_ref(), norm, self.geometry)
     }
 
     /// The filters, for operators that apply a 1×1 convolution as a matrix.
@@ -147,8 +157,7 @@ impl Convolution for Conv2d {
         residual: Option<&Tensor>,
     ) -> Option<Tensor> {
         let _open = self.weight.enter();
-        let filters = self.frozen(Some(norm)).filter(|_| act != Activation::Glu)?;
-        Some(conv::conv2d_frozen(x, &filters, residual, act))
+        Some(conv::conv2d_frozen(x, &self.frozen(Some(norm))?, residual, act))
     }
 }
 
@@ -156,10 +165,25 @@ impl Convolution for UpConv {
     #[track_caller]
     fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
         let _open = self.weight.enter();
+        if let Some(filters) = self.frozen(None).filter(|_| !moments) {
+            return (conv::conv2d_frozen(x, &filters, None, Activation::None), None);
+        }
         match moments {
             true => conv::upsample2x_conv3x3_with_moments(x, &self.weight.tensor()),
             false => (conv::upsample2x_conv3x3(x, &self.weight.tensor()), None),
         }
+    }
+
+    #[track_caller]
+    fn convolve_normalized(
+        &self,
+        x: &Tensor,
+        norm: &ConstantNorm,
+        act: Activation,
+        residual: Option<&Tensor>,
+    ) -> Option<Tensor> {
+        let _open = self.weight.enter();
+        Some(conv::conv2d_frozen(x, &self.frozen(Some(norm))?, residual, act))
     }
 }
 
@@ -190,11 +214,17 @@ impl Convolution for DepthwiseConv2d {
 /// Nearest neighbor to twice the size, then 3×3: [B,H,W,Cin] -> [B,2H,2W,Cout].
 pub struct UpConv {
     weight: Param,
+    frozen: Frozen,
 }
 
 impl UpConv {
     pub fn new(scope: &Scope, inputs: usize, outputs: usize) -> UpConv {
-        UpConv { weight: scope.filter("weight", [outputs, 3, 3, inputs], scope.policy().weight) }
+        let weight = scope.filter("weight", [outputs, 3, 3, inputs], scope.policy().weight);
+        UpConv { weight, frozen: Frozen::default() }
+    }
+
+    fn frozen(&self, norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {
+        self.frozen.filters(&self.weight, None, norm, Windows::Upsampled2x)
     }
 
     #[track_caller]
@@ -386,7 +416,7 @@ mod tests {
         let folded = || results(norm.after(&conv, &x, Mode::Eval, Activation::Relu, None));
         let agree = || folded().iter().zip(apart()).for_each(|(f, a)| assert_close(f, &a));
         agree();
-        assert!(conv.frozen.lock().unwrap().is_none(), "filters that are trained are kept");
+        assert!(conv.frozen.kept.lock().unwrap().is_none(), "filters that are trained are kept");
         store.freeze();
         agree();
         let before = folded();

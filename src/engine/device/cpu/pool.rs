@@ -19,6 +19,9 @@ pub struct Buffer {
 
 /// Smaller buffers are not kept.
 const POOLED: usize = 4 * 1024;
+/// Bytes that may be kept beyond the peak in any case: the sizes of one caption's tensors differ, and each that is missing
+/// costs its page faults.
+const SLACK: usize = 64 << 20;
 /// Bytes of tensors alive now, and the most that ever were.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
@@ -70,7 +73,7 @@ impl Buffer {
             if kept.is_none() {
                 // Kept buffers that do not fit must not add up. What a step needed at its peak is needed again in the
                 // next, so the limit is of that and not of what is alive now.
-                free.trim((peak + peak / 16).saturating_sub(live) / 4);
+                free.trim((peak + (peak / 16).max(SLACK)).saturating_sub(live) / 4);
             }
             kept
         };

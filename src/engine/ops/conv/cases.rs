@@ -72,10 +72,27 @@ pub fn cases() -> Vec<Case> {
         frozen("1x1", [2, 29, 27, 64], [48, 1, 1, 64], Conv::new(1, 0), Activation::LeakyRelu(0.2)).large(),
         frozen("7x7 stride 2, 3 to 32", [1, 33, 30, 3], [32, 7, 7, 3], Conv::new(2, 3), Activation::Relu).large(),
         frozen("relu6, stride 2", [2, 19, 17, 16], [24, 3, 3, 16], Conv::new(2, 0), Activation::Relu6).large(),
+        gated("gate", [2, 7, 6, 16], [40, 3, 3, 16], Conv::new(1, 1).into(), Activation::Glu).large(),
+        gated("nearest 2x", [2, 3, 4, 18], [20, 3, 3, 18], Windows::Upsampled2x, Activation::None),
+        gated("nearest 2x, gate", [1, 16, 17, 20], [36, 3, 3, 20], Windows::Upsampled2x, Activation::Glu).large(),
         with_moments_of("conv2d_with_moments", "", [2, 11, 9, 16], [40, 3, 3, 16], false),
         with_moments_of("conv2d_with_moments", "odd", [1, 7, 5, 3], [5, 3, 3, 3], false),
         with_moments_of("upsample2x_conv3x3_with_moments", "", [2, 7, 6, 16], [72, 3, 3, 16], true),
     ]
+}
+
+/// As [`frozen`], with a gate or an enlarged image.
+fn gated(name: &'static str, x: [usize; 4], w: [usize; 4], windows: Windows, act: Activation) -> Case {
+    let cout = w[0];
+    let case = Case::new("conv2d_frozen", name, move |t| {
+        let [gamma, beta, mean, variance] = [&t[2], &t[3], &t[4], &t[5]].map(Tensor::detach);
+        let norm = ConstantNorm { gamma, beta, mean, variance, eps: 1e-3 };
+        let filters = Arc::new(FrozenFilters::normalized(&t[1], &norm, windows));
+        vec![conv2d_frozen(&t[0], &filters, None, act)]
+    });
+    let small = 0.5 / ((9 * w[3]) as f32).sqrt();
+    let case = case.input(x).constant(w, -small, small);
+    case.constant([cout], 0.5, 1.5).constant([cout], -0.5, 0.5).constant([cout], -0.2, 0.2).constant([cout], 0.5, 1.5).bf16(&[0])
 }
 
 /// Frozen filters with a norm folded into them, a residual and an activation. Each channel lies on one side of the kinks, by

@@ -2,22 +2,28 @@
 
 use super::filters::PackedFilters;
 use super::problem::ConvProblem;
-use super::{direct, few, winograd};
+use super::{direct, dots, few, winograd};
 use crate::engine::device::cpu::tile::Epilogue;
 
 /// The operator's filters w[Cout,R,S,Cin] as a pass reads them.
 pub(super) fn pack(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
-    match winograd::suits(problem) {
-        true => winograd::pack_filters(problem, w),
-        false => PackedFilters::of_phases(problem, w),
+    if dots::suits(problem) {
+        PackedFilters::as_they_are(w)
+    } else if winograd::suits(problem) {
+        winograd::pack_filters(problem, w)
+    } else {
+        PackedFilters::of_phases(problem, w)
     }
 }
 
 /// y = the windows of x by the operator's filters w[Cout,R,S,Cin], through the epilogue.
 pub(super) fn fprop_once(problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32], epilogue: Option<Epilogue>) {
-    match few::suits(problem) {
-        true => few::fprop(problem, y, x, w, epilogue),
-        false => fprop(problem, y, x, &pack(problem, w), epilogue),
+    if dots::suits(problem) {
+        dots::fprop(problem, y, x, w, epilogue);
+    } else if few::suits(problem) {
+        few::fprop(problem, y, x, w, epilogue);
+    } else {
+        fprop(problem, y, x, &pack(problem, w), epilogue);
     }
 }
 
@@ -29,8 +35,11 @@ pub(super) fn fprop(
     filters: &PackedFilters,
     epilogue: Option<Epilogue>,
 ) {
-    match winograd::suits(problem) {
-        true => winograd::fprop(problem, y, x, filters, epilogue),
-        false => direct::fprop(problem, y, x, filters, epilogue),
+    if dots::suits(problem) {
+        dots::fprop(problem, y, x, filters.phases[0].as_slice(), epilogue);
+    } else if winograd::suits(problem) {
+        winograd::fprop(problem, y, x, filters, epilogue);
+    } else {
+        direct::fprop(problem, y, x, filters, epilogue);
     }
 }

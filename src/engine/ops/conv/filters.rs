@@ -15,6 +15,13 @@ pub(super) struct PackedFilters {
 }
 
 impl PackedFilters {
+    /// w, for passes that read it where it lies.
+    pub fn as_they_are(w: &[f32]) -> PackedFilters {
+        let mut copy = Buffer::uninit(w.len());
+        copy.as_mut_slice().copy_from_slice(w);
+        PackedFilters { phases: vec![copy] }
+    }
+
     /// From the operator's filters w[Cout,R,S,Cin].
     pub fn of_phases(problem: &ConvProblem, w: &[f32]) -> PackedFilters {
         let w = operator_filters(problem, w);

@@ -4,12 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use super::filters::PackedFilters;
 use super::problem::ConvProblem;
-use super::{Conv, assert_fits, cpu, cuda, rectified, winograd};
+use super::{Windows, cpu, cuda, rectified, winograd};
 use crate::engine::device::cpu::for_chunks;
 use crate::engine::device::cpu::tile::Epilogue;
 use crate::engine::device::{Device, with};
 use crate::engine::ops::norm::{Activation, ConstantNorm};
-use crate::engine::tensor::tape::record1;
+use crate::engine::ops::pointwise::glu;
+use crate::engine::tensor::tape::{is_recorded, record1};
 use crate::engine::tensor::{Kernel, Tensor, run, same_shape};
 
 /// The packed filters of a pass: as they are, and for [`winograd`].
@@ -21,7 +22,7 @@ pub struct FrozenFilters {
     w: Tensor,
     scale: Option<Vec<f32>>,
     bias: Tensor,
-    conv: Conv,
+    windows: Windows,
     folded: OnceLock<Tensor>,
     forward: Packed,
     backward: Packed,
@@ -29,20 +30,20 @@ pub struct FrozenFilters {
 
 impl FrozenFilters {
     #[track_caller]
-    pub fn new(w: &Tensor, bias: Option<&Tensor>, conv: Conv) -> FrozenFilters {
+    pub fn new(w: &Tensor, bias: Option<&Tensor>, windows: impl Into<Windows>) -> FrozenFilters {
         let cout = w.dims::<4>()[0];
         let bias = bias.map_or_else(|| with(&w.device(), || Tensor::zeros([cout])), Tensor::detach);
         assert_eq!(*bias.shape(), [cout], "conv2d: bias {:?} does not fit weights {:?}", bias.shape(), w.shape());
         let (folded, forward, backward) = Default::default();
-        FrozenFilters { w: w.detach(), scale: None, bias, conv, folded, forward, backward }
+        FrozenFilters { w: w.detach(), scale: None, bias, windows: windows.into(), folded, forward, backward }
     }
 
     /// The filters whose outputs are those of w, normalized: w · γ/σ, and the bias β - mean · γ/σ.
     #[track_caller]
-    pub fn normalized(w: &Tensor, norm: &ConstantNorm, conv: Conv) -> FrozenFilters {
+    pub fn normalized(w: &Tensor, norm: &ConstantNorm, windows: impl Into<Windows>) -> FrozenFilters {
         let (scale, shift) = norm.scale_and_shift();
         let bias = with(&w.device(), || Tensor::from_vec(shift, norm.gamma.shape()));
-        FrozenFilters { scale: Some(scale), ..FrozenFilters::new(w, Some(&bias), conv) }
+        FrozenFilters { scale: Some(scale), ..FrozenFilters::new(w, Some(&bias), windows) }
     }
 
     /// w · scale
@@ -67,7 +68,8 @@ impl FrozenFilters {
     }
 }
 
-/// y = act(conv2d(x[B,H,W,Cin]) + residual), y and residual [B,H',W',Cout]; `Glu` is no such activation.
+/// y = act(conv2d(x[B,H,W,Cin]) + residual), y and residual [B,H',W',Cout]; under `Glu`, which takes no residual, y has Cout/2
+/// channels.
 #[track_caller]
 pub fn conv2d_frozen(
     x: &Tensor,
@@ -75,16 +77,38 @@ pub fn conv2d_frozen(
     residual: Option<&Tensor>,
     act: Activation,
 ) -> Tensor {
-    let FrozenFilters { w, conv, .. } = &**filters;
-    assert_fits(x, w, *conv);
-    let problem = ConvProblem::fprop(x.dims(), w.dims(), *conv);
+    let FrozenFilters { w, windows, .. } = &**filters;
+    let problem = windows.fprop(x, w);
+    if act == Activation::Glu {
+        assert!(residual.is_none(), "conv2d_frozen: a gate takes no residual");
+        return gated(&problem, x, filters);
+    }
     let y = fprop(&problem, x, filters, residual, act);
     let (filters, saved) = (filters.clone(), rectified::saved(&y, act));
     record1(y, [Some(x), residual], move |dy, [wx, wr]| {
         let dz = rectified::before(dy, saved.as_ref(), act);
-        let dx = wx.then(|| dgrad(&ConvProblem::dgrad(&problem, filters.conv), &dz, &filters));
+        let dx = wx.then(|| dgrad(&filters.windows.dgrad(&problem), &dz, &filters));
         [dx, wr.then_some(dz)]
     })
+}
+
+/// a · σ(b) of the channels [a | b]. What a gradient would ask for is not made where none is asked for.
+#[track_caller]
+fn gated(problem: &ConvProblem, x: &Tensor, filters: &Arc<FrozenFilters>) -> Tensor {
+    let ConvProblem { batch, output: [h, width], cout, .. } = *problem;
+    assert!(cout.is_multiple_of(2), "conv2d_frozen: a gate wants pairs of channels, not {cout}");
+    if x.device() != Device::Cpu || is_recorded([x]) || !winograd::suits(problem) {
+        return glu(&conv2d_frozen(x, filters, None, Activation::None));
+    }
+    let mut y = x.new_empty([batch, h, width, cout / 2]);
+    run(
+        Kernel::new("conv2d_frozen_fwd", problem.flops()),
+        &mut y,
+        (x, &filters.bias),
+        |y, (x, bias)| winograd::fprop_gated(problem, y, x, filters.packed(&filters.forward, problem), bias),
+        |_, _, _| unreachable!("on the CPU alone"),
+    );
+    y
 }
 
 #[track_caller]

@@ -14,13 +14,14 @@
 //! dgrad splits x into stride² phases: all pixels of a phase are reached by the same taps. Nearest 2× and then 3×3 is a
 //! transposed convolution of stride 2 whose 4×4 filters are sums of the 3×3 taps: four phases of 2×2 taps, 4/9 of the
 //! multiplications. problem.rs has the geometry of all passes, algorithm.rs the choice of how to compute them. On the CPU most passes
-//! over larger maps are computed with fewer multiplications, in winograd.
+//! over larger maps are computed with fewer multiplications, in winograd; passes to a picture's channels are in dots.rs.
 
 mod algorithm;
 mod cases;
 mod cpu;
 mod cuda;
 mod direct;
+mod dots;
 mod few;
 mod filters;
 mod frozen;
@@ -50,6 +51,44 @@ impl Conv {
     /// The same stride and padding in both directions.
     pub fn new(stride: usize, pad: usize) -> Conv {
         Conv { stride: [stride; 2], pad: [pad; 2] }
+    }
+}
+
+/// What a convolution's windows lie over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Windows {
+    /// An image.
+    Image(Conv),
+    /// An image enlarged to twice its size by nearest neighbor; 3×3 with padding 1.
+    Upsampled2x,
+}
+
+impl From<Conv> for Windows {
+    fn from(conv: Conv) -> Windows {
+        Windows::Image(conv)
+    }
+}
+
+impl Windows {
+    #[track_caller]
+    fn fprop(self, x: &Tensor, w: &Tensor) -> ConvProblem {
+        match self {
+            Windows::Image(conv) => {
+                assert_fits(x, w, conv);
+                ConvProblem::fprop(x.dims(), w.dims(), conv)
+            }
+            Windows::Upsampled2x => {
+                assert_fits_upsampled(x, w);
+                ConvProblem::upsample2x(x.dims(), w.dims::<4>()[0])
+            }
+        }
+    }
+
+    fn dgrad(self, fprop: &ConvProblem) -> ConvProblem {
+        match self {
+            Windows::Image(conv) => ConvProblem::dgrad(fprop, conv),
+            Windows::Upsampled2x => ConvProblem::upsample2x_dgrad(fprop),
+        }
     }
 }
 
@@ -109,6 +148,19 @@ fn assert_fits(x: &Tensor, w: &Tensor, conv: Conv) {
     );
 }
 
+#[track_caller]
+fn assert_fits_upsampled(x: &Tensor, w: &Tensor) {
+    let ([_, _, _, cin], [_, r, s, wc]) = (x.dims(), w.dims());
+    assert_eq!(
+        cin,
+        wc,
+        "upsample2x_conv3x3: the channels of {:?} and of the weights {:?} differ",
+        x.shape(),
+        w.shape()
+    );
+    assert_eq!([r, s], [3, 3], "upsample2x_conv3x3 wants 3×3 weights, not {:?}", w.shape());
+}
+
 /// y[B,2H,2W,Cout] = nearest-2×(x[B,H,W,Cin]) ∗ w[Cout,3,3,Cin], padding 1.
 #[track_caller]
 pub fn upsample2x_conv3x3(x: &Tensor, w: &Tensor) -> Tensor {
@@ -123,20 +175,11 @@ pub fn upsample2x_conv3x3_with_moments(x: &Tensor, w: &Tensor) -> (Tensor, Optio
 
 #[track_caller]
 fn upsample2x(x: &Tensor, w: &Tensor, with_moments: bool) -> (Tensor, Option<Tensor>) {
-    let ([_, _, _, cin], [cout, r, s, wc]) = (x.dims(), w.dims());
-    assert_eq!(
-        cin,
-        wc,
-        "upsample2x_conv3x3: the channels of {:?} and of the weights {:?} differ",
-        x.shape(),
-        w.shape()
-    );
-    assert_eq!([r, s], [3, 3], "upsample2x_conv3x3 wants 3×3 weights, not {:?}", w.shape());
-    let problem = ConvProblem::upsample2x(x.dims(), cout);
+    let problem = Windows::Upsampled2x.fprop(x, w);
     let (y, moments) = fprop("upsample2x_conv3x3_fwd", &problem, x, w, None, Activation::None, with_moments);
     let (sx, sw) = (x.detach(), w.detach());
     let y = record1(y, [x, w], move |dy, [wx, ww]| {
-        let transposed = ConvProblem::upsample2x_dgrad(&problem);
+        let transposed = Windows::Upsampled2x.dgrad(&problem);
         let dx = wx.then(|| dgrad("upsample2x_conv3x3_bwd", &transposed, &dy, &sw));
         let dw = ww.then(|| wgrad("upsample2x_conv3x3_bwd_w", &problem, &dy, &sx, &sw));
         [dx, dw]
@@ -302,6 +345,10 @@ mod tests {
             ([7, 21, 19, 18], [40, 4, 4, 18], Conv::new(2, 1)),
             ([2, 37, 34, 130], [24, 4, 4, 130], Conv::new(2, 0)),
             ([1, 33, 31, 7], [3, 3, 3, 7], Conv::new(1, 1)),
+            ([2, 13, 19, 40], [3, 3, 3, 40], Conv::new(1, 1)),
+            ([3, 9, 12, 16], [2, 4, 4, 16], Conv::new(2, 1)),
+            ([1, 6, 5, 17], [1, 5, 5, 17], Conv::new(1, 2)),
+            ([2, 7, 8, 33], [3, 2, 5, 33], Conv { stride: [1, 3], pad: [1, 3] }),
             ([2, 11, 9, 5], [9, 1, 1, 5], Conv::new(2, 0)),
             ([1, 12, 19, 6], [8, 1, 7, 6], Conv { stride: [1, 1], pad: [0, 3] }),
             ([1, 21, 20, 3], [18, 7, 7, 3], Conv::new(2, 3)),
@@ -335,6 +382,31 @@ mod tests {
             few::fprop(&problem, &mut lying, x.as_slice(), w.as_slice(), None);
             cpu::fprop(&problem, &mut packed, x.as_slice(), &cpu::pack(&problem, w.as_slice()), None);
             assert!(lying == packed, "{problem:?}");
+        }
+    }
+
+    /// Where no gradient is asked for, the gate is part of the convolution.
+    #[test]
+    fn a_gate_within_the_convolution_is_the_gate_after_it() {
+        use std::sync::Arc;
+
+        use crate::engine::ops::pointwise::glu;
+
+        let mut rng = Rng::new(4, 0);
+        for (x, cout, windows) in [
+            ([2, 9, 11, 24], 64, Windows::Image(Conv::new(1, 1))),
+            ([1, 18, 17, 18], 44, Windows::Image(Conv::new(1, 1))),
+            ([2, 17, 16, 40], 52, Windows::Upsampled2x),
+            ([1, 4, 4, 40], 64, Windows::Upsampled2x),
+        ] {
+            let (x, w) = (rng.uniform(x, -1.0, 1.0), rng.uniform([cout, 3, 3, x[3]], -0.3, 0.3));
+            let bias = rng.uniform([cout], -1.0, 1.0);
+            let filters = Arc::new(FrozenFilters::new(&w, Some(&bias), windows));
+            let within = conv2d_frozen(&x, &filters, None, Activation::Glu);
+            let after = glu(&conv2d_frozen(&x, &filters, None, Activation::None));
+            let after: Vec<f64> = after.to_vec().into_iter().map(f64::from).collect();
+            let error = relative(&within.to_vec(), &after);
+            assert!(error < 1e-7, "{:?} {windows:?}: {error:e}", x.shape());
         }
     }
 

@@ -48,6 +48,9 @@ pub trait Microkernel: Copy + Send + Sync {
 
     fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
+    /// a · b + c
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
     /// z or, where it is not positive, slope · z, at most `ceiling`; NaN stays NaN.
     fn rectified(self, z: Self::Vector, slope: Self::Vector, ceiling: Self::Vector) -> Self::Vector;
 
@@ -274,7 +277,7 @@ mod tests {
                     let (a, b) = (kernel.load(&a[from..]), kernel.load(&b[from..]));
                     let product = kernel.mul(kernel.sub(a, b), kernel.splat(2.0));
                     let rectified = kernel.rectified(product, kernel.splat(0.5), kernel.splat(3.0));
-                    kernel.store(kernel.add(rectified, a), &mut to[from..]);
+                    kernel.store(kernel.mul_add(rectified, kernel.splat(4.0), a), &mut to[from..]);
                 }
             }
         }
@@ -285,7 +288,7 @@ mod tests {
             kernel.vectorized(Sum([&a, &b], &mut to));
             for ((a, b), found) in a.iter().zip(&b).zip(&to) {
                 let z = (a - b) * 2.0;
-                let exact = (if z > 0.0 { z } else { 0.5 * z }).min(3.0) + a;
+                let exact = (if z > 0.0 { z } else { 0.5 * z }).min(3.0) * 4.0 + a;
                 assert_eq!(*found, exact, "of {len}");
             }
         }

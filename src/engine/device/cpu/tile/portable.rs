@@ -54,6 +54,11 @@ impl Microkernel for Portable {
     }
 
     #[inline(always)]
+    fn mul_add(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
     fn rectified(self, z: [f32; 8], slope: [f32; 8], ceiling: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| {
             let z = if z[i] > 0.0 { z[i] } else { slope[i] * z[i] };

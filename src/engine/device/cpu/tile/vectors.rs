@@ -83,6 +83,11 @@ macro_rules! vector_tile {
             }
 
             #[inline(always)]
+            fn mul_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
+                unsafe { $fmadd(a, b, c) }
+            }
+
+            #[inline(always)]
             fn rectified(self, z: $vector, slope: $vector, ceiling: $vector) -> $vector {
                 unsafe { $rectified(z, slope, ceiling) }
             }

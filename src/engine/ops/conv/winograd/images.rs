@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use super::transforms::{TILE, Three, Transforms, Two, both_ways};
-use super::{Geometry, OUTSIDE, pieces_of, planes, rows_of_points, taps, tiles};
+use super::{Geometry, LANES, OUTSIDE, pieces_of, planes, rows_of_points, taps, tiles};
 use crate::engine::device::cpu::tile::{
     Epilogue, Loops, Microkernel, Segment, Strided, Sums, with_microkernel,
 };
 use crate::engine::device::cpu::{Buffer, odd_pitch, for_chunks, for_each, threads};
 use crate::engine::ops::conv::filters::{PackedFilters, column_tiles, vectors_of};
 use crate::engine::ops::conv::problem::ConvProblem;
+use crate::engine::ops::pointwise::logistic;
 
 /// y = the windows of x by the filters, through the epilogue.
 pub(in crate::engine::ops::conv) fn fprop(
@@ -19,9 +20,32 @@ pub(in crate::engine::ops::conv) fn fprop(
     filters: &PackedFilters,
     epilogue: Option<Epilogue>,
 ) {
+    pass(problem, y, x, filters, epilogue, false);
+}
+
+/// y = a · σ(b), half as many channels, where [a | b] are the windows of x by the filters, and the bias.
+pub(in crate::engine::ops::conv) fn fprop_gated(
+    problem: &ConvProblem,
+    y: &mut [f32],
+    x: &[f32],
+    filters: &PackedFilters,
+    bias: &[f32],
+) {
+    let epilogue = Epilogue { bias, residual: None, slope: 1.0, ceiling: f32::INFINITY };
+    pass(problem, y, x, filters, Some(epilogue), true);
+}
+
+fn pass(
+    problem: &ConvProblem,
+    y: &mut [f32],
+    x: &[f32],
+    filters: &PackedFilters,
+    epilogue: Option<Epilogue>,
+    gated: bool,
+) {
     with_microkernel!(kernel => match taps(problem) {
-        Some(2) => Pass { kernel, transforms: Two, problem, x, filters, epilogue }.run(y),
-        _ => Pass { kernel, transforms: Three, problem, x, filters, epilogue }.run(y),
+        Some(2) => Pass { kernel, transforms: Two, problem, x, filters, epilogue, gated }.run(y),
+        _ => Pass { kernel, transforms: Three, problem, x, filters, epilogue, gated }.run(y),
     });
 }
 
@@ -33,6 +57,7 @@ struct Pass<'a, M, T> {
     x: &'a [f32],
     filters: &'a PackedFilters,
     epilogue: Option<Epilogue<'a>>,
+    gated: bool,
 }
 
 /// Consecutive tiles, counted over the batch, whose outputs in all phases are consecutive: rows of tiles of one image, or whole
@@ -125,6 +150,11 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         odd_pitch(self.depth())
     }
 
+    /// Channels of the output.
+    fn channels(&self) -> usize {
+        self.problem.cout / if self.gated { 2 } else { 1 }
+    }
+
     /// Columns of the sums: whole vectors.
     fn columns(&self) -> usize {
         self.problem.cout.next_multiple_of(M::LANES)
@@ -132,9 +162,9 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
 
     /// Pieces of about `block` tiles.
     fn pieces<'y>(&self, mut y: &'y mut [f32], block: usize) -> Vec<Piece<'y>> {
-        let ConvProblem { batch, output: [h, width], cout, step, .. } = *self.problem;
-        let [rows, columns] = tiles(self.problem);
-        let image = h * width * cout;
+        let ConvProblem { batch, output: [h, width], step, .. } = *self.problem;
+        let ([rows, columns], channels) = (tiles(self.problem), self.channels());
+        let image = h * width * channels;
         let mut start = 0;
         let mut piece = |tiles: Range<usize>, end: usize| {
             let (outputs, rest) = std::mem::take(&mut y).split_at_mut(end - start);
@@ -151,7 +181,7 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         }
         let parts = pieces_of(rows, rows.div_ceil((block / columns).max(1)));
         let of_rows = |(b, part): (usize, &Range<usize>)| {
-            let end = b * image + (part.end * TILE * step[0]).min(h) * width * cout;
+            let end = b * image + (part.end * TILE * step[0]).min(h) * width * channels;
             piece((b * rows + part.start) * columns..(b * rows + part.end) * columns, end)
         };
         (0..batch).flat_map(|b| parts.iter().map(move |part| (b, part))).map(of_rows).collect()
@@ -191,6 +221,7 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
             transforms: self.transforms,
             geometry,
             epilogue: self.epilogue,
+            gated: self.gated,
             tiles: piece.tiles.clone(),
             first,
             columns: self.columns(),
@@ -246,8 +277,18 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for InputTransfo
                 for c in (0..cin).step_by(M::LANES) {
                     let patch = gather(kernel, x, &offsets, cin, c);
                     let all = both_ways!(kernel, patch, P => P, transforms.patch_to_points);
-                    for (point, values) in points.iter_mut().zip(all.as_flattened()) {
-                        kernel.store(*values, &mut point[to + c..to + cin]);
+                    let from = to + c;
+                    match c + M::LANES <= cin {
+                        true => {
+                            for (point, values) in points.iter_mut().zip(all.as_flattened()) {
+                                kernel.store(*values, &mut point[from..from + M::LANES]);
+                            }
+                        }
+                        false => {
+                            for (point, values) in points.iter_mut().zip(all.as_flattened()) {
+                                kernel.store(*values, &mut point[from..to + cin]);
+                            }
+                        }
                     }
                 }
             }
@@ -267,12 +308,18 @@ pub(super) fn gather<M: Microkernel, const N: usize>(
     channels: usize,
     c: usize,
 ) -> [[M::Vector; N]; N] {
+    const NOTHING: [f32; LANES] = [0.0; LANES];
     let mut square = [[kernel.splat(0.0); N]; N];
+    // Whole vectors apart: the compiler then knows their length, and that every number of the square is written.
+    let whole = c + M::LANES <= channels;
     for r in 0..N {
         for s in 0..N {
-            if offsets[r][s] != OUTSIDE {
-                square[r][s] = kernel.load(&x[offsets[r][s] + c..offsets[r][s] + channels]);
-            }
+            let at = offsets[r][s];
+            square[r][s] = match (at == OUTSIDE, whole) {
+                (true, _) => kernel.load(&NOTHING[..M::LANES]),
+                (false, true) => kernel.load(&x[at + c..at + c + M::LANES]),
+                (false, false) => kernel.load(&x[at + c..at + channels]),
+            };
         }
     }
     square
@@ -283,6 +330,8 @@ struct OutputTransform<'a, T, const R: usize, const P: usize> {
     transforms: T,
     geometry: &'a Geometry,
     epilogue: Option<Epilogue<'a>>,
+    /// Whether of the channels [a | b] a · σ(b) is the output.
+    gated: bool,
     tiles: Range<usize>,
     /// The tile of the first row of `sums`.
     first: usize,
@@ -296,34 +345,61 @@ struct OutputTransform<'a, T, const R: usize, const P: usize> {
 impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for OutputTransform<'_, T, R, P> {
     #[inline(always)]
     fn run<M: Microkernel>(self, kernel: M) {
-        let OutputTransform { transforms, geometry, epilogue, columns, sums, start, y, .. } = self;
-        let cout = geometry.phase.problem.cout;
+        let OutputTransform { transforms, geometry, epilogue, gated, columns, sums, start, y, .. } = self;
+        let channels = geometry.phase.problem.cout / if gated { 2 } else { 1 };
         let of_point = sums.len() / (P * P);
         for tile in self.tiles {
-            let offsets = geometry.outputs(tile);
+            let offsets = geometry.outputs(tile, channels);
             let from = (tile - self.first) * columns;
-            for c in (0..cout).step_by(M::LANES) {
-                let mut points = [[kernel.splat(0.0); P]; P];
-                for i in 0..P {
-                    for j in 0..P {
-                        points[i][j] = kernel.load(&sums[(i * P + j) * of_point + from + c..]);
-                    }
-                }
-                let outputs = both_ways!(kernel, points, P => TILE, transforms.points_to_tile);
+            for c in (0..channels).step_by(M::LANES) {
+                let outputs = to_tile(kernel, transforms, &sums[from + c..], of_point);
+                let gates = gated.then(|| to_tile(kernel, transforms, &sums[from + channels + c..], of_point));
                 for r in 0..TILE {
                     for s in 0..TILE {
                         let at = offsets[r][s];
                         if at == OUTSIDE {
                             continue;
                         }
-                        let z = match &epilogue {
+                        let mut z = match &epilogue {
                             Some(epilogue) => epilogue.of_vector(kernel, outputs[r][s], c, at + c),
                             None => outputs[r][s],
                         };
-                        kernel.store(z, &mut y[at - start + c..at - start + cout]);
+                        if let (Some(gates), Some(Epilogue { bias, .. })) = (&gates, &epilogue) {
+                            let b = kernel.add(gates[r][s], kernel.load(&bias[channels + c..]));
+                            z = kernel.mul(z, logistic_of(kernel, b));
+                        }
+                        kernel.store(z, &mut y[at - start + c..at - start + channels]);
                     }
                 }
             }
         }
     }
+}
+
+/// The outputs of one tile for a vector of channels, whose sums at the first point begin with `sums`.
+#[inline(always)]
+fn to_tile<M: Microkernel, T: Transforms<R, P>, const R: usize, const P: usize>(
+    kernel: M,
+    transforms: T,
+    sums: &[f32],
+    of_point: usize,
+) -> [[M::Vector; TILE]; TILE] {
+    let mut points = [[kernel.splat(0.0); P]; P];
+    for i in 0..P {
+        for j in 0..P {
+            points[i][j] = kernel.load(&sums[(i * P + j) * of_point..]);
+        }
+    }
+    both_ways!(kernel, points, P => TILE, transforms.points_to_tile)
+}
+
+/// 1 / (1 + e^-x)
+#[inline(always)]
+fn logistic_of<M: Microkernel>(kernel: M, x: M::Vector) -> M::Vector {
+    let mut lanes = [0.0; LANES];
+    kernel.store(x, &mut lanes[..M::LANES]);
+    for lane in &mut lanes {
+        *lane = logistic(*lane);
+    }
+    kernel.load(&lanes)
 }

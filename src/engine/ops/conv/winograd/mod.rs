@@ -17,7 +17,7 @@ mod transforms;
 mod wgrad;
 
 pub(super) use filters::pack_filters;
-pub(super) use images::fprop;
+pub(super) use images::{fprop, fprop_gated};
 use transforms::{LANES, TILE};
 pub(super) use wgrad::{wgrad, wgrad_suits};
 
@@ -97,17 +97,17 @@ impl Geometry {
         offsets
     }
 
-    /// Where the outputs of a tile begin; [`OUTSIDE`] for those outside the phase.
+    /// Where the outputs of a tile begin, of so many channels; [`OUTSIDE`] for those outside the phase.
     #[inline(always)]
-    fn outputs(&self, tile: usize) -> [[usize; TILE]; TILE] {
-        let ConvProblem { output: [h, width], cout, step, .. } = self.phase.problem;
+    fn outputs(&self, tile: usize, channels: usize) -> [[usize; TILE]; TILE] {
+        let ConvProblem { output: [h, width], step, .. } = self.phase.problem;
         let (image, corner) = self.place(tile);
         let mut offsets = [[OUTSIDE; TILE]; TILE];
         for r in 0..TILE.min(self.phase.output[0].saturating_sub(corner[0])) {
             let row = image * h + (corner[0] + r) * step[0] + self.phase.index[0];
             for s in 0..TILE.min(self.phase.output[1].saturating_sub(corner[1])) {
                 let column = (corner[1] + s) * step[1] + self.phase.index[1];
-                offsets[r][s] = (row * width + column) * cout;
+                offsets[r][s] = (row * width + column) * channels;
             }
         }
         offsets

@@ -193,7 +193,7 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for GradientTran
         let GradientTransform { transforms, geometry, dy, pitch, mut points, .. } = self;
         let cout = geometry.phase.problem.cout;
         for (n, tile) in self.tiles.enumerate() {
-            let offsets = geometry.outputs(tile);
+            let offsets = geometry.outputs(tile, geometry.phase.problem.cout);
             for c in (0..cout).step_by(M::LANES) {
                 let outputs = gather(kernel, dy, &offsets, cout, c);
                 let all = both_ways!(kernel, outputs, TILE => P, transforms.tile_to_points);
