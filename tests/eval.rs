@@ -279,6 +279,15 @@ fn pictures_of_any_size_have_statistics_and_too_few_are_refused() {
     assert_eq!(output.code, 0, "{}", output.err);
     assert_says(&output.out, &["real.npz", "of 3 pictures"]);
     assert_says(&output.err, &["left out", "none.png"]);
+    let lonely = folder.path().join("lonely");
+    std::fs::create_dir(&lonely).unwrap();
+    std::fs::copy(pictures.join("wide.png"), lonely.join("wide.png")).unwrap();
+    let lonely = lonely.to_str().unwrap();
+    let measure = ["eval", "pictures", "--pictures", "--protocol", "encoder", "--run", RUN.to_str().unwrap()];
+    let of_real = [&measure[..], &[path, "--real", lonely]].concat();
+    assert_says(&refused(&of_real), &[lonely, "1 real picture that can be used"]);
+    let of_generated = [&measure[..], &[lonely, "--real", path]].concat();
+    assert_says(&refused(&of_generated), &[lonely, "1 generated picture that can be used"]);
     let one = ["eval", "--protocol", "encoder", "--images", "1", "--run", RUN.to_str().unwrap()];
     assert_says(&refused(&one), &["--images", "1 is too few", "2 at least"]);
 }

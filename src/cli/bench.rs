@@ -292,6 +292,7 @@ fn header(device: &Device, precision: Precision, plan: &Plan, ceilings: &Ceiling
         "driver": version(probe.driver),
         "nvrtc": version(probe.nvrtc),
         "threads": cpu::threads(),
+        "instructions": cpu::instructions(),
         "precision": precision.name(),
         "ceilings": {
             "copy_bytes": plan.copy,

@@ -13,7 +13,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     args.threads.set()?;
     say(format!("engine    {} (revision {})", env!("CARGO_PKG_VERSION"), env!("ENGINE_REVISION")))?;
     say(format!("target    {}, built with {}", env!("ENGINE_TARGET"), or_none(env!("ENGINE_FEATURES"))))?;
-    say(format!("cpu       {}, {} threads", or_none(&features().join(",")), cpu::threads()))?;
+    let (features, threads) = (features().join(","), cpu::threads());
+    say(format!(
+        "cpu       {}, {threads} threads; convolutions in {}",
+        or_none(&features),
+        cpu::instructions()
+    ))?;
     say(format!("memory    {}", memory().unwrap_or_else(|| "unknown".to_string())))?;
     say(format!("cuda      {}", cuda::probe()))
 }

@@ -58,7 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         false => {
             opened = args.of_real.open(&args.real, &protocol)?;
             let (pictures, name) = opened.pictures(&mut protocol)?;
-            (Real::Pictures { pictures, name }, opened.run.as_ref())
+            (Real::Pictures { at: &args.real, pictures, name }, opened.run.as_ref())
         }
     };
     let mut shown = Shown::new("evaluation", signals::stop_flag("batch")?);

@@ -15,6 +15,8 @@ use crate::run::RunFolder;
 /// What pictures are compared with.
 pub enum Real<'a> {
     Pictures {
+        /// Where they lie.
+        at: &'a Path,
         pictures: Pictures<'a>,
         /// What they are.
         name: String,
@@ -55,7 +57,7 @@ pub fn evaluate_folder(job: FolderJob, watch: &mut dyn Watch) -> Result<Option<E
                 "the pictures of the statistics".into(),
             )
         }
-        Real::Pictures { pictures, name } => {
+        Real::Pictures { pictures, name, .. } => {
             let real = features(pictures, &evaluator, batch, None, "real", watch)?;
             if real.is_none() {
                 return Ok(None);
@@ -71,9 +73,12 @@ pub fn evaluate_folder(job: FolderJob, watch: &mut dyn Watch) -> Result<Option<E
     };
     let counts = [generated.len(), real.as_ref().map_or(2, |real| real.len())];
     if let Some(side) = counts.iter().position(|&count| count < 2) {
-        let which = ["generated", "real"][side];
+        let (which, at) = match &job.real {
+            Real::Pictures { at, .. } if side == 1 => ("real", *at),
+            _ => ("generated", job.folder),
+        };
         let why = format!("1 {which} picture that can be used; an evaluation needs 2 at least");
-        return Err(Error::data(job.folder, why));
+        return Err(Error::data(at, why));
     }
     let conditions = Conditions {
         data,

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 pub use gemm::{Mat, gemm};
 pub use pool::Buffer;
+pub use tile::instructions;
 
 /// Sets the number of threads of all CPU bodies; 0 takes every core. Only the first call counts.
 pub fn set_threads(threads: usize) -> Result<()> {

@@ -183,8 +183,8 @@ fn add_lanes<M: Microkernel, const O: usize, const N: usize>(
 #[inline(always)]
 fn total<M: Microkernel>(kernel: M, sums: &[M::Vector; 2]) -> f32 {
     let mut lanes = [0.0; LANES];
-    for part in 0..LANES / M::LANES {
-        kernel.store(sums[part], &mut lanes[part * M::LANES..][..M::LANES]);
+    for (part, sums) in sums.iter().take(LANES / M::LANES).enumerate() {
+        kernel.store(*sums, &mut lanes[part * M::LANES..][..M::LANES]);
     }
     for half in [8, 4, 2, 1] {
         for i in 0..half {

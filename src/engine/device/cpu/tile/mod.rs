@@ -191,6 +191,17 @@ pub fn best() -> Best {
     *BEST
 }
 
+/// Which instructions [`best`] has: avx512, avx2 or portable.
+pub fn instructions() -> &'static str {
+    match best() {
+        #[cfg(target_arch = "x86_64")]
+        Best::Avx512(_) => "avx512",
+        #[cfg(target_arch = "x86_64")]
+        Best::Avx2(_) => "avx2",
+        Best::Portable(_) => "portable",
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn fastest(limit: &str) -> Best {
     let avx512 = Avx512::detect().filter(|_| !["avx2", "portable"].contains(&limit));
