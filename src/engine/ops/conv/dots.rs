@@ -157,6 +157,7 @@ fn add_products<M: Microkernel, const O: usize, const N: usize>(
 /// Of `LANES` elements from `from` on. Slices of a length that the compiler knows: where a load might be of fewer, it keeps all sums
 /// in memory.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // indexed as its formula is
 fn add_lanes<M: Microkernel, const O: usize, const N: usize>(
     kernel: M,
     windows: [&[f32]; N],
