@@ -1,31 +1,33 @@
 //! The full-size GAN step, the generator alone, and the published image encoders, on formula weights, for tools/compare.
 //!
-//!     cargo bench --bench step -- step|infer|inception_v3|resnet152 [--repeats N] [--outputs FILE.safetensors] [--device NAME]
+//!     cargo bench --bench step -- step|infer|inception_v3|resnet152|damsm|text_encoder|adam [--repeats N] [--outputs FILE.safetensors] [--device NAME]
 //!         [--precision f32|tf32|bf16] [--batch N] [--widths GF,DF] [--turns]
 //!
 //! Prints one line of JSON: seconds of each repeat after a warm-up, the losses of the first three steps, peak memory in
 //! MB. On a GPU all repeats are timed together and their mean is the one number. With --turns, a line is printed after the
 //! warm-up; each line of standard input then runs the repeats once more, and the report follows at the end of input.
 //! The step is three discriminator updates and the generator's, without text, captions or matching. An encoder is frozen
-//! and gives its features and the gradient of the images, as in the generator's step.
+//! and gives its features and the gradient of the images, as in the generator's step. `damsm` is a step of DAMSM with Inception-v3,
+//! `text_encoder` its text encoder with the gradients of its weights, `adam` a step of the largest discriminator's weights.
 
 use std::collections::HashMap;
 use std::io::BufRead;
 use std::time::Instant;
 
 use mirrorgan_engine::engine::device::{self, Device, Precision};
-use mirrorgan_engine::engine::nn::{Adam, AdamConfig, Mode, Scope, Source, Store};
+use mirrorgan_engine::engine::nn::{Adam, AdamConfig, CellKind, Mode, Param, Scope, Source, Store};
+use mirrorgan_engine::engine::ops::optim::{self, AdamStep, Slot};
 use mirrorgan_engine::engine::ops::pointwise::add;
 use mirrorgan_engine::engine::ops::reduce::sum;
 use mirrorgan_engine::engine::ops::shape::transpose;
 use mirrorgan_engine::engine::tensor::{IntTensor, Tensor, backward, no_grad, set_precision};
 use mirrorgan_engine::mirrorgan::backbone::{BackboneConfig, BackboneKind};
 use mirrorgan_engine::mirrorgan::captioner::{CaptionEncoder, CaptionerConfig};
-use mirrorgan_engine::mirrorgan::damsm::{ImageEmbedding, ImageEncoder};
+use mirrorgan_engine::mirrorgan::damsm::{Gammas, ImageEmbedding, ImageEncoder, damsm_loss};
 use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
 use mirrorgan_engine::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
 use mirrorgan_engine::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
-use mirrorgan_engine::mirrorgan::stem::TextEmbedding;
+use mirrorgan_engine::mirrorgan::stem::{TextEmbedding, TextEncoder, TextEncoderConfig};
 
 #[path = "../tests/formula/mod.rs"]
 #[allow(dead_code)] // the goldens use more of it
@@ -33,6 +35,7 @@ mod formula;
 
 const FEATURES: usize = 256;
 const WORDS: usize = 18;
+const VOCABULARY: usize = 5450;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -45,6 +48,9 @@ fn main() {
         Some("infer") => Task::Infer,
         Some("inception_v3") => Task::Encoder(BackboneKind::InceptionV3),
         Some("resnet152") => Task::Encoder(BackboneKind::Resnet152),
+        Some("damsm") => Task::Damsm,
+        Some("text_encoder") => Task::TextEncoder,
+        Some("adam") => Task::Adam,
         // `cargo bench` without arguments runs every bench; this one has nothing to add then.
         _ => return,
     };
@@ -72,6 +78,9 @@ fn main() {
         Task::Step => step(&options),
         Task::Infer => infer(&options),
         Task::Encoder(kind) => encoder(&options, kind),
+        Task::Damsm => damsm(&options),
+        Task::TextEncoder => text_encoder(&options),
+        Task::Adam => adam(&options),
     };
     if let Some(file) = option("--outputs") {
         write(file, &report.image);
@@ -91,6 +100,9 @@ enum Task {
     Step,
     Infer,
     Encoder(BackboneKind),
+    Damsm,
+    TextEncoder,
+    Adam,
 }
 
 struct Options {
@@ -305,6 +317,96 @@ fn encoder(options: &Options, kind: BackboneKind) -> Report {
     (0..options.warm_up(1)).for_each(|_| run());
     let seconds = options.time(&mut run);
     Report { seconds, losses: Vec::new(), image: features.expect("there was at least one run") }
+}
+
+/// STEM's bidirectional LSTM over 5,450 words, and a batch of captions for it, longest first.
+fn text_network(batch: usize) -> (TextEncoder, Store, IntTensor, IntTensor) {
+    let config = TextEncoderConfig { cell: CellKind::Lstm, embedding: 300, features: FEATURES, dropout: 0.0 };
+    let (network, store) =
+        Store::build(by_formula("text_encoder"), |scope| TextEncoder::new(scope, VOCABULARY, &config))
+            .unwrap();
+    let mut lengths: Vec<usize> = (0..batch).map(|i| [18, 11, 7, 5][i % 4]).collect();
+    lengths.sort_by(|a, b| b.cmp(a));
+    let captions = IntTensor::new(formula::captions(VOCABULARY, &lengths, WORDS), [batch, WORDS]);
+    let lengths = IntTensor::new(lengths.into_iter().map(|n| n as i32).collect(), [batch]);
+    (network, store, captions, lengths)
+}
+
+/// Word features, then the gradients of all weights.
+fn text_encoder(options: &Options) -> Report {
+    let batch = options.batch;
+    let (network, store, captions, lengths) = text_network(batch);
+    let targets: Vec<Tensor> = store.params().iter().map(Param::tensor).collect();
+    let targets: Vec<&Tensor> = targets.iter().collect();
+    let mut words = None;
+    let mut run = || {
+        let text = network.forward(&captions, &lengths, None);
+        backward(&add(&sum(&text.words), &sum(&text.sentence)), &targets);
+        words = Some(text.words.detach());
+    };
+    (0..options.warm_up(1)).for_each(|_| run());
+    let seconds = options.time(&mut run);
+    let image = words.expect("there was at least one run").reshape([batch, 1, WORDS, FEATURES]);
+    Report { seconds, losses: Vec::new(), image }
+}
+
+/// A step of DAMSM as published, without dropout and clipping: Inception-v3's statistics adapt, its weights are frozen.
+fn damsm(options: &Options) -> Report {
+    let batch = options.batch;
+    let (text, text_store, captions, lengths) = text_network(batch);
+    let backbone = BackboneConfig { kind: BackboneKind::InceptionV3, ..BackboneConfig::small(Vec::new(), 1) };
+    let (image, image_store) =
+        Store::build(by_formula("image_encoder"), |scope| ImageEncoder::new(scope, FEATURES, &backbone))
+            .unwrap();
+    let images = self::image("image256", batch, 256);
+    let classes = IntTensor::new((0..batch as i32).collect(), [batch]);
+    let params = text_store.params().into_iter().chain(image_store.params()).collect();
+    let mut optimizer = Adam::new(params, AdamConfig { lr: 2e-3, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 });
+    let gammas = Gammas { gamma1: 4.0, gamma2: 5.0, gamma3: 10.0 };
+    let (mut losses, mut first): (Vec<Terms>, _) = (Vec::new(), None);
+    let mut run = || {
+        let text = text.forward(&captions, &lengths, None);
+        let embedding = image.forward(&images, Mode::Train);
+        let terms = damsm_loss(&embedding, &text, &lengths, Some(&classes), gammas);
+        optimizer.minimize(&terms.total());
+        if losses.len() < 3 {
+            losses.push(terms.detach());
+        }
+        first.get_or_insert_with(|| embedding.regions.detach());
+    };
+    (0..options.warm_up(1)).for_each(|_| run());
+    let seconds = options.time(&mut run);
+    let image = first.expect("there was at least one step").reshape([batch, 17, 17, FEATURES]);
+    Report { seconds, losses: losses.iter().map(weighted).collect(), image }
+}
+
+/// A step of the weights of the discriminator of 256² images, whose gradients are a hundredth of the weights as they began.
+fn adam(options: &Options) -> Report {
+    let (_, store) = discriminator(2, options.widths.1);
+    let mut weights: Vec<Tensor> =
+        store.params().iter().map(|p| Tensor::from_vec(p.tensor().to_vec(), p.tensor().shape())).collect();
+    let gradients: Vec<Tensor> = weights
+        .iter()
+        .map(|w| Tensor::from_vec(w.to_vec().iter().map(|w| 0.01 * w).collect(), w.shape()))
+        .collect();
+    let mut moments: Vec<[Tensor; 2]> =
+        weights.iter().map(|w| [(); 2].map(|()| Tensor::zeros(w.shape()))).collect();
+    let (mut step, mut first) = (0, None);
+    let of_image = weights.iter().position(|w| w.shape().len() == 4).expect("a convolution");
+    let mut run = || {
+        step += 1;
+        let slots = weights.iter_mut().zip(&gradients).zip(&mut moments);
+        let slots = slots.map(|((p, g), [m, v])| Slot { p, g: Some(g), m, v, average: None });
+        let at = AdamStep { lr: 2e-4, beta1: 0.5, beta2: 0.999, eps: 1e-8, step, factor: 1.0, decay: 0.0 };
+        no_grad(|| optim::adam(slots.collect(), &at));
+        first.get_or_insert_with(|| {
+            let w = &weights[of_image];
+            Tensor::from_vec(w.to_vec(), w.shape())
+        });
+    };
+    (0..options.warm_up(1)).for_each(|_| run());
+    let seconds = options.time(&mut run);
+    Report { seconds, losses: Vec::new(), image: first.expect("there was at least one step") }
 }
 
 fn write(file: &str, image: &Tensor) {

@@ -1,10 +1,10 @@
 """PyTorch's side of tools/compare: one way of running the step or the generator, warm and waiting for its turns.
 
-    peer.py step|infer|inception_v3|resnet152 VARIANT [--device cuda:0] [--batch N] [--repeats N] [--widths GF,DF] [--outputs FILE]
+    peer.py step|infer|inception_v3|resnet152|damsm|text_encoder|adam VARIANT [--device cuda:0] [--batch N] [--repeats N] [--widths GF,DF] [--outputs FILE]
     peer.py reference|ceilings|layers ..
 
 A variant is a list of words: f32, tf32 or bf16 (autocast; for `infer` the weights themselves), and any of `last`
-(channels_last), `fused` (one kernel for Adam), `compile` (torch.compile), `frozen` (weights are constants of what is compiled),
+(channels_last), `fused` or `foreach` (one kernel for Adam, or one for all weights), `compile` (torch.compile), `frozen` (weights are constants of what is compiled),
 `graph` (the whole in one CUDA graph). When
 all is warm a line is printed; every line of standard input asks for a turn of so many repeats, answered by a line of
 JSON; at its end follows the peak of memory. `reference` is the generator in f64, for the errors of the others; `layers` times convolutions one by one.
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import save_file
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONVOLUTIONS = ROOT / "benches/conv-shapes.csv"
@@ -187,6 +188,87 @@ def encoder(w):
     return run
 
 
+class Captions:
+    """STEM's bidirectional LSTM over 5,450 words, and a batch of captions for it, longest first."""
+
+    def __init__(self, w):
+        p = w.params("text_encoder", S.text_encoder(WORDS))
+        self.lengths = sorted(((18, 11, 7, 5)[i % 4] for i in range(w.batch)), reverse=True)
+        self.ids = torch.zeros(w.batch, 18, dtype=torch.long)
+        for i, n in enumerate(self.lengths):
+            self.ids[i, :n] = torch.from_numpy((W.uniform01(f"caption{i}", n) * (WORDS - 1) + 1).astype(np.int64))
+        self.embedding = torch.nn.Embedding.from_pretrained(p["encoder.weight"], freeze=False)
+        self.rnn = torch.nn.LSTM(300, 128, 1, batch_first=True, bidirectional=True)
+        self.rnn.load_state_dict({k: p[f"rnn.{k}"] for k in self.rnn.state_dict()})
+        for module in (self.embedding, self.rnn):
+            module.to(w.device, w.dtype)
+
+    def parameters(self):
+        return [*self.embedding.parameters(), *self.rnn.parameters()]
+
+    def encode(self):
+        packed = pack_padded_sequence(self.embedding(self.ids), self.lengths, batch_first=True)
+        out, (h, _) = self.rnn(packed)
+        return pad_packed_sequence(out, batch_first=True)[0].transpose(1, 2), h.transpose(0, 1).reshape(h.shape[1], -1)
+
+
+def text_encoder(w):
+    text = Captions(w)
+
+    def run():
+        for p in text.parameters():
+            p.grad = None
+        words, sentence = text.encode()
+        (words.sum() + sentence.sum()).backward()
+        w.image = words.detach()[:, :, None]
+
+    return run
+
+
+def damsm(w):
+    """A step of DAMSM as published, without dropout and clipping: Inception-v3's statistics adapt, its weights are frozen."""
+    text, (make, prefix, strip, heads) = Captions(w), ENCODERS["inception_v3"]
+    module = make()
+    module.load_state_dict({k: torch.from_numpy(W.fill(prefix, strip + k, tuple(v.shape))) for k, v in module.state_dict().items()})
+    module = module.to(w.device, w.dtype, memory_format=w.place).requires_grad_(False).train()
+    p = {k: v.to(w.dtype).requires_grad_() for k, v in w.params(prefix, heads()).items()}
+    images, classes = w.tensor(W.tensor("image256", (w.batch, 3, 256, 256))).to(w.dtype), torch.arange(w.batch)
+    optimizer = torch.optim.Adam([*text.parameters(), *p.values()], 2e-3, (0.5, 0.999))
+
+    def run():
+        words, sentence = text.encode()
+        regions, code = R.image_encoder(R.Net(p), module, images)
+        (w0, w1), (s0, s1) = L.damsm_loss(regions, code, words, sentence, text.lengths, classes)
+        optimizer.zero_grad(set_to_none=True)
+        (w0 + w1 + s0 + s1).backward()
+        optimizer.step()
+        if w.image is None:
+            w.image = regions.detach().clone()
+
+    return run
+
+
+def adam(w):
+    """A step of the weights of the discriminator of 256² images, whose gradients are a hundredth of the weights as they began."""
+    d = {k: v.to(w.dtype) for k, v in w.params("netD2", S.discriminator(2, w.df)).items() if "running" not in k and v.is_floating_point()}
+    for v in d.values():
+        v.requires_grad_().grad = 0.01 * v.detach().clone()
+    fused = {"fused": True} if "fused" in w.words else {"foreach": True} if "foreach" in w.words else {}
+    optimizer = torch.optim.Adam(d.values(), 2e-4, (0.5, 0.999), **fused)
+
+    def run():
+        optimizer.step()
+        if w.image is None:
+            w.image = d["img_code_s16.0.weight"].detach().clone()
+
+    return run
+
+
+# The tasks that are no encoder.
+TASKS = {"step": step, "infer": generator_alone, "text_encoder": text_encoder, "damsm": damsm, "adam": adam}
+WORDS = 5450
+
+
 # How torchvision makes each, the prefix of its formula weights, what its keys begin with there, and its heads.
 ENCODERS = {
     "inception_v3": (R.inception_module, "image_encoder", "", lambda: S.image_encoder_heads(256)),
@@ -227,7 +309,7 @@ def turns(args):
     words = args.variant.split()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = "tf32" in words or "bf16" in words
     w = Work(args, words)
-    run = {"step": step, "infer": generator_alone}.get(args.task, encoder)(w)
+    run = TASKS.get(args.task, encoder)(w)
     warm_up = 10 if w.gpu else 1
     if "compile" in words:
         run()  # compiles, beside the others; algorithms are chosen below
@@ -250,9 +332,9 @@ def turns(args):
 def reference(args):
     """In f64: the generator's pictures, in training as the step begins, in evaluation for `infer`; an encoder's features."""
     w = Work(args, [])
-    if args.variant in ENCODERS:
+    if args.variant in ENCODERS or args.variant in ("text_encoder", "damsm", "adam"):
         w.dtype = torch.float64
-        encoder(w)()
+        TASKS.get(args.variant, encoder)(w)()
         save(args.outputs, w.image)
         return print(json.dumps({"done": True}))
     wide = lambda t: t.double() if t.is_floating_point() else t
@@ -297,7 +379,7 @@ def layers(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["step", "infer", *ENCODERS, "layers", "reference", "ceilings"])
+    parser.add_argument("task", choices=[*TASKS, *ENCODERS, "layers", "reference", "ceilings"])
     parser.add_argument("variant", nargs="?", default="")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--batch", type=int, default=1)

@@ -1,10 +1,8 @@
 //! Steps of an optimizer, in place and off the tape.
 
-use rayon::prelude::*;
-
 use super::Case;
 use super::rows::parallel_total;
-use crate::engine::device::cpu::for_chunks;
+use crate::engine::device::cpu::for_each;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::{Tensor, run, same_shape};
 
@@ -53,25 +51,47 @@ impl k::AdamDims {
         }
     }
 
-    fn step(&self, [p, m, v]: [&mut [f32]; 3], g: &[f32]) {
+    fn update(&self, Chunk { p, m, v, g, average }: Chunk) {
         let c = *self;
-        let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
-        p.par_chunks_mut(CHUNK).zip(g.par_chunks(CHUNK)).zip(moments).for_each(|((p, g), (m, v))| {
+        if let Some(g) = g {
             for ((p, g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
                 let g = c.factor * g;
                 *m += c.one_minus_beta1 * (g - *m);
                 *v = c.beta2 * *v + c.one_minus_beta2 * g * g;
                 *p -= c.step_size * (*m / (v.sqrt() / c.bias_correction2_sqrt + c.eps));
             }
-        });
+        }
+        if let Some(average) = average {
+            let pairs = average.iter_mut().zip(p);
+            pairs.for_each(|(average, p)| *average = c.decay * *average + c.one_minus_decay * *p);
+        }
     }
+}
 
-    fn update_average(&self, average: &mut [f32], p: &[f32]) {
-        for_chunks(average, CHUNK, |i, average| {
-            let pairs = average.iter_mut().zip(&p[i * CHUNK..]);
-            pairs.for_each(|(average, p)| *average = self.decay * *average + self.one_minus_decay * p);
-        });
-    }
+/// A part of one parameter, small enough to stay in the cache for its average.
+struct Chunk<'a> {
+    p: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    g: Option<&'a [f32]>,
+    average: Option<&'a mut [f32]>,
+}
+
+/// The chunks of one parameter.
+fn chunks<'a>(
+    ([p, m, v], average): OnCpu<'a>,
+    g: Option<&'a [f32]>,
+) -> impl Iterator<Item = Chunk<'a>> {
+    let mut g = g.map(|g| g.chunks(CHUNK));
+    let mut average = average.map(|average| average.chunks_mut(CHUNK));
+    let moments = m.chunks_mut(CHUNK).zip(v.chunks_mut(CHUNK));
+    p.chunks_mut(CHUNK).zip(moments).map(move |(p, (m, v))| Chunk {
+        p,
+        m,
+        v,
+        g: g.as_mut().and_then(Iterator::next),
+        average: average.as_mut().and_then(Iterator::next),
+    })
 }
 
 /// [p, m, v] and the average of one parameter.
@@ -93,14 +113,8 @@ pub fn adam(slots: Vec<Slot<'_>>, at: &AdamStep) {
         gradients.push(g);
     }
     let cpu = |outs: Vec<OnCpu>, gradients: Vec<Option<&[f32]>>| {
-        for (([p, m, v], average), g) in outs.into_iter().zip(gradients) {
-            if let Some(g) = g {
-                constants.step([&mut *p, m, v], g);
-            }
-            if let Some(average) = average {
-                constants.update_average(average, p);
-            }
-        }
+        let all = outs.into_iter().zip(gradients).flat_map(|(out, g)| chunks(out, g));
+        for_each(all.collect(), |chunk| constants.update(chunk));
     };
     let cuda = |g: &Gpu, outs: Vec<OnCuda>, gradients: Vec<Option<In>>| {
         let (mut rows, mut first) = (Vec::with_capacity(outs.len()), 0);

@@ -13,6 +13,8 @@ pub(super) fn suits(problem: &ConvProblem) -> bool {
 
 /// Sums of an output that are made side by side, whatever the vectors' width, so that it changes no bit.
 const LANES: usize = 16;
+/// Vectors of them, where vectors are narrowest.
+const VECTORS: usize = 4;
 
 /// y = the windows of x by the operator's filters w[Cout,R,S,Cin], through the epilogue.
 pub(super) fn fprop(problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32], epilogue: Option<Epilogue>) {
@@ -98,7 +100,7 @@ impl Line<'_> {
         let first = [0, 1].map(|d| corner[d] as isize + self.phase.origin[d]);
         let taps = (-first[1]).max(0) as usize..(width as isize - first[1]).clamp(0, window[1] as isize) as usize;
         let filter = window[0] * window[1] * cin;
-        let mut sums = [[[kernel.splat(0.0); 2]; O]; N];
+        let mut sums = [[[kernel.splat(0.0); VECTORS]; O]; N];
         for r in 0..window[0] {
             let line = first[0] + r as isize;
             if line < 0 || line >= h as isize || taps.is_empty() {
@@ -132,7 +134,7 @@ fn add_products<M: Microkernel, const O: usize, const N: usize>(
     kernel: M,
     windows: [&[f32]; N],
     filters: [&[f32]; O],
-    sums: &mut [[[M::Vector; 2]; O]; N],
+    sums: &mut [[[M::Vector; VECTORS]; O]; N],
 ) {
     let len = filters[0].len();
     let whole = len / LANES * LANES;
@@ -163,7 +165,7 @@ fn add_lanes<M: Microkernel, const O: usize, const N: usize>(
     windows: [&[f32]; N],
     filters: [&[f32]; O],
     from: usize,
-    sums: &mut [[[M::Vector; 2]; O]; N],
+    sums: &mut [[[M::Vector; VECTORS]; O]; N],
 ) {
     for part in 0..LANES / M::LANES {
         let at = from + part * M::LANES;
@@ -182,7 +184,7 @@ fn add_lanes<M: Microkernel, const O: usize, const N: usize>(
 
 /// The sum of all lanes, pair by pair.
 #[inline(always)]
-fn total<M: Microkernel>(kernel: M, sums: &[M::Vector; 2]) -> f32 {
+fn total<M: Microkernel>(kernel: M, sums: &[M::Vector; VECTORS]) -> f32 {
     let mut lanes = [0.0; LANES];
     for (part, sums) in sums.iter().take(LANES / M::LANES).enumerate() {
         kernel.store(*sums, &mut lanes[part * M::LANES..][..M::LANES]);

@@ -1,17 +1,24 @@
-//! The register tile that all convolutions are made of: some rows by one or two vectors, 14×32 with AVX-512, 6×16 with AVX2.
+//! The register tile that all convolutions are made of: some rows by one or two vectors, 14×32 with AVX-512, 6×16 with AVX2, 12×8 with
+//! NEON. It needs nothing of the crate, so that it can be tested alone on another processor.
 //!
 //! `sums_i[LANES·V] += Σ_k a_i[k] · b[k][LANES·V]`, where each row a_i is read in place, segment by segment, and each row
 //! of sums lies where the output has it. Rows are broadcast, columns are vectors.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod vectors;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::sync::LazyLock;
 
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
 pub use portable::Portable;
 #[cfg(target_arch = "x86_64")]
-pub use vectors::{Avx2, Avx512};
+pub use x86::{Avx2, Avx512};
 
 /// The tile for one kind of processor. Values exist only where the processor can run it.
 pub trait Microkernel: Copy + Send + Sync {
@@ -175,13 +182,15 @@ pub struct Strided<'a> {
     pub stride: usize,
 }
 
-/// The fastest microkernel of this processor, no wider than `ENGINE_SIMD` allows: avx512, avx2 or portable.
+/// The fastest microkernel of this processor, no wider than `ENGINE_SIMD` allows: avx512, avx2, neon or portable.
 #[derive(Clone, Copy)]
 pub enum Best {
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
     Portable(Portable),
 }
 
@@ -191,13 +200,15 @@ pub fn best() -> Best {
     *BEST
 }
 
-/// Which instructions [`best`] has: avx512, avx2 or portable.
+/// Which instructions [`best`] has: avx512, avx2, neon or portable.
 pub fn instructions() -> &'static str {
     match best() {
         #[cfg(target_arch = "x86_64")]
         Best::Avx512(_) => "avx512",
         #[cfg(target_arch = "x86_64")]
         Best::Avx2(_) => "avx2",
+        #[cfg(target_arch = "aarch64")]
+        Best::Neon(_) => "neon",
         Best::Portable(_) => "portable",
     }
 }
@@ -209,7 +220,12 @@ fn fastest(limit: &str) -> Best {
     avx512.map(Best::Avx512).or(avx2.map(Best::Avx2)).unwrap_or(Best::Portable(Portable))
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn fastest(limit: &str) -> Best {
+    Neon::detect().filter(|_| limit != "portable").map_or(Best::Portable(Portable), Best::Neon)
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn fastest(_: &str) -> Best {
     Best::Portable(Portable)
 }
@@ -222,6 +238,8 @@ macro_rules! with_microkernel {
             $crate::engine::device::cpu::tile::Best::Avx512($kernel) => $body,
             #[cfg(target_arch = "x86_64")]
             $crate::engine::device::cpu::tile::Best::Avx2($kernel) => $body,
+            #[cfg(target_arch = "aarch64")]
+            $crate::engine::device::cpu::tile::Best::Neon($kernel) => $body,
             $crate::engine::device::cpu::tile::Best::Portable($kernel) => $body,
         }
     };
@@ -313,6 +331,8 @@ mod tests {
             Avx2::detect().into_iter().for_each(check_vectors);
             Avx512::detect().into_iter().for_each(check_vectors);
         }
+        #[cfg(target_arch = "aarch64")]
+        check_vectors(Neon::detect().expect("NEON is part of this architecture"));
     }
 
     #[test]
@@ -323,5 +343,7 @@ mod tests {
             Avx2::detect().into_iter().for_each(check);
             Avx512::detect().into_iter().for_each(check);
         }
+        #[cfg(target_arch = "aarch64")]
+        check(Neon::detect().expect("NEON is part of this architecture"));
     }
 }

@@ -1,6 +1,6 @@
 use super::{Loops, Microkernel, Segment, Strided, Sums};
 
-/// The tile in plain Rust, for processors without AVX2.
+/// The tile in plain Rust, for processors without AVX2 and NEON.
 #[derive(Clone, Copy)]
 pub struct Portable;
 

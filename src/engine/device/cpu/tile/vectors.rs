@@ -1,10 +1,5 @@
 //! The tile in vector instructions: one text for every width.
 
-use std::arch::x86_64::*;
-use std::sync::LazyLock;
-
-use super::{Epilogue, Loops, Microkernel, Segment, Strided, Sums};
-
 /// A microkernel of `$rows` rows by one or two vectors of `$lanes` lanes, in the processor's instructions `$zero` to
 /// `$rectified`. `$detected` says whether the processor has the features `$features`, which a value proves.
 macro_rules! vector_tile {
@@ -205,49 +200,15 @@ macro_rules! vector_tile {
     };
 }
 
+pub(super) use vector_tile;
+
 /// Lanes of the widest vector.
-const MOST_LANES: usize = 16;
+pub(super) const MOST_LANES: usize = 16;
 
 /// A few numbers, and zeros.
 #[cold]
-fn first(from: &[f32]) -> [f32; MOST_LANES] {
+pub(super) fn first(from: &[f32]) -> [f32; MOST_LANES] {
     let mut all = [0.0; MOST_LANES];
     all[..from.len()].copy_from_slice(from);
     all
-}
-
-// In both, a comparison is false for NaN, which stays NaN; so does the minimum's second operand.
-
-/// z or, where it is not positive, slope · z, at most `ceiling`.
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn rectified_256(z: __m256, slope: __m256, ceiling: __m256) -> __m256 {
-    let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(z, _mm256_setzero_ps());
-    _mm256_min_ps(ceiling, _mm256_blendv_ps(_mm256_mul_ps(z, slope), z, positive))
-}
-
-/// As [`rectified_256`].
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn rectified_512(z: __m512, slope: __m512, ceiling: __m512) -> __m512 {
-    let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(z, _mm512_setzero_ps());
-    _mm512_min_ps(ceiling, _mm512_mask_blend_ps(positive, _mm512_mul_ps(z, slope), z))
-}
-
-vector_tile! {
-    /// With two vectors its twelve accumulators and their operands just fit the sixteen registers of AVX2. A value is
-    /// proof that the processor has AVX2 and FMA.
-    Avx2 in avx2: 6 rows, 8 lanes, features "avx2,fma"
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    __m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps,
-    _mm256_fmadd_ps, rectified_256
-}
-
-vector_tile! {
-    /// Twenty-eight accumulators, two columns, and rows that are broadcast from memory fill the thirty-two registers of
-    /// AVX-512. A value is proof that the processor has AVX-512F.
-    Avx512 in avx512: 14 rows, 16 lanes, features "avx512f"
-    if is_x86_feature_detected!("avx512f");
-    __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps,
-    _mm512_fmadd_ps, rectified_512
 }

@@ -1,0 +1,36 @@
+//! The tile in NEON.
+
+use std::arch::aarch64::*;
+use std::arch::is_aarch64_feature_detected;
+use std::sync::LazyLock;
+
+use super::vectors::{MOST_LANES, first, vector_tile};
+use super::{Epilogue, Loops, Microkernel, Segment, Strided, Sums};
+
+#[target_feature(enable = "neon")]
+#[inline]
+fn zero() -> float32x4_t {
+    vdupq_n_f32(0.0)
+}
+
+/// a · b + c
+#[target_feature(enable = "neon")]
+#[inline]
+fn fused(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+    vfmaq_f32(c, a, b)
+}
+
+/// z or, where it is not positive, slope · z, at most `ceiling`: the comparison is false for NaN, which the minimum keeps.
+#[target_feature(enable = "neon")]
+#[inline]
+fn rectified(z: float32x4_t, slope: float32x4_t, ceiling: float32x4_t) -> float32x4_t {
+    vminq_f32(ceiling, vbslq_f32(vcgtzq_f32(z), z, vmulq_f32(z, slope)))
+}
+
+vector_tile! {
+    /// With two vectors its twenty-four accumulators, two columns and a row fit the thirty-two registers. A value is proof that the
+    /// processor has NEON.
+    Neon in neon: 12 rows, 4 lanes, features "neon"
+    if is_aarch64_feature_detected!("neon");
+    float32x4_t, zero, vld1q_f32, vst1q_f32, vdupq_n_f32, vaddq_f32, vsubq_f32, vmulq_f32, fused, rectified
+}
