@@ -71,15 +71,7 @@ pub fn evaluate_folder(job: FolderJob, watch: &mut dyn Watch) -> Result<Option<E
     let Some(generated) = rows(&given, &evaluator, logits, batch, None, "generated", watch)? else {
         return Ok(None);
     };
-    let counts = [generated.len(), real.as_ref().map_or(2, |real| real.len())];
-    if let Some(side) = counts.iter().position(|&count| count < 2) {
-        let (which, at) = match &job.real {
-            Real::Pictures { at, .. } if side == 1 => ("real", *at),
-            _ => ("generated", job.folder),
-        };
-        let why = format!("1 {which} picture that can be used; an evaluation needs 2 at least");
-        return Err(Error::data(at, why));
-    }
+    require_two(&job.real, job.folder, [generated.len(), real.as_ref().map_or(2, |real| real.len())])?;
     let conditions = Conditions {
         data,
         real_images: real.as_ref().map(|real| real.len()).or(statistics.as_ref().and_then(RealSide::images)),
@@ -105,4 +97,15 @@ pub fn evaluate_folder(job: FolderJob, watch: &mut dyn Watch) -> Result<Option<E
     };
     sets.score(&mut evaluation, &metrics, watch)?;
     Ok(Some(evaluation))
+}
+
+/// That there are two pictures at least, generated and real.
+fn require_two(real: &Real, folder: &Path, counts: [usize; 2]) -> Result<()> {
+    let Some(side) = counts.iter().position(|&count| count < 2) else { return Ok(()) };
+    let (which, at) = match real {
+        Real::Pictures { at, .. } if side == 1 => ("real", *at),
+        _ => ("generated", folder),
+    };
+    let why = format!("1 {which} picture that can be used; an evaluation needs 2 at least");
+    Err(Error::data(at, why))
 }
