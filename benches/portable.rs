@@ -3,7 +3,7 @@
 //!     cargo bench --bench portable [-- --write]
 //!
 //! Two processes of this program, one of them with `ENGINE_SIMD=portable`, time the same pass in turns. Each ratio stands beside that of
-//! benches/portable.tsv for the same instructions; where one is lost by more than a quarter, three times in a row, the program
+//! benches/portable.tsv for the same instructions; it is that of the least times in three turns. Where more than a quarter is lost, the program
 //! says so and exits with 1. `--write` records the ratios that it finds, which wants a quiet machine.
 
 use std::collections::BTreeMap;
@@ -53,13 +53,13 @@ fn main() -> ExitCode {
     for [case, pass] in passes() {
         let key = [case.clone(), pass.clone(), instructions().to_owned()];
         let before = recorded.get(&key).copied();
-        let mut ratio = || portable.seconds(&case, &pass) / vectors.seconds(&case, &pass);
-        let mut found = ratio();
-        for _ in 0..2 {
-            if before.is_some_and(|before| found < LOSS * before) {
-                found = found.max(ratio());
+        let mut least = [f64::INFINITY; 2];
+        for _ in 0..3 {
+            for (timer, least) in [&mut portable, &mut vectors].into_iter().zip(&mut least) {
+                *least = timer.seconds(&case, &pass).min(*least);
             }
         }
+        let found = least[0] / least[1];
         let is_lost = before.is_some_and(|before| found < LOSS * before);
         lost += usize::from(is_lost);
         let beside =
@@ -105,7 +105,7 @@ fn time_what_is_named() {
         let once = measurement.seconds(1, None);
         let runs = (0.05 / once.max(1e-6)).ceil() as usize;
         let best = (0..5).map(|_| measurement.seconds(runs, None)).fold(f64::INFINITY, f64::min);
-        println!("{best}");
+        println!("{}", best / runs as f64);
     }
 }
 

@@ -36,6 +36,8 @@ mod formula;
 const FEATURES: usize = 256;
 const WORDS: usize = 18;
 const VOCABULARY: usize = 5450;
+/// Words of the captions of a batch, again and again.
+const LENGTHS: [usize; 4] = [18, 11, 7, 5];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -205,7 +207,7 @@ fn inputs(batch: usize) -> Inputs {
             words: transpose(&input("words", [batch, FEATURES, WORDS]), &[0, 2, 1]),
             sentence: input("sentence", [batch, FEATURES]),
         },
-        lengths: IntTensor::new((0..batch).map(|i| [18, 11, 7, 5][i % 4]).collect(), [batch]),
+        lengths: IntTensor::new((0..batch).map(|i| LENGTHS[i % 4] as i32).collect(), [batch]),
         z: noise("z"),
         eps: noise("eps"),
     }
@@ -325,7 +327,7 @@ fn text_network(batch: usize) -> (TextEncoder, Store, IntTensor, IntTensor) {
     let (network, store) =
         Store::build(by_formula("text_encoder"), |scope| TextEncoder::new(scope, VOCABULARY, &config))
             .unwrap();
-    let mut lengths: Vec<usize> = (0..batch).map(|i| [18, 11, 7, 5][i % 4]).collect();
+    let mut lengths: Vec<usize> = (0..batch).map(|i| LENGTHS[i % 4]).collect();
     lengths.sort_by(|a, b| b.cmp(a));
     let captions = IntTensor::new(formula::captions(VOCABULARY, &lengths, WORDS), [batch, WORDS]);
     let lengths = IntTensor::new(lengths.into_iter().map(|n| n as i32).collect(), [batch]);
@@ -383,12 +385,11 @@ fn damsm(options: &Options) -> Report {
 /// A step of the weights of the discriminator of 256² images, whose gradients are a hundredth of the weights as they began.
 fn adam(options: &Options) -> Report {
     let (_, store) = discriminator(2, options.widths.1);
-    let mut weights: Vec<Tensor> =
-        store.params().iter().map(|p| Tensor::from_vec(p.tensor().to_vec(), p.tensor().shape())).collect();
-    let gradients: Vec<Tensor> = weights
-        .iter()
-        .map(|w| Tensor::from_vec(w.to_vec().iter().map(|w| 0.01 * w).collect(), w.shape()))
-        .collect();
+    let times = |w: &Tensor, factor: f32| {
+        Tensor::from_vec(w.to_vec().iter().map(|w| factor * w).collect(), w.shape())
+    };
+    let mut weights: Vec<Tensor> = store.params().iter().map(|p| times(&p.tensor(), 1.0)).collect();
+    let gradients: Vec<Tensor> = weights.iter().map(|w| times(w, 0.01)).collect();
     let mut moments: Vec<[Tensor; 2]> =
         weights.iter().map(|w| [(); 2].map(|()| Tensor::zeros(w.shape()))).collect();
     let (mut step, mut first) = (0, None);
@@ -399,10 +400,7 @@ fn adam(options: &Options) -> Report {
         let slots = slots.map(|((p, g), [m, v])| Slot { p, g: Some(g), m, v, average: None });
         let at = AdamStep { lr: 2e-4, beta1: 0.5, beta2: 0.999, eps: 1e-8, step, factor: 1.0, decay: 0.0 };
         no_grad(|| optim::adam(slots.collect(), &at));
-        first.get_or_insert_with(|| {
-            let w = &weights[of_image];
-            Tensor::from_vec(w.to_vec(), w.shape())
-        });
+        first.get_or_insert_with(|| times(&weights[of_image], 1.0));
     };
     (0..options.warm_up(1)).for_each(|_| run());
     let seconds = options.time(&mut run);

@@ -36,6 +36,10 @@ from cudnn import layers_of
 from product import seconds
 
 
+# Of the text encoder's vocabulary.
+WORDS = 5450
+
+
 @contextmanager
 def alone():
     """While algorithms are chosen by timing them, no other peer uses the device."""
@@ -164,14 +168,19 @@ def step(w):
     return run
 
 
-def encoder(w):
-    """A frozen published encoder: its features, and the gradient of the images."""
-    kind = w.args.task if w.args.task in ENCODERS else w.args.variant
+def published(w, kind):
+    """A published encoder: its frozen trunk, and its heads' weights."""
     make, prefix, strip, heads = ENCODERS[kind]
     module = make()
     module.load_state_dict({k: torch.from_numpy(W.fill(prefix, strip + k, tuple(v.shape))) for k, v in module.state_dict().items()})
     module = module.to(w.device, w.dtype, memory_format=w.place).requires_grad_(False)
-    p = {k: v.to(w.dtype) for k, v in w.params(prefix, heads()).items()}
+    return module, {k: v.to(w.dtype) for k, v in w.params(prefix, heads()).items()}
+
+
+def encoder(w):
+    """A frozen published encoder: its features, and the gradient of the images."""
+    kind = w.args.task if w.args.task in ENCODERS else w.args.variant
+    module, p = published(w, kind)
     image = w.tensor(W.tensor("image256", (w.batch, 3, 256, 256))).to(w.dtype)
 
     def run():
@@ -227,11 +236,10 @@ def text_encoder(w):
 
 def damsm(w):
     """A step of DAMSM as published, without dropout and clipping: Inception-v3's statistics adapt, its weights are frozen."""
-    text, (make, prefix, strip, heads) = Captions(w), ENCODERS["inception_v3"]
-    module = make()
-    module.load_state_dict({k: torch.from_numpy(W.fill(prefix, strip + k, tuple(v.shape))) for k, v in module.state_dict().items()})
-    module = module.to(w.device, w.dtype, memory_format=w.place).requires_grad_(False).train()
-    p = {k: v.to(w.dtype).requires_grad_() for k, v in w.params(prefix, heads()).items()}
+    text, (module, p) = Captions(w), published(w, "inception_v3")
+    module.train()
+    for v in p.values():
+        v.requires_grad_()
     images, classes = w.tensor(W.tensor("image256", (w.batch, 3, 256, 256))).to(w.dtype), torch.arange(w.batch)
     optimizer = torch.optim.Adam([*text.parameters(), *p.values()], 2e-3, (0.5, 0.999))
 
@@ -266,7 +274,6 @@ def adam(w):
 
 # The tasks that are no encoder.
 TASKS = {"step": step, "infer": generator_alone, "text_encoder": text_encoder, "damsm": damsm, "adam": adam}
-WORDS = 5450
 
 
 # How torchvision makes each, the prefix of its formula weights, what its keys begin with there, and its heads.
@@ -332,7 +339,7 @@ def turns(args):
 def reference(args):
     """In f64: the generator's pictures, in training as the step begins, in evaluation for `infer`; an encoder's features."""
     w = Work(args, [])
-    if args.variant in ENCODERS or args.variant in ("text_encoder", "damsm", "adam"):
+    if args.variant not in ("step", "infer"):
         w.dtype = torch.float64
         TASKS.get(args.variant, encoder)(w)()
         save(args.outputs, w.image)

@@ -104,10 +104,6 @@ impl Conv2d {
         conv::conv2d_rectified(x, &self.weight.tensor(), bias.as_ref(), self.geometry, act)
     }
 
-    fn frozen(&self, norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {
-        self.frozen.filters(&self.weight, self.bias.as_ref(), norm, self.geometry)
-    }
-
     /// The filters, for operators that apply a 1×1 convolution as a matrix.
     pub fn weight(&self) -> Tensor {
         self.weight.tensor()
@@ -117,28 +113,47 @@ impl Conv2d {
 /// A convolution that a batch norm follows. On a GPU it can also return the moments of its result's channels, which
 /// saves the batch norm a pass over the result.
 pub trait Convolution {
+    fn param(&self) -> &Param;
+
     /// The result, and the moments of its channels if they are wanted and cheap.
-    fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>);
+    fn apply(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>);
+
+    /// The filters and, where one follows, the norm as one convolution; none where the filters are trained.
+    fn frozen(&self, _norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {
+        None
+    }
+
+    /// [`apply`](Convolution::apply), by frozen filters where there are any.
+    #[track_caller]
+    fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
+        let _open = self.param().enter();
+        match self.frozen(None).filter(|_| !moments) {
+            Some(filters) => (conv::conv2d_frozen(x, &filters, None, Activation::None), None),
+            None => self.apply(x, moments),
+        }
+    }
 
     /// act(norm(conv(x)) + residual) in one, where this convolution is frozen and can do that.
+    #[track_caller]
     fn convolve_normalized(
         &self,
-        _x: &Tensor,
-        _norm: &ConstantNorm,
-        _act: Activation,
-        _residual: Option<&Tensor>,
+        x: &Tensor,
+        norm: &ConstantNorm,
+        act: Activation,
+        residual: Option<&Tensor>,
     ) -> Option<Tensor> {
-        None
+        let _open = self.param().enter();
+        Some(conv::conv2d_frozen(x, &self.frozen(Some(norm))?, residual, act))
     }
 }
 
 impl Convolution for Conv2d {
+    fn param(&self) -> &Param {
+        &self.weight
+    }
+
     #[track_caller]
-    fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
-        let _open = self.weight.enter();
-        if let Some(filters) = self.frozen(None).filter(|_| !moments) {
-            return (conv::conv2d_frozen(x, &filters, None, Activation::None), None);
-        }
+    fn apply(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
         match (moments, &self.bias) {
             (true, None) => conv::conv2d_with_moments(x, &self.weight.tensor(), self.geometry),
             _ => {
@@ -148,42 +163,26 @@ impl Convolution for Conv2d {
         }
     }
 
-    #[track_caller]
-    fn convolve_normalized(
-        &self,
-        x: &Tensor,
-        norm: &ConstantNorm,
-        act: Activation,
-        residual: Option<&Tensor>,
-    ) -> Option<Tensor> {
-        let _open = self.weight.enter();
-        Some(conv::conv2d_frozen(x, &self.frozen(Some(norm))?, residual, act))
+    fn frozen(&self, norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {
+        self.frozen.filters(&self.weight, self.bias.as_ref(), norm, self.geometry)
     }
 }
 
 impl Convolution for UpConv {
+    fn param(&self) -> &Param {
+        &self.weight
+    }
+
     #[track_caller]
-    fn convolve(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
-        let _open = self.weight.enter();
-        if let Some(filters) = self.frozen(None).filter(|_| !moments) {
-            return (conv::conv2d_frozen(x, &filters, None, Activation::None), None);
-        }
+    fn apply(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
         match moments {
             true => conv::upsample2x_conv3x3_with_moments(x, &self.weight.tensor()),
             false => (conv::upsample2x_conv3x3(x, &self.weight.tensor()), None),
         }
     }
 
-    #[track_caller]
-    fn convolve_normalized(
-        &self,
-        x: &Tensor,
-        norm: &ConstantNorm,
-        act: Activation,
-        residual: Option<&Tensor>,
-    ) -> Option<Tensor> {
-        let _open = self.weight.enter();
-        Some(conv::conv2d_frozen(x, &self.frozen(Some(norm))?, residual, act))
+    fn frozen(&self, norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {
+        self.frozen.filters(&self.weight, None, norm, Windows::Upsampled2x)
     }
 }
 
@@ -202,9 +201,12 @@ impl DepthwiseConv2d {
 }
 
 impl Convolution for DepthwiseConv2d {
+    fn param(&self) -> &Param {
+        &self.weight
+    }
+
     #[track_caller]
-    fn convolve(&self, x: &Tensor, _: bool) -> (Tensor, Option<Tensor>) {
-        let _open = self.weight.enter();
+    fn apply(&self, x: &Tensor, _: bool) -> (Tensor, Option<Tensor>) {
         let [_, h, w, _] = x.dims();
         let depthwise = Depthwise::same([h, w], self.window, self.stride);
         (depthwise_conv2d(x, &self.weight.tensor(), depthwise), None)
@@ -221,10 +223,6 @@ impl UpConv {
     pub fn new(scope: &Scope, inputs: usize, outputs: usize) -> UpConv {
         let weight = scope.filter("weight", [outputs, 3, 3, inputs], scope.policy().weight);
         UpConv { weight, frozen: Frozen::default() }
-    }
-
-    fn frozen(&self, norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {
-        self.frozen.filters(&self.weight, None, norm, Windows::Upsampled2x)
     }
 
     #[track_caller]

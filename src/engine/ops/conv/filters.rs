@@ -17,9 +17,7 @@ pub(super) struct PackedFilters {
 impl PackedFilters {
     /// w, for passes that read it where it lies.
     pub fn as_they_are(w: &[f32]) -> PackedFilters {
-        let mut copy = Buffer::uninit(w.len());
-        copy.as_mut_slice().copy_from_slice(w);
-        PackedFilters { phases: vec![copy] }
+        PackedFilters { phases: vec![Buffer::from_vec(w.to_vec())] }
     }
 
     /// From the operator's filters w[Cout,R,S,Cin].

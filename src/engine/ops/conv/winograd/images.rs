@@ -221,7 +221,7 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
             transforms: self.transforms,
             geometry,
             epilogue: self.epilogue,
-            gated: self.gated,
+            channels: self.channels(),
             tiles: piece.tiles.clone(),
             first,
             columns: self.columns(),
@@ -277,18 +277,8 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for InputTransfo
                 for c in (0..cin).step_by(M::LANES) {
                     let patch = gather(kernel, x, &offsets, cin, c);
                     let all = both_ways!(kernel, patch, P => P, transforms.patch_to_points);
-                    let from = to + c;
-                    match c + M::LANES <= cin {
-                        true => {
-                            for (point, values) in points.iter_mut().zip(all.as_flattened()) {
-                                kernel.store(*values, &mut point[from..from + M::LANES]);
-                            }
-                        }
-                        false => {
-                            for (point, values) in points.iter_mut().zip(all.as_flattened()) {
-                                kernel.store(*values, &mut point[from..to + cin]);
-                            }
-                        }
+                    for (point, values) in points.iter_mut().zip(all.as_flattened()) {
+                        kernel.store(*values, &mut point[to + c..to + cin]);
                     }
                 }
             }
@@ -308,18 +298,12 @@ pub(super) fn gather<M: Microkernel, const N: usize>(
     channels: usize,
     c: usize,
 ) -> [[M::Vector; N]; N] {
-    const NOTHING: [f32; LANES] = [0.0; LANES];
     let mut square = [[kernel.splat(0.0); N]; N];
-    // Whole vectors apart: the compiler then knows their length, and that every number of the square is written.
-    let whole = c + M::LANES <= channels;
     for r in 0..N {
         for s in 0..N {
-            let at = offsets[r][s];
-            square[r][s] = match (at == OUTSIDE, whole) {
-                (true, _) => kernel.load(&NOTHING[..M::LANES]),
-                (false, true) => kernel.load(&x[at + c..at + c + M::LANES]),
-                (false, false) => kernel.load(&x[at + c..at + channels]),
-            };
+            if offsets[r][s] != OUTSIDE {
+                square[r][s] = kernel.load(&x[offsets[r][s] + c..offsets[r][s] + channels]);
+            }
         }
     }
     square
@@ -330,8 +314,8 @@ struct OutputTransform<'a, T, const R: usize, const P: usize> {
     transforms: T,
     geometry: &'a Geometry,
     epilogue: Option<Epilogue<'a>>,
-    /// Whether of the channels [a | b] a · σ(b) is the output.
-    gated: bool,
+    /// Of the output: half of those of the sums [a | b], where a · σ(b) is the output.
+    channels: usize,
     tiles: Range<usize>,
     /// The tile of the first row of `sums`.
     first: usize,
@@ -345,8 +329,8 @@ struct OutputTransform<'a, T, const R: usize, const P: usize> {
 impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for OutputTransform<'_, T, R, P> {
     #[inline(always)]
     fn run<M: Microkernel>(self, kernel: M) {
-        let OutputTransform { transforms, geometry, epilogue, gated, columns, sums, start, y, .. } = self;
-        let channels = geometry.phase.problem.cout / if gated { 2 } else { 1 };
+        let OutputTransform { transforms, geometry, epilogue, channels, columns, sums, start, y, .. } = self;
+        let gated = channels < geometry.phase.problem.cout;
         let of_point = sums.len() / (P * P);
         for tile in self.tiles {
             let offsets = geometry.outputs(tile, channels);
@@ -397,9 +381,10 @@ fn to_tile<M: Microkernel, T: Transforms<R, P>, const R: usize, const P: usize>(
 #[inline(always)]
 fn logistic_of<M: Microkernel>(kernel: M, x: M::Vector) -> M::Vector {
     let mut lanes = [0.0; LANES];
-    kernel.store(x, &mut lanes[..M::LANES]);
-    for lane in &mut lanes {
+    let lanes = &mut lanes[..M::LANES];
+    kernel.store(x, lanes);
+    for lane in &mut *lanes {
         *lane = logistic(*lane);
     }
-    kernel.load(&lanes)
+    kernel.load(lanes)
 }
