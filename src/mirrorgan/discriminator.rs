@@ -58,8 +58,17 @@ impl Discriminator {
 
     /// Image [B,S,S,3] -> features [B,4,4,C].
     pub fn features(&self, image: &Tensor, mode: Mode) -> Tensor {
-        let x = self.first.rectified(&image.to_activation_dtype(), Activation::LeakyRelu(LEAKY_SLOPE));
-        self.blocks.iter().fold(x, |x, block| block.forward(&x, mode))
+        let [features] = self.features_of([image], mode);
+        features
+    }
+
+    /// [`features`](Discriminator::features) of several batches, each with its own statistics. They go through each layer one after
+    /// the other, so that backward has all parts of a layer's gradient together, and need not keep those of the other layers.
+    pub fn features_of<const N: usize>(&self, images: [&Tensor; N], mode: Mode) -> [Tensor; N] {
+        let first = |image: &Tensor| {
+            self.first.rectified(&image.to_activation_dtype(), Activation::LeakyRelu(LEAKY_SLOPE))
+        };
+        self.blocks.iter().fold(images.map(first), |xs, block| xs.map(|x| block.forward(&x, mode)))
     }
 
     /// Logits [B] of features with sentences [B,D].

@@ -95,7 +95,7 @@ impl<const N: usize> From<[(&str, Tensor); N]> for Terms {
 /// reach the generator.
 pub fn discriminator_loss(d: &Discriminator, real: &Tensor, fake: &Tensor, sentence: &Tensor) -> Judged {
     let train = Mode::Train;
-    let (real, fake) = (d.features(real, train), d.features(fake, train));
+    let [real, fake] = d.features_of([real, fake], train);
     let pairs = real.shape()[0] - 1;
     assert!(pairs > 0, "mismatched pairs need a batch of at least two");
     let (wrong, wrong_sentence) = (slice(&real, 0, 0, pairs), slice(sentence, 0, 1, pairs));

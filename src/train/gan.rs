@@ -5,7 +5,7 @@ use std::path::Path;
 use super::collapse::{ACCURACY, DIVERSITY, Spread};
 use super::initial::InitialWeights;
 use super::phase::{
-    Evaluation, Gauges, PhaseTrainer, Position, Trainable, WeightFiles, gauge_norm, r_precision_metric,
+    Evaluation, Gauges, PhaseTrainer, Position, Trainable, WeightFiles, gradient_norm, r_precision_metric,
 };
 use crate::config::Config;
 use crate::data::{Batch, Picture};
@@ -305,9 +305,10 @@ impl GanPhase<'_> {
 
 /// Backward from a network's loss, then a step.
 fn learn(adam: &mut Adam, loss: &Tensor, network: &str, gauges: &mut Option<&mut Gauges>) {
-    let mut gradients = adam.gradients(loss);
-    gauge_norm(gauges, network, adam, &gradients);
-    adam.step(&mut gradients);
+    match gauges {
+        Some(gauges) => gauges.push(gradient_norm(network, adam.minimize_with_norm(loss))),
+        None => adam.minimize(loss),
+    }
 }
 
 fn gauge_accuracies(gauges: &mut Option<&mut Gauges>, discriminator: usize, judged: &Judged) {

@@ -87,8 +87,13 @@ pub(super) type Gauges = Vec<(String, f64)>;
 /// Takes the norm of a network's gradients.
 pub(super) fn gauge_norm(gauges: &mut Option<&mut Gauges>, network: &str, adam: &Adam, gradients: &Grads) {
     if let Some(gauges) = gauges {
-        gauges.push((format!("gradient_norm/{network}"), f64::from(adam.norm(gradients))));
+        gauges.push(gradient_norm(network, adam.norm(gradients)));
     }
+}
+
+/// The gauge of a network's global gradient norm.
+pub(super) fn gradient_norm(network: &str, norm: f32) -> (String, f64) {
+    (format!("gradient_norm/{network}"), f64::from(norm))
 }
 
 /// The measure by which the best checkpoint of a phase is found.

@@ -1,11 +1,13 @@
 //! Adam over a store's parameters, with averaged weights and clipping by the global norm.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::archive::{Archive, Array};
 use super::store::Param;
 use crate::engine::ops::optim::{self, AdamStep, adam, squared_norm};
-use crate::engine::tensor::{Grads, Tensor, backward, no_grad};
+use crate::engine::tensor::{Device, Grads, Key, Tensor, backward, backward_each, no_grad};
 use crate::error::{Error, Result};
 
 /// Kingma and Ba, "Adam: a method for stochastic optimization", 2015.
@@ -78,11 +80,44 @@ impl Adam {
         self.params.iter().map(|s| s.param.tensor()).collect()
     }
 
-    /// Backward from `loss`, then a step.
+    /// Backward from `loss`, and a step.
+    ///
+    /// On the CPU each parameter changes as soon as its gradient is complete, so that gradients need not lie beside each other; a
+    /// GPU changes all in one launch.
     #[track_caller]
     pub fn minimize(&mut self, loss: &Tensor) {
-        let mut grads = self.gradients(loss);
-        self.step(&mut grads);
+        self.descend(loss, false);
+    }
+
+    /// [`minimize`](Adam::minimize); returns the global norm of the gradients.
+    #[track_caller]
+    pub fn minimize_with_norm(&mut self, loss: &Tensor) -> f32 {
+        self.descend(loss, true).unwrap_or(0.0)
+    }
+
+    #[track_caller]
+    fn descend(&mut self, loss: &Tensor, norm: bool) -> Option<f32> {
+        if loss.device() != Device::Cpu {
+            let mut grads = self.gradients(loss);
+            let norm = norm.then(|| self.norm(&grads));
+            self.step(&mut grads);
+            return norm;
+        }
+        let at = self.begin_step(1.0);
+        // Without the tensors themselves, whose storage must not be shared when it changes.
+        let index = |(i, s): (usize, &AdamParam)| Some((s.param.tensor().key()?, i));
+        let places: HashMap<Key, usize> = self.params.iter().enumerate().filter_map(index).collect();
+        let mut squares = vec![None; self.params.len()];
+        backward_each(loss, places.keys().copied(), |key, gradient| {
+            let i = places[&key];
+            squares[i] = Some(if norm { squared_norm(&[&gradient]) } else { 0.0 });
+            step_of(&mut self.params[i..=i], &[Some(gradient)], &at);
+        });
+        // The averages of those without a gradient.
+        for (param, _) in self.params.iter_mut().zip(&squares).filter(|(_, squares)| squares.is_none()) {
+            step_of(std::slice::from_mut(param), &[None], &at);
+        }
+        norm.then(|| squares.iter().flatten().sum::<f64>().sqrt() as f32)
     }
 
     /// The gradients of `loss` with respect to these parameters.
@@ -110,22 +145,19 @@ impl Adam {
     }
 
     fn step_by(&mut self, grads: &mut Grads, factor: f32) {
+        let at = self.begin_step(factor);
+        let gradients: Vec<_> = self.params.iter().map(|s| grads.take(&s.param.tensor())).collect();
+        step_of(&mut self.params, &gradients, &at);
+    }
+
+    /// Counts a step, and returns its constants.
+    fn begin_step(&mut self, factor: f32) -> AdamStep {
         let swapped = self.averaging.as_ref().is_some_and(|a| a.swapped);
         assert!(!swapped, "the network has the averaged weights: swap them back before a step");
         self.steps += 1;
         let AdamConfig { lr, beta1, beta2, epsilon: eps } = self.config;
         let decay = self.averaging.as_ref().map_or(0.0, |a| a.decay);
-        let step = AdamStep { lr, beta1, beta2, eps, step: self.steps, factor, decay };
-        let gradients: Vec<_> = self.params.iter().map(|s| grads.take(&s.param.tensor())).collect();
-        let mut weights: Vec<_> = Vec::with_capacity(self.params.len());
-        let mut states = Vec::with_capacity(self.params.len());
-        for AdamParam { param, m, v, average } in &mut self.params {
-            weights.push(param.write());
-            states.push((m, v, average.as_mut()));
-        }
-        let slots = weights.iter_mut().zip(&gradients).zip(states);
-        let slots = slots.map(|((p, g), (m, v, average))| optim::Slot { p, g: g.as_ref(), m, v, average });
-        no_grad(|| adam(slots.collect(), &step));
+        AdamStep { lr, beta1, beta2, eps, step: self.steps, factor, decay }
     }
 
     /// Swaps the weights of the network with their averages, for sampling; a second call swaps them back.
@@ -198,6 +230,18 @@ impl Adam {
     }
 }
 
+/// A step of parameters by their gradients.
+fn step_of(params: &mut [AdamParam], gradients: &[Option<Tensor>], at: &AdamStep) {
+    let (mut weights, mut states) = (Vec::with_capacity(params.len()), Vec::with_capacity(params.len()));
+    for AdamParam { param, m, v, average } in params {
+        weights.push(param.write());
+        states.push((m, v, average.as_mut()));
+    }
+    let slots = weights.iter_mut().zip(gradients).zip(states);
+    let slots = slots.map(|((p, g), (m, v, average))| optim::Slot { p, g: g.as_ref(), m, v, average });
+    no_grad(|| adam(slots.collect(), at));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,6 +311,41 @@ mod tests {
         let mut before = Adam::new(store.params(), config);
         before.load(Archive::read(&path).unwrap()).unwrap();
         assert_eq!(before.params[0].m.to_vec(), memory);
+    }
+
+    /// One parameter is used twice, one lies in between, one not at all.
+    #[test]
+    fn a_step_while_gradients_come_gives_the_bits_of_one_after_them() {
+        let run = |at_once: bool| {
+            let make = |scope: &crate::engine::nn::Scope| {
+                ["a", "b", "c"].map(|name| scope.param(name, &[5], 1, Initializer::Uniform(1.0)))
+            };
+            let (params, store) = Store::build(Source::Init(Rng::new(7, 0)), make).unwrap();
+            let config = AdamConfig { lr: 0.1, beta1: 0.5, beta2: 0.999, epsilon: 1e-8 };
+            let mut adam = Adam::new(store.params(), config).averaging(0.9);
+            let places = |params: &[Param; 3]| params.each_ref().map(|p| p.tensor().as_slice().as_ptr());
+            let (mut lie, mut norms) = (Vec::new(), Vec::new());
+            for _ in 0..3 {
+                let loss = {
+                    let [a, b, _] = params.each_ref().map(Param::tensor);
+                    sum(&mul(&mul(&a, &mul(&b, &a)), &a))
+                };
+                norms.push(if at_once {
+                    adam.minimize_with_norm(&loss)
+                } else {
+                    let mut grads = adam.gradients(&loss);
+                    let norm = adam.norm(&grads);
+                    adam.step(&mut grads);
+                    norm
+                });
+                lie.push(places(&params));
+            }
+            // In the first step the averages still are the parameters.
+            assert_eq!(lie[2], lie[0], "parameters change where they lie");
+            let state: Vec<Vec<f32>> = adam.state().map(|(_, _, tensor)| tensor.to_vec()).collect();
+            (params.map(|p| p.tensor().to_vec()), state, norms)
+        };
+        assert_eq!(run(true), run(false));
     }
 
     #[test]

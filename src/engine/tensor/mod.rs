@@ -24,7 +24,7 @@ pub use int_tensor::IntTensor;
 pub use rng::Rng;
 pub use run::{Kernel, run};
 pub use shape::Shape;
-pub use tape::{Grads, backward, backward_from, no_grad, record, recording};
+pub use tape::{Grads, Key, backward, backward_each, backward_from, no_grad, record, recording};
 
 #[derive(Clone)]
 enum Storage {

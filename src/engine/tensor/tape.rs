@@ -40,6 +40,24 @@ impl Node {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Node { id, outputs, parents, backward: Mutex::new(backward) })
     }
+
+    /// Adds to `grads` what the gradients of the outputs give for the parents that are wanted.
+    #[track_caller]
+    fn run_back(&self, dys: Vec<Option<Tensor>>, wanted: &HashMap<u64, bool>, grads: &mut Grads) {
+        let asked: Vec<bool> =
+            self.parents.iter().map(|p| p.as_ref().is_some_and(|e| wanted[&e.node.id])).collect();
+        if dys.iter().all(Option::is_none) || !asked.contains(&true) {
+            return;
+        }
+        let Some(back) = self.backward.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            panic!("backward through a graph whose saved tensors were freed by an earlier backward")
+        };
+        for ((parent, gradient), asked) in self.parents.iter().zip(back(dys, &asked)).zip(asked) {
+            if let (Some(edge), Some(gradient), true) = (parent, gradient, asked) {
+                grads.add(edge, gradient);
+            }
+        }
+    }
 }
 
 impl Edge {
@@ -188,46 +206,75 @@ fn accumulate(sum: &mut Tensor, x: &Tensor) {
 /// The gradients of the scalar `loss` with respect to `targets` (leaves, or anything on the way).
 #[track_caller]
 pub fn backward(loss: &Tensor, targets: &[&Tensor]) -> Grads {
+    let mut grads = Grads::default();
+    backward_each(loss, targets.iter().filter_map(|t| t.key()), |key, gradient| {
+        grads.0.insert(key, gradient);
+    });
+    grads
+}
+
+/// [`backward`] that hands over each gradient as soon as it is complete, when the last operation that its target went into is
+/// behind: they need not lie beside each other, and a leaf may change then.
+#[track_caller]
+pub fn backward_each(loss: &Tensor, targets: impl IntoIterator<Item = Key>, take: impl FnMut(Key, Tensor)) {
     assert_eq!(loss.len(), 1, "backward starts from one number, not from {:?}", loss.shape);
     assert!(loss.edge.is_some(), "backward from a tensor that does not depend on any leaf");
     let mut one = loss.new_empty(loss.shape);
     one.fill(1.0);
-    backward_from([(loss, one)], targets)
+    run_back([(loss, one)], targets.into_iter().collect(), take);
 }
 
 /// The gradients of Σ <y, dy> over the ends (y, dy); an end that depends on no leaf adds nothing.
 #[track_caller]
 pub fn backward_from<'a>(ends: impl IntoIterator<Item = (&'a Tensor, Tensor)>, targets: &[&Tensor]) -> Grads {
+    let mut grads = Grads::default();
+    run_back(ends, targets.iter().filter_map(|t| t.key()).collect(), |key, gradient| {
+        grads.0.insert(key, gradient);
+    });
+    grads
+}
+
+/// Runs the nodes between the ends and the targets back, and hands over the targets' gradients.
+#[track_caller]
+fn run_back<'a>(
+    ends: impl IntoIterator<Item = (&'a Tensor, Tensor)>,
+    targets: HashSet<Key>,
+    mut take: impl FnMut(Key, Tensor),
+) {
     let ends: Vec<(&Edge, Tensor)> =
         ends.into_iter().filter_map(|(y, dy)| Some((y.edge.as_ref()?, dy))).collect();
-    let targets: HashSet<Key> = targets.iter().filter_map(|t| t.key()).collect();
     let nodes = reachable(ends.iter().map(|(end, _)| end.node.clone()).collect());
     let wanted = on_a_path(&nodes, &targets);
+    let on_the_way: Vec<&Node> = nodes.iter().rev().map(|n| &**n).filter(|n| wanted[&n.id]).collect();
+    // Into how many operations each target goes that are still to be run back.
+    let mut uses: HashMap<Key, usize> = targets.into_iter().map(|key| (key, 0)).collect();
+    for edge in on_the_way.iter().flat_map(|n| n.parents.iter().flatten()) {
+        uses.entry(edge.key()).and_modify(|uses| *uses += 1);
+    }
     let mut grads = Grads::default();
     no_grad(|| {
         ends.into_iter().for_each(|(end, dy)| grads.add(end, dy));
-        for node in nodes.iter().rev().filter(|n| wanted[&n.id] && !n.parents.is_empty()) {
-            let keys = (0..node.outputs).map(|output| Key { node: node.id, output });
-            let dys: Vec<_> = keys
-                .map(|k| if targets.contains(&k) { grads.0.get(&k).cloned() } else { grads.0.remove(&k) })
-                .collect();
-            let asked: Vec<bool> =
-                node.parents.iter().map(|p| p.as_ref().is_some_and(|e| wanted[&e.node.id])).collect();
-            if dys.iter().all(Option::is_none) || !asked.contains(&true) {
-                continue;
-            }
-            let Some(back) = node.backward.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-                panic!("backward through a graph whose saved tensors were freed by an earlier backward")
+        for node in on_the_way {
+            let gradient = |output| {
+                let key = Key { node: node.id, output };
+                let dy = grads.0.remove(&key)?;
+                if uses.contains_key(&key) {
+                    take(key, dy.clone());
+                }
+                Some(dy)
             };
-            for ((parent, gradient), asked) in node.parents.iter().zip(back(dys, &asked)).zip(asked) {
-                if let (Some(edge), Some(gradient), true) = (parent, gradient, asked) {
-                    grads.add(edge, gradient);
+            let dys = (0..node.outputs).map(gradient).collect();
+            node.run_back(dys, &wanted, &mut grads);
+            // A leaf is older than all that it goes into: the last of them completes it.
+            for edge in node.parents.iter().flatten().filter(|edge| edge.node.parents.is_empty()) {
+                let Some(uses) = uses.get_mut(&edge.key()) else { continue };
+                *uses -= 1;
+                if *uses == 0 {
+                    grads.0.remove(&edge.key()).into_iter().for_each(|gradient| take(edge.key(), gradient));
                 }
             }
         }
     });
-    grads.0.retain(|key, _| targets.contains(key));
-    grads
 }
 
 /// All nodes that these depend on, and themselves, oldest first.

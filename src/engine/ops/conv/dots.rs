@@ -182,17 +182,25 @@ fn add_lanes<M: Microkernel, const O: usize, const N: usize>(
     }
 }
 
-/// The sum of all lanes, pair by pair.
+/// The sum of all lanes, pair by pair: first those that are half of them apart.
 #[inline(always)]
 fn total<M: Microkernel>(kernel: M, sums: &[M::Vector; VECTORS]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    for (part, sums) in sums.iter().take(LANES / M::LANES).enumerate() {
-        kernel.store(*sums, &mut lanes[part * M::LANES..][..M::LANES]);
-    }
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
+    const HALF: usize = LANES / 2;
+    let mut lanes = [0.0; HALF];
+    if M::LANES == LANES {
+        let mut all = [0.0; LANES];
+        kernel.store(sums[0], &mut all);
+        for i in 0..HALF {
+            lanes[i] = all[i] + all[i + HALF];
+        }
+    } else {
+        let vectors = HALF / M::LANES;
+        for part in 0..vectors {
+            let pairs = kernel.add(sums[part], sums[part + vectors]);
+            kernel.store(pairs, &mut lanes[part * M::LANES..][..M::LANES]);
         }
     }
-    lanes[0]
+    let [a, b, c, d, e, f, g, h] = lanes;
+    let [a, b, c, d] = [a + e, b + f, c + g, d + h];
+    (a + c) + (b + d)
 }

@@ -97,7 +97,7 @@ pub fn conv2d_frozen(
 fn gated(problem: &ConvProblem, x: &Tensor, filters: &Arc<FrozenFilters>) -> Tensor {
     let ConvProblem { batch, output: [h, width], cout, .. } = *problem;
     assert!(cout.is_multiple_of(2), "conv2d_frozen: a gate wants pairs of channels, not {cout}");
-    if x.device() != Device::Cpu || is_recorded([x]) || !winograd::suits(problem) {
+    if x.device() != Device::Cpu || is_recorded([x]) || !winograd::gated_suits(problem) {
         return glu(&conv2d_frozen(x, filters, None, Activation::None));
     }
     let mut y = x.new_empty([batch, h, width, cout / 2]);

@@ -7,6 +7,7 @@
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod squares;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod vectors;
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +18,7 @@ use std::sync::LazyLock;
 #[cfg(target_arch = "aarch64")]
 pub use neon::Neon;
 pub use portable::Portable;
+pub use squares::{OUTSIDE, Sources, Targets, vectors_over};
 #[cfg(target_arch = "x86_64")]
 pub use x86::{Avx2, Avx512};
 
@@ -57,6 +59,31 @@ pub trait Microkernel: Copy + Send + Sync {
 
     /// a · b + c
     fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+
+    /// x, no less than `least` and no more than `most`; NaN stays NaN.
+    fn clamp(self, x: Self::Vector, least: f32, most: f32) -> Self::Vector;
+
+    /// 2ⁿ for n + 1.5 · 2²³, where n is an integer from -126 to 127.
+    fn power_of_two(self, shifted: Self::Vector) -> Self::Vector;
+
+    /// e^x within 2 ulp, between the least and the greatest normal number (Cephes): of r = x - n ln 2, times 2ⁿ.
+    #[inline(always)]
+    fn exp(self, x: Self::Vector) -> Self::Vector {
+        let of = |value: f32| self.splat(value);
+        let x = self.clamp(x, -87.3, 88.3);
+        let shifted = self.mul_add(x, of(std::f32::consts::LOG2_E), of(12_582_912.0));
+        let n = self.sub(shifted, of(12_582_912.0));
+        let r = self.mul_add(n, of(2.121_944_4e-4), self.mul_add(n, of(-0.693_359_4), x));
+        let p = self.mul_add(r, of(1.987_569_1e-4), of(1.398_2e-3));
+        let p = self.mul_add(p, r, of(8.333_452e-3));
+        let p = self.mul_add(p, r, of(4.166_579_6e-2));
+        let p = self.mul_add(p, r, of(1.666_666_5e-1));
+        let p = self.mul_add(p, r, of(0.5));
+        let y = self.mul_add(p, self.mul(r, r), self.add(r, of(1.0)));
+        self.mul(y, self.power_of_two(shifted))
+    }
 
     /// z or, where it is not positive, slope · z, at most `ceiling`; NaN stays NaN.
     fn rectified(self, z: Self::Vector, slope: Self::Vector, ceiling: Self::Vector) -> Self::Vector;
@@ -104,6 +131,22 @@ pub trait Microkernel: Copy + Send + Sync {
         // SAFETY: the assertions above keep every address inside its slice.
         unsafe { self.sum(vectors, sums, a, segments, b) }
     }
+}
+
+/// Asks for the line of the cache that holds number `at` of `data`; elsewhere than on x86-64 does nothing.
+#[inline(always)]
+pub fn prefetch(data: &[f32], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if at < data.len() {
+        // SAFETY: the address lies in `data`, and every x86-64 processor has the instruction.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                data.as_ptr().add(at).cast(),
+            )
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (data, at);
 }
 
 /// Loops over vectors, whose `run` is `#[inline(always)]`.
@@ -323,27 +366,52 @@ mod tests {
         }
     }
 
+    /// e^x against f64, and what a gate meets at its ends.
+    fn check_exp<M: Microkernel>(kernel: M) {
+        struct Exp<'a>(&'a [f32], &'a mut [f32]);
+        impl Loops for Exp<'_> {
+            #[inline(always)]
+            fn run<M: Microkernel>(self, kernel: M) {
+                for from in (0..self.0.len()).step_by(M::LANES) {
+                    let e = kernel.exp(kernel.load(&self.0[from..]));
+                    kernel.store(kernel.div(e, kernel.splat(1.0)), &mut self.1[from..]);
+                }
+            }
+        }
+        let ends = [f32::NEG_INFINITY, -1e9, -87.4, 88.4, 1e9, f32::INFINITY, f32::NAN];
+        let xs: Vec<f32> = (0..35_000).map(|i| (i as f32 - 17_450.0) * 0.005).chain(ends).collect();
+        let mut found = vec![0.0; xs.len()];
+        kernel.vectorized(Exp(&xs, &mut found));
+        for (&x, &found) in xs.iter().zip(&found).filter(|(x, _)| !x.is_nan()) {
+            let exact = f64::from(x.clamp(-87.3, 88.3)).exp();
+            let error = (f64::from(found) - exact).abs() / exact;
+            assert!(error < 2.0 * f64::from(f32::EPSILON), "e^{x} is {exact}, not {found}");
+        }
+        assert!(found[xs.len() - 1].is_nan(), "NaN stays");
+    }
+
+    /// Calls a check with each microkernel that runs here.
+    macro_rules! with_each {
+        ($check:ident) => {
+            $check(Portable);
+            #[cfg(target_arch = "x86_64")]
+            {
+                Avx2::detect().into_iter().for_each($check);
+                Avx512::detect().into_iter().for_each($check);
+            }
+            #[cfg(target_arch = "aarch64")]
+            $check(Neon::detect().expect("NEON is part of this architecture"));
+        };
+    }
+
     #[test]
     fn vectors_of_every_processor_compute_alike() {
-        check_vectors(Portable);
-        #[cfg(target_arch = "x86_64")]
-        {
-            Avx2::detect().into_iter().for_each(check_vectors);
-            Avx512::detect().into_iter().for_each(check_vectors);
-        }
-        #[cfg(target_arch = "aarch64")]
-        check_vectors(Neon::detect().expect("NEON is part of this architecture"));
+        with_each!(check_vectors);
+        with_each!(check_exp);
     }
 
     #[test]
     fn every_tile_of_this_processor_computes_the_sums() {
-        check(Portable);
-        #[cfg(target_arch = "x86_64")]
-        {
-            Avx2::detect().into_iter().for_each(check);
-            Avx512::detect().into_iter().for_each(check);
-        }
-        #[cfg(target_arch = "aarch64")]
-        check(Neon::detect().expect("NEON is part of this architecture"));
+        with_each!(check);
     }
 }

@@ -27,10 +27,25 @@ fn rectified(z: float32x4_t, slope: float32x4_t, ceiling: float32x4_t) -> float3
     vminq_f32(ceiling, vbslq_f32(vcgtzq_f32(z), z, vmulq_f32(z, slope)))
 }
 
+#[target_feature(enable = "neon")]
+#[inline]
+fn clamp(x: float32x4_t, least: float32x4_t, most: float32x4_t) -> float32x4_t {
+    vminq_f32(most, vmaxq_f32(least, x))
+}
+
+/// 2ⁿ for n + 1.5 · 2²³: n is in the last bits.
+#[target_feature(enable = "neon")]
+#[inline]
+fn power(shifted: float32x4_t) -> float32x4_t {
+    let exponent = vshlq_n_s32::<23>(vreinterpretq_s32_f32(shifted));
+    vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f80_0000)))
+}
+
 vector_tile! {
     /// With two vectors its twenty-four accumulators, two columns and a row fit the thirty-two registers. A value is proof that the
     /// processor has NEON.
     Neon in neon: 12 rows, 4 lanes, features "neon"
     if is_aarch64_feature_detected!("neon");
-    float32x4_t, zero, vld1q_f32, vst1q_f32, vdupq_n_f32, vaddq_f32, vsubq_f32, vmulq_f32, fused, rectified
+    float32x4_t, zero, vld1q_f32, vst1q_f32, vdupq_n_f32, vaddq_f32, vsubq_f32, vmulq_f32, vdivq_f32,
+    fused, clamp, power, rectified
 }

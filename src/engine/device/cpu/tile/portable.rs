@@ -59,6 +59,21 @@ impl Microkernel for Portable {
     }
 
     #[inline(always)]
+    fn div(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] / b[i])
+    }
+
+    #[inline(always)]
+    fn clamp(self, x: [f32; 8], least: f32, most: f32) -> [f32; 8] {
+        x.map(|x| x.clamp(least, most))
+    }
+
+    #[inline(always)]
+    fn power_of_two(self, shifted: [f32; 8]) -> [f32; 8] {
+        shifted.map(|n| f32::from_bits((n.to_bits() << 23).wrapping_add(0x3f80_0000)))
+    }
+
+    #[inline(always)]
     fn rectified(self, z: [f32; 8], slope: [f32; 8], ceiling: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| {
             let z = if z[i] > 0.0 { z[i] } else { slope[i] * z[i] };

@@ -7,8 +7,8 @@ macro_rules! vector_tile {
         $(#[$about:meta])*
         $name:ident in $module:ident: $rows:literal rows, $lanes:literal lanes, features $features:literal
         if $detected:expr;
-        $vector:ident, $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $fmadd:ident,
-        $rectified:ident
+        $vector:ident, $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
+        $fmadd:ident, $clamp:ident, $power:ident, $rectified:ident
     ) => {
         $(#[$about])*
         #[derive(Clone, Copy)]
@@ -80,6 +80,21 @@ macro_rules! vector_tile {
             #[inline(always)]
             fn mul_add(self, a: $vector, b: $vector, c: $vector) -> $vector {
                 unsafe { $fmadd(a, b, c) }
+            }
+
+            #[inline(always)]
+            fn div(self, a: $vector, b: $vector) -> $vector {
+                unsafe { $div(a, b) }
+            }
+
+            #[inline(always)]
+            fn clamp(self, x: $vector, least: f32, most: f32) -> $vector {
+                unsafe { $clamp(x, $splat(least), $splat(most)) }
+            }
+
+            #[inline(always)]
+            fn power_of_two(self, shifted: $vector) -> $vector {
+                unsafe { $power(shifted) }
             }
 
             #[inline(always)]

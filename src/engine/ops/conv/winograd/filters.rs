@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::transforms::{Three, Transforms, Two, both_ways};
 use super::{planes, taps};
 use crate::engine::device::cpu::tile::{Loops, Microkernel, with_microkernel};
-use crate::engine::device::cpu::{Buffer, for_each};
+use crate::engine::device::cpu::{Buffer, for_each, odd_pitch};
 use crate::engine::ops::conv::filters::{PackedFilters, column_tiles, operator_filters, packed_len};
 use crate::engine::ops::conv::problem::{ConvProblem, Phase};
 
@@ -31,7 +31,7 @@ fn pack_phase<M: Microkernel, T: Transforms<R, P>, const R: usize, const P: usiz
     let ([outputs, inputs], planes) = (problem.filter_channels(), planes(problem));
     let (terms, columns) = if problem.transposed { (outputs, inputs) } else { (inputs, outputs) };
     let (depth, offsets) = (planes * terms, tap_offsets(phase));
-    let mut points: Vec<Buffer> = (0..P * P).map(|_| Buffer::uninit(packed_len::<M>(depth, columns))).collect();
+    let mut points: Vec<Buffer> = (0..P * P).map(|_| Buffer::uninit(odd_pitch(packed_len::<M>(depth, columns)))).collect();
     let mut tiles: Vec<Vec<&mut [f32]>> = (0..column_tiles::<M>(columns)).map(|_| Vec::new()).collect();
     for point in &mut points {
         let of_tiles = point.as_mut_slice().chunks_mut(depth * M::WIDTH);
@@ -83,14 +83,14 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> FilterTile<'_, T, R, P
     #[inline(always)]
     fn transform<M: Microkernel>(&self, kernel: M, n: usize, plane: usize, c: usize) -> [[M::Vector; P]; P] {
         let (transforms, inputs) = (self.transforms, self.inputs);
-        let mut taps = [[kernel.splat(0.0); R]; R];
-        for r in 0..R {
-            for s in 0..R {
+        let mut points = [[kernel.splat(0.0); P]; P];
+        both_ways!(kernel, R => P, transforms.taps_to_points,
+            |r, s| {
                 let from = n * self.filter + self.offsets[plane][r][s] * inputs;
-                taps[r][s] = kernel.load(&self.w[from + c..from + inputs]);
-            }
-        }
-        both_ways!(kernel, taps, R => P, transforms.taps_to_points)
+                kernel.load(&self.w[from + c..from + inputs])
+            },
+            |i, j, value| points[i][j] = value);
+        points
     }
 }
 

@@ -3,14 +3,13 @@
 use std::ops::Range;
 
 use super::transforms::{TILE, Three, Transforms, Two, both_ways};
-use super::{Geometry, LANES, OUTSIDE, pieces_of, planes, rows_of_points, taps, tiles};
+use super::{Geometry, pieces_of, planes, rows_of_points, taps, tiles};
 use crate::engine::device::cpu::tile::{
-    Epilogue, Loops, Microkernel, Segment, Strided, Sums, with_microkernel,
+    Epilogue, Loops, Microkernel, OUTSIDE, Segment, Sources, Strided, Sums, Targets, prefetch, vectors_over, with_microkernel,
 };
 use crate::engine::device::cpu::{Buffer, odd_pitch, for_chunks, for_each, threads};
 use crate::engine::ops::conv::filters::{PackedFilters, column_tiles, vectors_of};
 use crate::engine::ops::conv::problem::ConvProblem;
-use crate::engine::ops::pointwise::logistic;
 
 /// y = the windows of x by the filters, through the epilogue.
 pub(in crate::engine::ops::conv) fn fprop(
@@ -74,15 +73,20 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
     where
         T: Transforms<R, P>,
     {
-        /// Bytes of one block's points, inputs and outputs, near what the second-level cache holds. Of fewer tiles than the least,
-        /// reading the filters would be the cost.
-        const BLOCK: usize = 2 << 20;
-        let of_tile = P * P * (self.depth() + self.columns()) * 4;
+        /// Bytes of one block's points, near what the second-level cache holds.
+        const BLOCK: usize = 1 << 19;
+        /// Bytes of the points of the tiles that threads share.
+        const SHARED: usize = 32 << 20;
+        let of_tile = P * P * (self.pitch() + self.columns()) * 4;
         let block = (BLOCK / of_tile / M::ROWS).clamp(4, 8) * M::ROWS;
-        let pieces = self.pieces(y, block);
-        let total = pieces.last().map_or(0, |piece| piece.tiles.end);
-        match total < 2 * threads() * block {
-            true => self.by_points(pieces),
+        let [down, right] = tiles(self.problem);
+        let total = self.problem.batch * down * right;
+        // What would go to memory and back: the filters for each block, or all points once.
+        let filters = P * P * self.depth() * self.columns() * 4;
+        let is_shared = total < 2 * threads() * block || total.div_ceil(block) * filters > filters + 2 * total * of_tile;
+        let mut pieces = self.pieces(y, block);
+        match is_shared {
+            true => pieces.chunks_mut((SHARED / of_tile / block).max(1)).for_each(|pieces| self.by_points(pieces)),
             false => for_each(pieces, |piece| self.block(piece)),
         }
     }
@@ -92,46 +96,54 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
     where
         T: Transforms<R, P>,
     {
-        let count = piece.tiles.len().next_multiple_of(M::ROWS);
-        let (pitch, columns) = (self.pitch(), self.columns());
-        let mut inputs = Buffer::uninit(P * P * count * pitch);
-        let mut outputs = Buffer::uninit(P * P * count * columns);
+        let (count, pitch) = (piece.tiles.len().next_multiple_of(M::ROWS), self.pitch());
+        let groups = self.groups();
+        let widest = groups.iter().map(|group| group.columns).max().unwrap_or(0);
+        let [of_inputs, of_outputs] = [pitch, widest].map(|width| odd_pitch(count * width));
+        let mut inputs = Buffer::uninit(P * P * of_inputs);
+        let mut outputs = Buffer::uninit(P * P * of_outputs);
         for (phase, geometry) in self.geometries().enumerate() {
-            let points = inputs.as_mut_slice().chunks_exact_mut(count * pitch).collect();
+            let points = inputs.as_mut_slice().chunks_exact_mut(of_inputs);
+            let points = points.map(|point| &mut point[..count * pitch]).collect();
             self.transform_inputs(&geometry, piece.tiles.clone(), points);
-            let of_points = inputs.as_slice().chunks_exact(count * pitch);
-            let sums = outputs.as_mut_slice().chunks_exact_mut(count * columns);
-            for ((point, x), sums) in of_points.enumerate().zip(sums) {
-                self.multiply(phase * P * P + point, x, sums);
+            for group in &groups {
+                let points = inputs.as_slice().chunks_exact(of_inputs);
+                let sums = outputs.as_mut_slice().chunks_exact_mut(of_outputs);
+                for ((point, x), sums) in points.enumerate().zip(sums) {
+                    self.multiply(phase * P * P + point, &x[..count * pitch], sums, group);
+                }
+                let first = piece.tiles.start;
+                self.transform_outputs(&geometry, &mut piece, first, outputs.as_slice(), group);
             }
-            self.transform_outputs(&geometry, &mut piece, None, outputs.as_slice());
         }
     }
 
-    /// Threads share the points, so that the filters of each are read once: for few tiles.
-    fn by_points<const R: usize, const P: usize>(&self, mut pieces: Vec<Piece>)
+    /// Threads share the points, so that the filters of each are read once: for few tiles, or many filters.
+    fn by_points<const R: usize, const P: usize>(&self, pieces: &mut [Piece])
     where
         T: Transforms<R, P>,
     {
-        let tiles = pieces.last().map_or(0, |piece| piece.tiles.end);
-        let count = tiles.next_multiple_of(M::ROWS);
-        let (pitch, columns) = (self.pitch(), self.columns());
-        let mut inputs = Buffer::uninit(P * P * count * pitch);
-        let mut outputs = Buffer::uninit(P * P * count * columns);
+        let (first, end) = (pieces[0].tiles.start, pieces[pieces.len() - 1].tiles.end);
+        let (count, pitch) = ((end - first).next_multiple_of(M::ROWS), self.pitch());
+        let all = self.all_columns();
+        let [of_inputs, of_outputs] = [pitch, all.columns].map(|width| odd_pitch(count * width));
+        let mut inputs = Buffer::uninit(P * P * of_inputs);
+        let mut outputs = Buffer::uninit(P * P * of_outputs);
         // The last range also has the rows that fill the last tile of the product.
         let ranges = pieces_of(count, 4 * threads());
         for (phase, geometry) in self.geometries().enumerate() {
             for_each(rows_of_points(inputs.as_mut_slice(), P * P, pitch, &ranges), |(rows, points)| {
-                let own = rows.start.min(tiles)..rows.end.min(tiles);
+                let own = (first + rows.start).min(end)..(first + rows.end).min(end);
                 self.transform_inputs(&geometry, own, points);
             });
             let inputs = inputs.as_slice();
-            for_chunks(outputs.as_mut_slice(), count * columns, |point, sums| {
-                self.multiply(phase * P * P + point, &inputs[point * count * pitch..][..count * pitch], sums);
+            for_chunks(outputs.as_mut_slice(), of_outputs, |point, sums| {
+                let x = &inputs[point * of_inputs..][..count * pitch];
+                self.multiply(phase * P * P + point, x, sums, &all);
             });
             let outputs = outputs.as_slice();
             for_each(pieces.iter_mut().collect(), |piece| {
-                self.transform_outputs(&geometry, piece, Some(0), outputs);
+                self.transform_outputs(&geometry, piece, first, outputs, &all);
             });
         }
     }
@@ -158,6 +170,34 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
     /// Columns of the sums: whole vectors.
     fn columns(&self) -> usize {
         self.problem.cout.next_multiple_of(M::LANES)
+    }
+
+    fn all_columns(&self) -> Group {
+        Group {
+            tiles: (0..column_tiles::<M>(self.problem.cout)).collect(),
+            channels: 0..self.channels(),
+            columns: self.columns(),
+        }
+    }
+
+    /// The columns in groups, whose sums of a block stay in the second-level cache beside its inputs.
+    fn groups(&self) -> Vec<Group> {
+        /// Column tiles of a group; the last one also has what would be less than a vector.
+        const TILES: usize = 2;
+        let (channels, cout) = (self.channels(), self.problem.cout);
+        if self.gated && !channels.is_multiple_of(M::WIDTH) {
+            return vec![self.all_columns()];
+        }
+        let tiles = column_tiles::<M>(channels);
+        let count = (tiles / TILES).max(1);
+        let group = |i: usize| {
+            let own = i * TILES..if i + 1 == count { tiles } else { (i + 1) * TILES };
+            let gates = own.clone().map(|tile| tile + tiles).filter(|_| self.gated);
+            let tiles: Vec<usize> = own.clone().chain(gates).collect();
+            let columns = tiles.iter().map(|&tile| vectors_of::<M>(tile, cout) * M::LANES).sum();
+            Group { tiles, channels: own.start * M::WIDTH..(own.end * M::WIDTH).min(channels), columns }
+        };
+        (0..count).map(group).collect()
     }
 
     /// Pieces of about `block` tiles.
@@ -202,57 +242,70 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
             x: self.x,
             tiles,
             pitch,
-            points,
+            points: Targets::new(points),
         });
     }
 
-    /// `first` is the tile of the first row of `sums`, where that is not the piece's own first.
+    /// `first` is the tile of the first row of `sums`.
     fn transform_outputs<const R: usize, const P: usize>(
         &self,
         geometry: &Geometry,
         piece: &mut Piece,
-        first: Option<usize>,
+        first: usize,
         sums: &[f32],
+        group: &Group,
     ) where
         T: Transforms<R, P>,
     {
-        let first = first.unwrap_or(piece.tiles.start);
         self.kernel.vectorized(OutputTransform::<_, R, P> {
             transforms: self.transforms,
             geometry,
             epilogue: self.epilogue,
+            gated: self.gated,
             channels: self.channels(),
+            group,
             tiles: piece.tiles.clone(),
             first,
-            columns: self.columns(),
             sums,
             start: piece.start,
             y: &mut *piece.outputs,
         });
     }
 
-    /// At one point: x[rows,pitch] by the filters, rows a multiple of the tile's.
-    fn multiply(&self, point: usize, x: &[f32], sums: &mut [f32]) {
+    /// At one point: x[rows,pitch] by the filters of a group, rows a multiple of the tile's.
+    fn multiply(&self, point: usize, x: &[f32], sums: &mut [f32], group: &Group) {
         /// Elements summed at a time: the packed filters of so many stay in the first-level cache.
         const DEPTH: usize = 256;
-        let (depth, pitch, cout, columns) = (self.depth(), self.pitch(), self.problem.cout, self.columns());
+        let (depth, pitch, cout) = (self.depth(), self.pitch(), self.problem.cout);
         let filters = self.filters.phases[point].as_slice();
         let source = Strided { data: x, stride: 1 };
         let rows = x.len() / pitch;
         for span in pieces_of(depth, depth.div_ceil(DEPTH)) {
-            for tile in 0..column_tiles::<M>(cout) {
-                let (vectors, from) = (vectors_of::<M>(tile, cout), tile * M::WIDTH);
+            let mut to = 0;
+            for &tile in &group.tiles {
+                let vectors = vectors_of::<M>(tile, cout);
                 let width = vectors * M::LANES;
-                let w = &filters[from * depth + span.start * width..][..span.len() * width];
+                let w = &filters[tile * M::WIDTH * depth + span.start * width..][..span.len() * width];
                 for row in (0..rows).step_by(M::ROWS) {
                     let segment = Segment { at: M::rows(|i| (row + i) * pitch + span.start), len: span.len() };
-                    let at = M::rows(|i| (row + i) * columns + from);
+                    let at = M::rows(|i| (row + i) * group.columns + to);
                     let mut sums = Sums { data: &mut *sums, at, add: span.start > 0, epilogue: None };
                     self.kernel.tile(vectors, &mut sums, source, &[segment], Strided { data: w, stride: width });
                 }
+                to += width;
             }
         }
     }
+}
+
+/// Columns of the sums that are made together.
+struct Group {
+    /// Column tiles of the filters, side by side: those of the outputs, then those of their gates.
+    tiles: Vec<usize>,
+    /// The channels of the output that follow.
+    channels: Range<usize>,
+    /// Columns of the sums: whole vectors.
+    columns: usize,
 }
 
 /// The patches of `tiles` to rows of each point, [P²][rows, pitch]; rows beyond the tiles become 0.
@@ -262,51 +315,38 @@ pub(super) struct InputTransform<'a, T, const R: usize, const P: usize> {
     pub x: &'a [f32],
     pub tiles: Range<usize>,
     pub pitch: usize,
-    pub points: Vec<&'a mut [f32]>,
+    pub points: Targets<'a, P>,
 }
 
 impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for InputTransform<'_, T, R, P> {
     #[inline(always)]
     fn run<M: Microkernel>(self, kernel: M) {
+        /// Numbers of a line of the cache.
+        const LINE: usize = 16;
         let InputTransform { transforms, geometry, x, pitch, mut points, .. } = self;
         let cin = geometry.phase.problem.cin;
+        let zeros = vec![0.0; cin];
         for (n, tile) in self.tiles.clone().enumerate() {
             for plane in 0..geometry.planes() {
-                let offsets = geometry.patch::<P>(tile, plane);
+                let patch = Sources::new(x, &geometry.patch::<P>(tile, plane), cin, &zeros);
+                let ahead = geometry.patch::<P>(tile + 1, plane);
                 let to = n * pitch + plane * cin;
-                for c in (0..cin).step_by(M::LANES) {
-                    let patch = gather(kernel, x, &offsets, cin, c);
-                    let all = both_ways!(kernel, patch, P => P, transforms.patch_to_points);
-                    for (point, values) in points.iter_mut().zip(all.as_flattened()) {
-                        kernel.store(*values, &mut point[to + c..to + cin]);
+                for c in vectors_over(cin, M::LANES) {
+                    if c % LINE == 0 {
+                        for r in 0..P {
+                            for s in R - 1..P {
+                                prefetch(x, ahead[r][s].saturating_add(c));
+                            }
+                        }
                     }
+                    both_ways!(kernel, P => P, transforms.patch_to_points,
+                        |r, s| patch.load(kernel, r, s, c),
+                        |i, j, value| points.store(kernel, value, i, j, to + c));
                 }
             }
         }
-        for point in &mut points {
-            point[self.tiles.len() * pitch..].fill(0.0);
-        }
+        points.clear(self.tiles.len() * pitch);
     }
-}
-
-/// The channels from `c` on of each pixel, of `channels` channels; 0 outside the image.
-#[inline(always)]
-pub(super) fn gather<M: Microkernel, const N: usize>(
-    kernel: M,
-    x: &[f32],
-    offsets: &[[usize; N]; N],
-    channels: usize,
-    c: usize,
-) -> [[M::Vector; N]; N] {
-    let mut square = [[kernel.splat(0.0); N]; N];
-    for r in 0..N {
-        for s in 0..N {
-            if offsets[r][s] != OUTSIDE {
-                square[r][s] = kernel.load(&x[offsets[r][s] + c..offsets[r][s] + channels]);
-            }
-        }
-    }
-    square
 }
 
 /// The sums of tiles at each point, [P²][rows, columns], to outputs.
@@ -314,12 +354,14 @@ struct OutputTransform<'a, T, const R: usize, const P: usize> {
     transforms: T,
     geometry: &'a Geometry,
     epilogue: Option<Epilogue<'a>>,
-    /// Of the output: half of those of the sums [a | b], where a · σ(b) is the output.
+    /// The sums are [a | b], and a · σ(b) is the output.
+    gated: bool,
+    /// Of the output.
     channels: usize,
+    group: &'a Group,
     tiles: Range<usize>,
     /// The tile of the first row of `sums`.
     first: usize,
-    columns: usize,
     sums: &'a [f32],
     /// The first output of `y`.
     start: usize,
@@ -329,29 +371,34 @@ struct OutputTransform<'a, T, const R: usize, const P: usize> {
 impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for OutputTransform<'_, T, R, P> {
     #[inline(always)]
     fn run<M: Microkernel>(self, kernel: M) {
-        let OutputTransform { transforms, geometry, epilogue, channels, columns, sums, start, y, .. } = self;
-        let gated = channels < geometry.phase.problem.cout;
-        let of_point = sums.len() / (P * P);
+        let OutputTransform { transforms, geometry, epilogue, gated, channels, group, start, y, .. } = self;
+        let (sums, own) = (of_points::<P>(self.sums), group.channels.len());
         for tile in self.tiles {
             let offsets = geometry.outputs(tile, channels);
-            let from = (tile - self.first) * columns;
-            for c in (0..channels).step_by(M::LANES) {
-                let outputs = to_tile(kernel, transforms, &sums[from + c..], of_point);
-                let gates = gated.then(|| to_tile(kernel, transforms, &sums[from + channels + c..], of_point));
+            let row = (tile - self.first) * group.columns;
+            for from in vectors_over(own, M::LANES) {
+                let c = group.channels.start + from;
+                let mut outputs = to_tile(kernel, transforms, &sums, row + from);
+                if let (true, Some(Epilogue { bias, .. })) = (gated, &epilogue) {
+                    let gates = to_tile(kernel, transforms, &sums, row + own + from);
+                    let (of_output, of_gate) = (kernel.load(&bias[c..]), kernel.load(&bias[channels + c..]));
+                    for r in 0..TILE {
+                        for s in 0..TILE {
+                            let gate = logistic(kernel, kernel.add(gates[r][s], of_gate));
+                            outputs[r][s] = kernel.mul(kernel.add(outputs[r][s], of_output), gate);
+                        }
+                    }
+                }
                 for r in 0..TILE {
                     for s in 0..TILE {
                         let at = offsets[r][s];
                         if at == OUTSIDE {
                             continue;
                         }
-                        let mut z = match &epilogue {
-                            Some(epilogue) => epilogue.of_vector(kernel, outputs[r][s], c, at + c),
-                            None => outputs[r][s],
+                        let z = match &epilogue {
+                            Some(epilogue) if !gated => epilogue.of_vector(kernel, outputs[r][s], c, at + c),
+                            _ => outputs[r][s],
                         };
-                        if let (Some(gates), Some(Epilogue { bias, .. })) = (&gates, &epilogue) {
-                            let b = kernel.add(gates[r][s], kernel.load(&bias[channels + c..]));
-                            z = kernel.mul(z, logistic_of(kernel, b));
-                        }
                         kernel.store(z, &mut y[at - start + c..at - start + channels]);
                     }
                 }
@@ -360,31 +407,35 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for OutputTransf
     }
 }
 
-/// The outputs of one tile for a vector of channels, whose sums at the first point begin with `sums`.
+/// The rows of each point in `sums`, [P²][rows, columns].
+#[inline(always)]
+pub(super) fn of_points<const P: usize>(sums: &[f32]) -> Sources<'_, P> {
+    let each = sums.len() / (P * P);
+    let mut offsets = [[0; P]; P];
+    for (point, offset) in offsets.as_flattened_mut().iter_mut().enumerate() {
+        *offset = point * each;
+    }
+    Sources::new(sums, &offsets, each, sums)
+}
+
+/// The outputs of one tile for a vector of channels, whose sums begin at `from` of each point.
 #[inline(always)]
 fn to_tile<M: Microkernel, T: Transforms<R, P>, const R: usize, const P: usize>(
     kernel: M,
     transforms: T,
-    sums: &[f32],
-    of_point: usize,
+    sums: &Sources<P>,
+    from: usize,
 ) -> [[M::Vector; TILE]; TILE] {
-    let mut points = [[kernel.splat(0.0); P]; P];
-    for i in 0..P {
-        for j in 0..P {
-            points[i][j] = kernel.load(&sums[(i * P + j) * of_point..]);
-        }
-    }
-    both_ways!(kernel, points, P => TILE, transforms.points_to_tile)
+    let mut outputs = [[kernel.splat(0.0); TILE]; TILE];
+    both_ways!(kernel, P => TILE, transforms.points_to_tile,
+        |r, s| sums.load(kernel, r, s, from),
+        |i, j, value| outputs[i][j] = value);
+    outputs
 }
 
 /// 1 / (1 + e^-x)
 #[inline(always)]
-fn logistic_of<M: Microkernel>(kernel: M, x: M::Vector) -> M::Vector {
-    let mut lanes = [0.0; LANES];
-    let lanes = &mut lanes[..M::LANES];
-    kernel.store(x, lanes);
-    for lane in &mut *lanes {
-        *lane = logistic(*lane);
-    }
-    kernel.load(lanes)
+fn logistic<M: Microkernel>(kernel: M, x: M::Vector) -> M::Vector {
+    let one = kernel.splat(1.0);
+    kernel.div(one, kernel.add(one, kernel.exp(kernel.sub(kernel.splat(0.0), x))))
 }

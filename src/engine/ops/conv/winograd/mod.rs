@@ -23,6 +23,7 @@ pub(super) use wgrad::{wgrad, wgrad_suits};
 
 use super::problem::{ConvProblem, Phase};
 use crate::engine::device::cpu::exact;
+use crate::engine::device::cpu::tile::OUTSIDE;
 
 /// Whether a pass is computed so: a matter of its shape but for the batch, so that images do not depend on their number.
 pub(super) fn suits(problem: &ConvProblem) -> bool {
@@ -38,6 +39,11 @@ pub(super) fn suits(problem: &ConvProblem) -> bool {
     !exact() && cin.min(cout) >= LANES && output.iter().all(|&n| n >= least) && covered * 10 <= outputs * 16
 }
 
+/// Whether the halves of a pass's outputs, of which one gates the other, fill vectors.
+pub(super) fn gated_suits(problem: &ConvProblem) -> bool {
+    suits(problem) && problem.cout >= 2 * LANES
+}
+
 /// R, where the windows have such a form.
 fn taps(problem: &ConvProblem) -> Option<usize> {
     let ConvProblem { window, step, stride, spread, .. } = *problem;
@@ -47,9 +53,6 @@ fn taps(problem: &ConvProblem) -> Option<usize> {
         _ => None,
     }
 }
-
-/// No place in an image.
-const OUTSIDE: usize = usize::MAX;
 
 /// Where the input of one phase's tiles lies: plane (b, c) of each pixel block of stride² is channels of its own.
 #[derive(Clone, Copy)]

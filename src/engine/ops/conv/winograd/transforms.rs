@@ -42,21 +42,26 @@ fn times<M: Microkernel>(k: M, x: M::Vector, a: f32) -> M::Vector {
 /// x + a · y
 #[inline(always)]
 fn plus<M: Microkernel>(k: M, x: M::Vector, a: f32, y: M::Vector) -> M::Vector {
-    k.add(x, times(k, y, a))
+    k.mul_add(k.splat(a), y, x)
 }
 
-/// even + odd and even - odd: the values at a point and its negative.
+/// x + y and x - y
 #[inline(always)]
-fn both<M: Microkernel>(k: M, even: M::Vector, odd: M::Vector) -> [M::Vector; 2] {
-    [k.add(even, odd), k.sub(even, odd)]
+fn both<M: Microkernel>(k: M, x: M::Vector, y: M::Vector) -> [M::Vector; 2] {
+    [k.add(x, y), k.sub(x, y)]
+}
+
+/// even + a · odd and even - a · odd: the values at a point and its negative.
+#[inline(always)]
+fn both_of<M: Microkernel>(k: M, even: M::Vector, a: f32, odd: M::Vector) -> [M::Vector; 2] {
+    [plus(k, even, a, odd), plus(k, even, -a, odd)]
 }
 
 impl Transforms<3, 6> for Three {
     #[inline(always)]
     fn patch_to_points<M: Microkernel>(self, k: M, [d0, d1, d2, d3, d4, d5]: [M::Vector; 6]) -> [M::Vector; 6] {
-        let (even, odd) = (plus(k, d4, -2.0, d2), times(k, plus(k, d3, -2.0, d1), FRAC_1_SQRT_2));
-        let (even2, odd2) = (plus(k, d4, -0.5, d2), times(k, plus(k, d3, -0.5, d1), SQRT_2));
-        let ([m1, m2], [m3, m4]) = (both(k, even, odd), both(k, even2, odd2));
+        let [m1, m2] = both_of(k, plus(k, d4, -2.0, d2), FRAC_1_SQRT_2, plus(k, d3, -2.0, d1));
+        let [m3, m4] = both_of(k, plus(k, d4, -0.5, d2), SQRT_2, plus(k, d3, -0.5, d1));
         [k.add(plus(k, d4, -2.5, d2), d0), m1, m2, m3, m4, k.add(plus(k, d5, -2.5, d3), d1)]
     }
 
@@ -64,29 +69,27 @@ impl Transforms<3, 6> for Three {
     fn taps_to_points<M: Microkernel>(self, k: M, [g0, g1, g2]: [M::Vector; 3]) -> [M::Vector; 6] {
         const NEAR: f32 = -2.0 / 3.0;
         const FAR: f32 = 1.0 / 6.0;
-        let (even, odd) = (times(k, plus(k, g0, 0.5, g2), NEAR), times(k, g1, NEAR * FRAC_1_SQRT_2));
-        let (even2, odd2) = (times(k, plus(k, g0, 2.0, g2), FAR), times(k, g1, FAR * SQRT_2));
-        let ([m1, m2], [m3, m4]) = (both(k, even, odd), both(k, even2, odd2));
+        let (even, even2) = (times(k, plus(k, g0, 0.5, g2), NEAR), times(k, plus(k, g0, 2.0, g2), FAR));
+        let [m1, m2] = both_of(k, even, NEAR * FRAC_1_SQRT_2, g1);
+        let [m3, m4] = both_of(k, even2, FAR * SQRT_2, g1);
         [g0, m1, m2, m3, m4, g2]
     }
 
     #[inline(always)]
     fn points_to_tile<M: Microkernel>(self, k: M, [m0, m1, m2, m3, m4, m5]: [M::Vector; 6]) -> [M::Vector; TILE] {
         let ([even, odd], [even2, odd2]) = (both(k, m1, m2), both(k, m3, m4));
-        let (odd, odd2) = (times(k, odd, FRAC_1_SQRT_2), times(k, odd2, SQRT_2));
         [
             k.add(k.add(m0, even), even2),
-            k.add(odd, odd2),
+            plus(k, times(k, odd, FRAC_1_SQRT_2), SQRT_2, odd2),
             plus(k, times(k, even, 0.5), 2.0, even2),
-            k.add(plus(k, times(k, odd, 0.5), 2.0, odd2), m5),
+            plus(k, plus(k, m5, 0.5 * FRAC_1_SQRT_2, odd), 2.0 * SQRT_2, odd2),
         ]
     }
 
     #[inline(always)]
     fn tile_to_points<M: Microkernel>(self, k: M, [y0, y1, y2, y3]: [M::Vector; TILE]) -> [M::Vector; 6] {
-        let (even, odd) = (plus(k, y0, 0.5, y2), times(k, plus(k, y1, 0.5, y3), FRAC_1_SQRT_2));
-        let (even2, odd2) = (plus(k, y0, 2.0, y2), times(k, plus(k, y1, 2.0, y3), SQRT_2));
-        let ([m1, m2], [m3, m4]) = (both(k, even, odd), both(k, even2, odd2));
+        let [m1, m2] = both_of(k, plus(k, y0, 0.5, y2), FRAC_1_SQRT_2, plus(k, y1, 0.5, y3));
+        let [m3, m4] = both_of(k, plus(k, y0, 2.0, y2), SQRT_2, plus(k, y1, 2.0, y3));
         [y0, m1, m2, m3, m4, y3]
     }
 
@@ -95,11 +98,10 @@ impl Transforms<3, 6> for Three {
         const NEAR: f32 = -2.0 / 3.0;
         const FAR: f32 = 1.0 / 6.0;
         let ([even, odd], [even2, odd2]) = (both(k, m1, m2), both(k, m3, m4));
-        let (even, even2) = (times(k, even, NEAR), times(k, even2, FAR));
         [
-            k.add(k.add(m0, even), even2),
+            plus(k, plus(k, m0, NEAR, even), FAR, even2),
             plus(k, times(k, odd, NEAR * FRAC_1_SQRT_2), FAR * SQRT_2, odd2),
-            k.add(plus(k, times(k, even, 0.5), 2.0, even2), m5),
+            plus(k, plus(k, m5, 0.5 * NEAR, even), 2.0 * FAR, even2),
         ]
     }
 }
@@ -112,17 +114,16 @@ impl Transforms<2, 5> for Two {
     #[inline(always)]
     fn patch_to_points<M: Microkernel>(self, k: M, [d0, d1, d2, d3, d4]: [M::Vector; 5]) -> [M::Vector; 5] {
         let [near, far] = SQUARES;
-        let (even, odd) = (times(k, plus(k, d2, -far, d0), 0.5), plus(k, d3, -far, d1));
-        let (even2, odd2) = (times(k, plus(k, d2, -near, d0), 1.25), plus(k, d3, -near, d1));
-        let ([m0, m1], [m2, m3]) = (both(k, odd, even), both(k, odd2, even2));
+        let [m0, m1] = both_of(k, plus(k, d3, -far, d1), 0.5, plus(k, d2, -far, d0));
+        let [m2, m3] = both_of(k, plus(k, d3, -near, d1), 1.25, plus(k, d2, -near, d0));
         [m0, m1, m2, m3, plus(k, plus(k, d4, -(near + far), d2), near * far, d0)]
     }
 
     #[inline(always)]
     fn taps_to_points<M: Microkernel>(self, k: M, [g0, g1]: [M::Vector; 2]) -> [M::Vector; 5] {
         let [near, far] = FACTORS;
-        let [m0, m1] = both(k, times(k, g1, 0.5 * near), times(k, g0, near));
-        let [m2, m3] = both(k, times(k, g1, 1.25 * far), times(k, g0, far));
+        let [m0, m1] = both_of(k, times(k, g1, 0.5 * near), near, g0);
+        let [m2, m3] = both_of(k, times(k, g1, 1.25 * far), far, g0);
         [m0, m1, m2, m3, g1]
     }
 
@@ -130,21 +131,19 @@ impl Transforms<2, 5> for Two {
     fn points_to_tile<M: Microkernel>(self, k: M, [m0, m1, m2, m3, m4]: [M::Vector; 5]) -> [M::Vector; TILE] {
         let [near, far] = SQUARES;
         let ([even, odd], [even2, odd2]) = (both(k, m0, m1), both(k, m2, m3));
-        let (odd, odd2) = (times(k, odd, 0.5), times(k, odd2, 1.25));
         [
             k.add(even, even2),
-            k.add(odd, odd2),
+            plus(k, times(k, odd, 0.5), 1.25, odd2),
             plus(k, times(k, even, near), far, even2),
-            k.add(plus(k, times(k, odd, near), far, odd2), m4),
+            plus(k, plus(k, m4, 0.5 * near, odd), 1.25 * far, odd2),
         ]
     }
 
     #[inline(always)]
     fn tile_to_points<M: Microkernel>(self, k: M, [y0, y1, y2, y3]: [M::Vector; TILE]) -> [M::Vector; 5] {
         let [near, far] = SQUARES;
-        let (even, odd) = (plus(k, y0, near, y2), times(k, plus(k, y1, near, y3), 0.5));
-        let (even2, odd2) = (plus(k, y0, far, y2), times(k, plus(k, y1, far, y3), 1.25));
-        let ([m0, m1], [m2, m3]) = (both(k, even, odd), both(k, even2, odd2));
+        let [m0, m1] = both_of(k, plus(k, y0, near, y2), 0.5, plus(k, y1, near, y3));
+        let [m2, m3] = both_of(k, plus(k, y0, far, y2), 1.25, plus(k, y1, far, y3));
         [m0, m1, m2, m3, y3]
     }
 
@@ -152,32 +151,40 @@ impl Transforms<2, 5> for Two {
     fn points_to_taps<M: Microkernel>(self, k: M, [m0, m1, m2, m3, m4]: [M::Vector; 5]) -> [M::Vector; 2] {
         let [near, far] = FACTORS;
         let ([even, odd], [even2, odd2]) = (both(k, m0, m1), both(k, m2, m3));
-        let taps = plus(k, times(k, even, 0.5 * near), 1.25 * far, even2);
-        [plus(k, times(k, odd, near), far, odd2), k.add(taps, m4)]
+        [
+            plus(k, times(k, odd, near), far, odd2),
+            plus(k, plus(k, m4, 0.5 * near, even), 1.25 * far, even2),
+        ]
     }
 }
 
-/// A transform of the columns of a square, then of its rows: `both_ways!(kernel, square, N => M, transforms.name)`.
+/// A transform of the columns of a square, then of its rows: `both_ways!(kernel, N => M, transforms.name, |r, s| load, |r, s, value| store)`
+/// reads a column of N×N vectors at a time and gives a row of M×M at a time.
 macro_rules! both_ways {
-    ($kernel:expr, $square:expr, $n:expr => $m:expr, $transforms:ident.$transform:ident) => {{
-        let (kernel, square) = ($kernel, $square);
+    (
+        $kernel:expr, $n:expr => $m:expr, $transforms:ident.$transform:ident,
+        |$r:ident, $s:ident| $load:expr, |$i:ident, $j:ident, $value:ident| $store:expr
+    ) => {{
+        let kernel = $kernel;
         let zero = kernel.splat(0.0);
         let mut across = [[zero; $n]; $m];
-        for s in 0..$n {
+        for $s in 0..$n {
             let mut column = [zero; $n];
-            for r in 0..$n {
-                column[r] = square[r][s];
+            for $r in 0..$n {
+                column[$r] = $load;
             }
             let column = $transforms.$transform(kernel, column);
             for r in 0..$m {
-                across[r][s] = column[r];
+                across[r][$s] = column[r];
             }
         }
-        let mut out = [[zero; $m]; $m];
-        for r in 0..$m {
-            out[r] = $transforms.$transform(kernel, across[r]);
+        for $i in 0..$m {
+            let row = $transforms.$transform(kernel, across[$i]);
+            for $j in 0..$m {
+                let $value = row[$j];
+                $store;
+            }
         }
-        out
     }};
 }
 

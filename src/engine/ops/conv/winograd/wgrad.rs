@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-use super::images::{InputTransform, gather};
+use super::images::{InputTransform, of_points};
 use super::transforms::{TILE, Three, Transforms, Two, both_ways};
 use super::{Geometry, pieces_of, planes, rows_of_points, suits, taps, tiles};
-use crate::engine::device::cpu::tile::{Loops, Microkernel, Segment, Strided, Sums, with_microkernel};
+use crate::engine::device::cpu::tile::{
+    Loops, Microkernel, Segment, Sources, Strided, Sums, Targets, vectors_over, with_microkernel,
+};
 use crate::engine::device::cpu::{Buffer, odd_pitch, for_chunks, for_each, map, threads};
 use crate::engine::ops::conv::problem::{ConvProblem, Phase};
 
@@ -48,7 +50,7 @@ impl<M: Microkernel, T> Gradient<'_, M, T> {
         const MOST: usize = 32 << 20;
         let [down, right] = self.geometry.across;
         let tiles = self.geometry.phase.problem.batch * down * right;
-        let len = P * P * self.geometry.phase.problem.cout * self.pitches()[1];
+        let len = P * P * odd_pitch(self.geometry.phase.problem.cout * self.pitches()[1]);
         if len * 4 * PARTS > MOST {
             let sums = self.by_points(len, tiles);
             return self.fold(dw, sums.as_slice());
@@ -81,17 +83,18 @@ impl<M: Microkernel, T> Gradient<'_, M, T> {
         let [left, right] = self.pitches();
         let block = (BLOCK / (P * P * 4 * (left + right))).clamp(32, 256);
         let mut sums = Buffer::uninit(len);
-        let mut outputs = Buffer::uninit(P * P * block * left);
-        let mut inputs = Buffer::uninit(P * P * block * right);
+        let [outputs_each, inputs_each] = [left, right].map(|pitch| odd_pitch(block * pitch));
+        let mut outputs = Buffer::uninit(P * P * outputs_each);
+        let mut inputs = Buffer::uninit(P * P * inputs_each);
         for first in tiles.clone().step_by(block) {
             let own = first..(first + block).min(tiles.end);
             let (count, add) = (own.len(), first > tiles.start);
-            let [outputs_of, inputs_of] = [(&mut outputs, left), (&mut inputs, right)].map(|(buffer, pitch)| {
-                let points = buffer.as_mut_slice().chunks_exact_mut(block * pitch);
-                points.map(|point| &mut point[..count * pitch]).collect()
-            });
-            self.transform(own, outputs_of, inputs_of);
-            let of_points = outputs.as_slice().chunks_exact(block * left).zip(inputs.as_slice().chunks_exact(block * right));
+            let of_outputs = outputs.as_mut_slice().chunks_exact_mut(outputs_each);
+            let of_inputs = inputs.as_mut_slice().chunks_exact_mut(inputs_each);
+            let of_outputs = of_outputs.map(|point| &mut point[..count * left]).collect();
+            self.transform(own, of_outputs, of_inputs.map(|point| &mut point[..count * right]).collect());
+            let of_outputs = outputs.as_slice().chunks_exact(outputs_each);
+            let of_points = of_outputs.zip(inputs.as_slice().chunks_exact(inputs_each));
             for (sums, (outputs, inputs)) in sums.as_mut_slice().chunks_exact_mut(len / (P * P)).zip(of_points) {
                 self.multiply(count, sums, [outputs, inputs], add);
             }
@@ -111,8 +114,9 @@ impl<M: Microkernel, T> Gradient<'_, M, T> {
         let mut sums = Buffer::uninit(len);
         for own in pieces_of(tiles, tiles.div_ceil(block)) {
             let (count, add) = (own.len(), own.start > 0);
-            let mut outputs = Buffer::uninit(P * P * count * left);
-            let mut inputs = Buffer::uninit(P * P * count * right);
+            let [outputs_each, inputs_each] = [left, right].map(|pitch| odd_pitch(count * pitch));
+            let mut outputs = Buffer::uninit(P * P * outputs_each);
+            let mut inputs = Buffer::uninit(P * P * inputs_each);
             let ranges = pieces_of(count, 4 * threads());
             let of_outputs = rows_of_points(outputs.as_mut_slice(), P * P, left, &ranges);
             let of_inputs = rows_of_points(inputs.as_mut_slice(), P * P, right, &ranges);
@@ -121,8 +125,8 @@ impl<M: Microkernel, T> Gradient<'_, M, T> {
             });
             let (outputs, inputs) = (outputs.as_slice(), inputs.as_slice());
             for_chunks(sums.as_mut_slice(), len / (P * P), |point, sums| {
-                let outputs = &outputs[point * count * left..][..count * left];
-                let inputs = &inputs[point * count * right..][..count * right];
+                let outputs = &outputs[point * outputs_each..][..count * left];
+                let inputs = &inputs[point * inputs_each..][..count * right];
                 self.multiply(count, sums, [outputs, inputs], add);
             });
         }
@@ -139,9 +143,9 @@ impl<M: Microkernel, T> Gradient<'_, M, T> {
     {
         let Gradient { kernel, transforms, ref geometry, dy, x } = *self;
         let [left, right] = self.pitches();
-        let (points, pitch, own) = (outputs, left, tiles.clone());
+        let (points, pitch, own) = (Targets::new(outputs), left, tiles.clone());
         kernel.vectorized(GradientTransform::<_, R, P> { transforms, geometry, dy, tiles: own, pitch, points });
-        let (points, pitch) = (inputs, right);
+        let (points, pitch) = (Targets::new(inputs), right);
         kernel.vectorized(InputTransform::<_, R, P> { transforms, geometry, x, tiles, pitch, points });
     }
 
@@ -184,7 +188,7 @@ struct GradientTransform<'a, T, const R: usize, const P: usize> {
     dy: &'a [f32],
     tiles: Range<usize>,
     pitch: usize,
-    points: Vec<&'a mut [f32]>,
+    points: Targets<'a, P>,
 }
 
 impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for GradientTransform<'_, T, R, P> {
@@ -192,14 +196,13 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for GradientTran
     fn run<M: Microkernel>(self, kernel: M) {
         let GradientTransform { transforms, geometry, dy, pitch, mut points, .. } = self;
         let cout = geometry.phase.problem.cout;
+        let zeros = vec![0.0; cout];
         for (n, tile) in self.tiles.enumerate() {
-            let offsets = geometry.outputs(tile, geometry.phase.problem.cout);
-            for c in (0..cout).step_by(M::LANES) {
-                let outputs = gather(kernel, dy, &offsets, cout, c);
-                let all = both_ways!(kernel, outputs, TILE => P, transforms.tile_to_points);
-                for (point, values) in points.iter_mut().zip(all.as_flattened()) {
-                    kernel.store(*values, &mut point[n * pitch + c..n * pitch + cout]);
-                }
+            let outputs = Sources::new(dy, &geometry.outputs(tile, cout), cout, &zeros);
+            for c in vectors_over(cout, M::LANES) {
+                both_ways!(kernel, TILE => P, transforms.tile_to_points,
+                    |r, s| outputs.load(kernel, r, s, c),
+                    |i, j, value| points.store(kernel, value, i, j, n * pitch + c));
             }
         }
     }
@@ -222,26 +225,18 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for Fold<'_, T, 
     fn run<M: Microkernel>(self, kernel: M) {
         let Fold { transforms, geometry, sums, pitch, .. } = self;
         let ConvProblem { cin, stride, .. } = geometry.phase.problem;
-        let (of_point, window) = (sums.len() / (P * P), stride[1] * R);
+        let (sums, window) = (of_points::<P>(sums), stride[1] * R);
         for (n, dw) in (self.first..).zip(self.dw.chunks_exact_mut(self.filter)) {
             for plane in 0..geometry.planes() {
                 let [down, right] = [plane / stride[1], plane % stride[1]];
                 let from = n * pitch + plane * cin;
-                for c in (0..cin).step_by(M::LANES) {
-                    let mut points = [[kernel.splat(0.0); P]; P];
-                    for i in 0..P {
-                        for j in 0..P {
-                            let at = (i * P + j) * of_point + from;
-                            points[i][j] = kernel.load(&sums[at + c..at + cin]);
-                        }
-                    }
-                    let taps = both_ways!(kernel, points, P => R, transforms.points_to_taps);
-                    for r in 0..R {
-                        for s in 0..R {
+                for c in vectors_over(cin, M::LANES) {
+                    both_ways!(kernel, P => R, transforms.points_to_taps,
+                        |r, s| sums.load(kernel, r, s, from + c),
+                        |r, s, value| {
                             let tap = (stride[0] * r + down) * window + stride[1] * s + right;
-                            kernel.store(taps[r][s], &mut dw[tap * cin + c..(tap + 1) * cin]);
-                        }
-                    }
+                            kernel.store(value, &mut dw[tap * cin + c..(tap + 1) * cin]);
+                        });
                 }
             }
         }
