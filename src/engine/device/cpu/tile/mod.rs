@@ -71,17 +71,18 @@ pub trait Microkernel: Copy + Send + Sync {
     /// e^x within 2 ulp, between the least and the greatest normal number (Cephes): of r = x - n ln 2, times 2ⁿ.
     #[inline(always)]
     fn exp(self, x: Self::Vector) -> Self::Vector {
-        let of = |value: f32| self.splat(value);
+        const ROUND: f32 = 12_582_912.0;
+        const COEFFICIENTS: [f32; 5] = [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
         let x = self.clamp(x, -87.3, 88.3);
-        let shifted = self.mul_add(x, of(std::f32::consts::LOG2_E), of(12_582_912.0));
-        let n = self.sub(shifted, of(12_582_912.0));
-        let r = self.mul_add(n, of(2.121_944_4e-4), self.mul_add(n, of(-0.693_359_4), x));
-        let p = self.mul_add(r, of(1.987_569_1e-4), of(1.398_2e-3));
-        let p = self.mul_add(p, r, of(8.333_452e-3));
-        let p = self.mul_add(p, r, of(4.166_579_6e-2));
-        let p = self.mul_add(p, r, of(1.666_666_5e-1));
-        let p = self.mul_add(p, r, of(0.5));
-        let y = self.mul_add(p, self.mul(r, r), self.add(r, of(1.0)));
+        let shifted = self.mul_add(x, self.splat(std::f32::consts::LOG2_E), self.splat(ROUND));
+        let n = self.sub(shifted, self.splat(ROUND));
+        let r = self.mul_add(n, self.splat(-0.693_359_4), x);
+        let r = self.mul_add(n, self.splat(2.121_944_4e-4), r);
+        let mut p = self.splat(1.987_569_1e-4);
+        for coefficient in COEFFICIENTS {
+            p = self.mul_add(p, r, self.splat(coefficient));
+        }
+        let y = self.mul_add(p, self.mul(r, r), self.add(r, self.splat(1.0)));
         self.mul(y, self.power_of_two(shifted))
     }
 

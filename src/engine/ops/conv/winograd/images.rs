@@ -99,16 +99,16 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         let (count, pitch) = (piece.tiles.len().next_multiple_of(M::ROWS), self.pitch());
         let groups = self.groups();
         let widest = groups.iter().map(|group| group.columns).max().unwrap_or(0);
-        let [of_inputs, of_outputs] = [pitch, widest].map(|width| odd_pitch(count * width));
-        let mut inputs = Buffer::uninit(P * P * of_inputs);
-        let mut outputs = Buffer::uninit(P * P * of_outputs);
+        let [inputs_each, outputs_each] = [pitch, widest].map(|width| odd_pitch(count * width));
+        let mut inputs = Buffer::uninit(P * P * inputs_each);
+        let mut outputs = Buffer::uninit(P * P * outputs_each);
         for (phase, geometry) in self.geometries().enumerate() {
-            let points = inputs.as_mut_slice().chunks_exact_mut(of_inputs);
+            let points = inputs.as_mut_slice().chunks_exact_mut(inputs_each);
             let points = points.map(|point| &mut point[..count * pitch]).collect();
             self.transform_inputs(&geometry, piece.tiles.clone(), points);
             for group in &groups {
-                let points = inputs.as_slice().chunks_exact(of_inputs);
-                let sums = outputs.as_mut_slice().chunks_exact_mut(of_outputs);
+                let points = inputs.as_slice().chunks_exact(inputs_each);
+                let sums = outputs.as_mut_slice().chunks_exact_mut(outputs_each);
                 for ((point, x), sums) in points.enumerate().zip(sums) {
                     self.multiply(phase * P * P + point, &x[..count * pitch], sums, group);
                 }
@@ -126,9 +126,9 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         let (first, end) = (pieces[0].tiles.start, pieces[pieces.len() - 1].tiles.end);
         let (count, pitch) = ((end - first).next_multiple_of(M::ROWS), self.pitch());
         let all = self.all_columns();
-        let [of_inputs, of_outputs] = [pitch, all.columns].map(|width| odd_pitch(count * width));
-        let mut inputs = Buffer::uninit(P * P * of_inputs);
-        let mut outputs = Buffer::uninit(P * P * of_outputs);
+        let [inputs_each, outputs_each] = [pitch, all.columns].map(|width| odd_pitch(count * width));
+        let mut inputs = Buffer::uninit(P * P * inputs_each);
+        let mut outputs = Buffer::uninit(P * P * outputs_each);
         // The last range also has the rows that fill the last tile of the product.
         let ranges = pieces_of(count, 4 * threads());
         for (phase, geometry) in self.geometries().enumerate() {
@@ -137,8 +137,8 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
                 self.transform_inputs(&geometry, own, points);
             });
             let inputs = inputs.as_slice();
-            for_chunks(outputs.as_mut_slice(), of_outputs, |point, sums| {
-                let x = &inputs[point * of_inputs..][..count * pitch];
+            for_chunks(outputs.as_mut_slice(), outputs_each, |point, sums| {
+                let x = &inputs[point * inputs_each..][..count * pitch];
                 self.multiply(phase * P * P + point, x, sums, &all);
             });
             let outputs = outputs.as_slice();
