@@ -1,4 +1,4 @@
-//! How a convolution is computed: the algorithms of each device and their choice.
+//! How threads share a convolution's direct sums on the CPU, and the algorithm on CUDA. cpu.rs chooses the CPU's algorithm.
 
 use super::problem::ConvProblem;
 use crate::engine::device::cpu::threads;
@@ -7,9 +7,9 @@ use crate::engine::device::cuda::{Gpu, k};
 use crate::engine::ops::gemm;
 use crate::engine::tensor::DType;
 
-/// On the CPU: register tiles over windows that are read in place.
+/// Of a pass in register tiles over windows that are read in place.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum CpuAlgorithm {
+pub(super) enum Sharing {
     /// Threads share the output rows in so many bands; each reads all filters.
     Rows { bands: usize },
     /// As `Rows`, with the phases as one whose channels are those of a block of pixels: for a few channels, of which
@@ -24,26 +24,26 @@ pub(super) const fn block_pixels<M: Microkernel>() -> usize {
     16 * M::ROWS
 }
 
-impl CpuAlgorithm {
+impl Sharing {
     /// Every output is summed in one order, so the choice changes no bit.
-    pub fn select<M: Microkernel>(problem: &ConvProblem, column_tiles: usize) -> CpuAlgorithm {
+    pub fn select<M: Microkernel>(problem: &ConvProblem, column_tiles: usize) -> Sharing {
         /// Tiles of pixels for which reading the filters pays.
         const FEW: usize = 6;
         let pixels = problem.batch * problem.output[0] * problem.output[1];
         let fair = pixels / (FEW * M::ROWS);
         if fair < threads() && column_tiles > 1 {
-            return CpuAlgorithm::Channels;
+            return Sharing::Channels;
         }
         let bands = pixels.div_ceil(2 * block_pixels::<M>()).max(fair.min(2 * threads())).max(1);
         let bands = bands.next_multiple_of(threads());
-        if CpuAlgorithm::joins_phases::<M>(problem) {
-            CpuAlgorithm::Blocks { bands }
+        if Sharing::joins_phases::<M>(problem) {
+            Sharing::Blocks { bands }
         } else {
-            CpuAlgorithm::Rows { bands }
+            Sharing::Rows { bands }
         }
     }
 
-    /// Whether [`Blocks`](CpuAlgorithm::Blocks) is chosen: a matter of the filters alone, which are packed
+    /// Whether [`Blocks`](Sharing::Blocks) is chosen: a matter of the filters alone, which are packed
     /// for it.
     pub fn joins_phases<M: Microkernel>(problem: &ConvProblem) -> bool {
         let phases = problem.step[0] * problem.step[1];
@@ -51,24 +51,24 @@ impl CpuAlgorithm {
     }
 }
 
-/// The gradient of the filters on the CPU.
+/// Of the gradient of the filters, where it is summed directly.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum CpuWgradAlgorithm {
+pub(super) enum WgradSharing {
     /// Threads share the pixels and make so many partial sums, which are added in order: for small filters.
     PartialSums(usize),
     /// Threads share the filters' outputs; each reads all pixels.
     ByChannels,
 }
 
-impl CpuWgradAlgorithm {
+impl WgradSharing {
     /// `block` is the number of pixels that are summed at a time.
-    pub fn select(problem: &ConvProblem, filter_elements: usize, block: usize) -> CpuWgradAlgorithm {
+    pub fn select(problem: &ConvProblem, filter_elements: usize, block: usize) -> WgradSharing {
         // A fixed number: sums must not depend on the number of threads.
         const PARTS: usize = 8;
         if filter_elements <= 1 << 18 && problem.pixels() >= PARTS * block {
-            CpuWgradAlgorithm::PartialSums(PARTS)
+            WgradSharing::PartialSums(PARTS)
         } else {
-            CpuWgradAlgorithm::ByChannels
+            WgradSharing::ByChannels
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::algorithm::{CpuAlgorithm, block_pixels};
+use super::algorithm::{Sharing, block_pixels};
 use super::filters::{PackedFilters, column_tiles, vectors_of};
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan};
 use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
@@ -35,17 +35,17 @@ struct Pass<'a, M> {
 impl<M: Microkernel> Pass<'_, M> {
     fn run(&self, y: &mut [f32]) {
         let problem = self.problem;
-        let margins = match CpuAlgorithm::joins_phases::<M>(problem) {
+        let margins = match Sharing::joins_phases::<M>(problem) {
             true => problem.margins([problem.joined()].into_iter()),
             false => problem.margins(problem.phases()),
         };
         let framed = (margins != [[0; 2]; 2]).then(|| frame(problem, self.x, margins));
         let x = framed.as_ref().map_or(self.x, Buffer::as_slice);
         let pass = Pass { problem: &problem.framed(margins), x, ..*self };
-        match CpuAlgorithm::select::<M>(pass.problem, column_tiles::<M>(problem.cout)) {
-            CpuAlgorithm::Rows { bands } => pass.by_rows(y, bands),
-            CpuAlgorithm::Blocks { bands } => pass.by_blocks(y, bands),
-            CpuAlgorithm::Channels => pass.by_channels(y),
+        match Sharing::select::<M>(pass.problem, column_tiles::<M>(problem.cout)) {
+            Sharing::Rows { bands } => pass.by_rows(y, bands),
+            Sharing::Blocks { bands } => pass.by_blocks(y, bands),
+            Sharing::Channels => pass.by_channels(y),
         }
     }
 

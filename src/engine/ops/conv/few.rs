@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use super::direct::{frame, scatter};
 use super::problem::{ConvProblem, OutputPixel, Phase, SPREAD};
-use super::winograd;
 use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
 
@@ -15,7 +14,7 @@ pub(super) fn suits(problem: &ConvProblem) -> bool {
     const FEW: usize = 512;
     /// Channels of a run of the filters that is worth a tile.
     const RUN: usize = 64;
-    problem.pixels() <= FEW && problem.cin.min(problem.cout) >= RUN && !winograd::suits(problem)
+    problem.pixels() <= FEW && problem.cin.min(problem.cout) >= RUN
 }
 
 /// y = the windows of x by the operator's filters w[Cout,R,S,Cin], through the epilogue.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::algorithm::CpuAlgorithm;
+use super::algorithm::Sharing;
 use super::problem::{ConvProblem, Phase, SPREAD};
 use crate::engine::device::cpu::tile::{Microkernel, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks};
@@ -67,7 +67,7 @@ pub(super) fn packed_len<M: Microkernel>(depth: usize, columns: usize) -> usize 
 }
 
 fn pack_phases<M: Microkernel>(kernel: M, problem: &ConvProblem, w: &[f32]) -> Vec<Buffer> {
-    if CpuAlgorithm::joins_phases::<M>(problem) {
+    if Sharing::joins_phases::<M>(problem) {
         return vec![pack_joined(kernel, problem, w)];
     }
     problem.phases().map(|phase| pack_phase(kernel, &phase, w)).collect()

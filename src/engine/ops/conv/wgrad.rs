@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::algorithm::CpuWgradAlgorithm;
+use super::algorithm::WgradSharing;
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan, SPREAD};
 use super::winograd;
 use crate::engine::device::cpu::tile::{Microkernel, Segment, Strided, Sums, with_microkernel};
@@ -50,8 +50,8 @@ fn fold_phase(dw: &mut [f32], part: &[f32], phase: &Phase) {
 fn wgrad_phase<M: Microkernel>(kernel: M, dw: &mut [f32], dy: &[f32], x: &[f32], phase: &Phase) {
     let (depth, cout) = (phase.depth(), phase.problem.cout);
     let pixels = phase.all_pixels();
-    match CpuWgradAlgorithm::select(&phase.problem, dw.len(), SUMMED) {
-        CpuWgradAlgorithm::PartialSums(parts) => {
+    match WgradSharing::select(&phase.problem, dw.len(), SUMMED) {
+        WgradSharing::PartialSums(parts) => {
             let per_part = pixels.len().div_ceil(parts);
             let parts = map(parts, |i| {
                 let mut part = Buffer::uninit(dw.len());
@@ -68,7 +68,7 @@ fn wgrad_phase<M: Microkernel>(kernel: M, dw: &mut [f32], dy: &[f32], x: &[f32],
                 });
             }
         }
-        CpuWgradAlgorithm::ByChannels => {
+        WgradSharing::ByChannels => {
             let per_part = cout.div_ceil(4 * threads()).next_multiple_of(M::ROWS).max(2 * M::ROWS);
             for_chunks(dw, per_part * depth, |i, dw| {
                 let n = dw.len() / depth;
