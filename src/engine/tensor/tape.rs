@@ -206,22 +206,24 @@ fn accumulate(sum: &mut Tensor, x: &Tensor) {
 /// The gradients of the scalar `loss` with respect to `targets` (leaves, or anything on the way).
 #[track_caller]
 pub fn backward(loss: &Tensor, targets: &[&Tensor]) -> Grads {
-    let mut grads = Grads::default();
-    backward_each(loss, targets.iter().filter_map(|t| t.key()), |key, gradient| {
-        grads.0.insert(key, gradient);
-    });
-    grads
+    backward_from([(loss, seed(loss))], targets)
 }
 
 /// [`backward`] that hands over each gradient as soon as it is complete, when the last operation that its target went into is
 /// behind: they need not lie beside each other, and a leaf may change then.
 #[track_caller]
 pub fn backward_each(loss: &Tensor, targets: impl IntoIterator<Item = Key>, take: impl FnMut(Key, Tensor)) {
+    run_back([(loss, seed(loss))], targets.into_iter().collect(), take);
+}
+
+/// The gradient of a loss with respect to itself.
+#[track_caller]
+fn seed(loss: &Tensor) -> Tensor {
     assert_eq!(loss.len(), 1, "backward starts from one number, not from {:?}", loss.shape);
     assert!(loss.edge.is_some(), "backward from a tensor that does not depend on any leaf");
     let mut one = loss.new_empty(loss.shape);
     one.fill(1.0);
-    run_back([(loss, one)], targets.into_iter().collect(), take);
+    one
 }
 
 /// The gradients of Σ <y, dy> over the ends (y, dy); an end that depends on no leaf adds nothing.

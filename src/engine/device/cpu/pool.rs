@@ -113,6 +113,13 @@ impl Arena {
     fn touched_bytes(&self) -> usize {
         self.segments.iter().map(|s| 4 * s.touched).sum()
     }
+
+    /// Bytes of the parts in use.
+    fn held_bytes(&self) -> usize {
+        let gaps =
+            self.segments.iter().flat_map(|s| s.gaps.iter().map(|(at, gap)| (at + gap).min(s.touched) - at));
+        self.touched_bytes() - 4 * gaps.sum::<usize>()
+    }
 }
 
 impl Buffer {
@@ -121,15 +128,12 @@ impl Buffer {
         if len < LEAST {
             return Buffer(Memory::Own(vec![0.0; len]));
         }
-        let (part, touched) = {
-            let mut arena = arena();
-            (arena.take(len), arena.touched_bytes())
-        };
+        let part = arena().take(len);
         let Some(part) = part else {
             throw(Error::OutOfMemory {
                 device: "the CPU".to_string(),
                 asked: len * 4,
-                live: touched,
+                live: arena().held_bytes(),
                 total: total_memory(),
                 by: range::path(),
                 advice: None,
@@ -231,6 +235,8 @@ mod tests {
                 alive.push(std::mem::ManuallyDrop::new(part));
             }
         }
+        let held: usize = alive.iter().map(|part| 4 * part.len.next_multiple_of(LINE)).sum();
+        assert_eq!(arena.held_bytes(), held);
         let touched = arena.segments[0].touched;
         assert!(touched < 61 * 5008, "{touched} numbers touched for 61 buffers of at most 5008");
         alive.iter().for_each(|part| arena.give(part));

@@ -1,10 +1,26 @@
 //! Convolutions on CUDA: implicit GEMMs, see kernels/conv.cu.
 
-use super::algorithm::CudaAlgorithm;
 use super::problem::ConvProblem;
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::ops::gemm::{self, GemmProblem};
 use crate::engine::tensor::{DType, Device, Tensor};
+
+/// How a convolution is computed.
+#[derive(Clone, Copy, Debug)]
+enum Algorithm {
+    /// The tiled product of kernels/gemm.cuh, whose operands read windows in place.
+    ImplicitGemm(gemm::Algorithm),
+}
+
+impl Algorithm {
+    fn select(problem: &ConvProblem, g: &Gpu, dtype: DType) -> Algorithm {
+        Algorithm::ImplicitGemm(gemm::select(g, problem.fprop_gemm(dtype), k::CONV_FPROP))
+    }
+
+    fn select_wgrad(problem: &ConvProblem, g: &Gpu, dtype: DType) -> Algorithm {
+        Algorithm::ImplicitGemm(gemm::select(g, problem.wgrad_gemm(dtype), k::CONV_WGRAD))
+    }
+}
 
 /// y = bias + the windows of x by the filters.
 pub(super) fn fprop(problem: &ConvProblem, g: &Gpu, y: Out, moments: Option<Out>, x: In, w: In, bias: Option<In>) {
@@ -47,7 +63,7 @@ fn convolve(
         pack_filters(problem, g, filters.out(), w, row);
     }
     let w = if packed { filters.view() } else { w };
-    let CudaAlgorithm::ImplicitGemm(algorithm) = CudaAlgorithm::select(problem, g, dtype);
+    let Algorithm::ImplicitGemm(algorithm) = Algorithm::select(problem, g, dtype);
     let splits = algorithm.splits;
     let dims = dims(problem, row, splits);
     if splits == 1 {
@@ -62,7 +78,7 @@ fn convolve(
 /// Memory for the moments of y's tiles; none on the CPU, and none where the sum over K is split.
 pub(super) fn moments(problem: &ConvProblem, y: &Tensor) -> Option<Tensor> {
     let Device::Cuda(g) = y.device() else { return None };
-    let CudaAlgorithm::ImplicitGemm(algorithm) = CudaAlgorithm::select(problem, &g, y.dtype());
+    let Algorithm::ImplicitGemm(algorithm) = Algorithm::select(problem, &g, y.dtype());
     let gemm = problem.fprop_gemm(y.dtype());
     let tiles = gemm.count * gemm.m.div_ceil(algorithm.tile.rows);
     (algorithm.splits == 1).then(|| y.new_empty_f32([tiles, 3, problem.cout]))
@@ -73,7 +89,7 @@ pub(super) fn wgrad(problem: &ConvProblem, g: &Gpu, dw: Out, dy: In, x: In) {
     assert_countable(dy.len().max(x.len()));
     let dtype = x.dtype();
     let gemm = problem.wgrad_gemm(dtype);
-    let CudaAlgorithm::ImplicitGemm(algorithm) = CudaAlgorithm::select_wgrad(problem, g, dtype);
+    let Algorithm::ImplicitGemm(algorithm) = Algorithm::select_wgrad(problem, g, dtype);
     let splits = algorithm.splits;
     let parts = splits * gemm.count;
     let mut workspace = g.scratch(if parts == 1 { 0 } else { parts * gemm.m * gemm.n });

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::algorithm::{Sharing, block_pixels};
+use super::sharing::{Sharing, block_pixels};
 use super::filters::{PackedFilters, column_tiles, vectors_of};
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan};
 use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::algorithm::Sharing;
+use super::sharing::Sharing;
 use super::problem::{ConvProblem, Phase, SPREAD};
 use crate::engine::device::cpu::tile::{Microkernel, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks};

@@ -13,10 +13,9 @@
 //!
 //! dgrad splits x into stride² phases: all pixels of a phase are reached by the same taps. Nearest 2× and then 3×3 is a
 //! transposed convolution of stride 2 whose 4×4 filters are sums of the 3×3 taps: four phases of 2×2 taps, 4/9 of the
-//! multiplications. problem.rs has the geometry of all passes, algorithm.rs the choice of how to compute them. On the CPU most passes
+//! multiplications. problem.rs has the geometry of all passes, cpu.rs and cuda.rs choose how to compute them. On the CPU most passes
 //! over larger maps are computed with fewer multiplications, in winograd; passes to a picture's channels are in dots.rs.
 
-mod algorithm;
 mod cases;
 mod cpu;
 mod cuda;
@@ -27,6 +26,7 @@ mod filters;
 mod frozen;
 mod problem;
 mod rectified;
+mod sharing;
 mod wgrad;
 mod winograd;
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::algorithm::WgradSharing;
+use super::sharing::WgradSharing;
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan, SPREAD};
 use super::winograd;
 use crate::engine::device::cpu::tile::{Microkernel, Segment, Strided, Sums, with_microkernel};

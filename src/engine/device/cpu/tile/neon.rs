@@ -27,12 +27,6 @@ fn rectified(z: float32x4_t, slope: float32x4_t, ceiling: float32x4_t) -> float3
     vminq_f32(ceiling, vbslq_f32(vcgtzq_f32(z), z, vmulq_f32(z, slope)))
 }
 
-#[target_feature(enable = "neon")]
-#[inline]
-fn clamp(x: float32x4_t, least: float32x4_t, most: float32x4_t) -> float32x4_t {
-    vminq_f32(most, vmaxq_f32(least, x))
-}
-
 /// 2ⁿ for n + 1.5 · 2²³: n is in the last bits.
 #[target_feature(enable = "neon")]
 #[inline]
@@ -47,5 +41,5 @@ vector_tile! {
     Neon in neon: 12 rows, 4 lanes, features "neon"
     if is_aarch64_feature_detected!("neon");
     float32x4_t, zero, vld1q_f32, vst1q_f32, vdupq_n_f32, vaddq_f32, vsubq_f32, vmulq_f32, vdivq_f32,
-    fused, clamp, power, rectified
+    fused, vminq_f32, vmaxq_f32, power, rectified
 }

@@ -37,6 +37,17 @@ impl<'a, const N: usize> Sources<'a, N> {
         Sources { starts, len, data: PhantomData }
     }
 
+    /// The N² equal parts of `data`.
+    #[inline(always)]
+    pub fn of_parts(data: &'a [f32]) -> Sources<'a, N> {
+        let len = data.len() / (N * N);
+        let mut starts = [[data.as_ptr(); N]; N];
+        for (part, start) in starts.as_flattened_mut().iter_mut().enumerate() {
+            *start = data.as_ptr().wrapping_add(part * len);
+        }
+        Sources { starts, len, data: PhantomData }
+    }
+
     /// A vector of row (r, s) from column `from` on.
     #[inline(always)]
     pub fn load<M: Microkernel>(&self, kernel: M, r: usize, s: usize, from: usize) -> M::Vector {
@@ -117,6 +128,14 @@ mod tests {
         targets.clear(10);
         let row = |from: usize| -> Vec<f32> { (from..from + 10).map(|i| i as f32).chain([0.0]).collect() };
         assert_eq!(written, [row(0), row(29), vec![0.0; 11], row(7)]);
+    }
+
+    #[test]
+    fn the_parts_of_a_slice_lie_one_after_the_other() {
+        let data: Vec<f32> = (0..38).map(|i| i as f32).collect();
+        let parts = Sources::<2>::of_parts(&data);
+        let last = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(r, s)| parts.load(Portable, r, s, 1)[7]);
+        assert_eq!(last, [8.0, 17.0, 26.0, 35.0]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ macro_rules! vector_tile {
         $name:ident in $module:ident: $rows:literal rows, $lanes:literal lanes, features $features:literal
         if $detected:expr;
         $vector:ident, $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-        $fmadd:ident, $clamp:ident, $power:ident, $rectified:ident
+        $fmadd:ident, $min:ident, $max:ident, $power:ident, $rectified:ident
     ) => {
         $(#[$about])*
         #[derive(Clone, Copy)]
@@ -89,7 +89,7 @@ macro_rules! vector_tile {
 
             #[inline(always)]
             fn clamp(self, x: $vector, least: f32, most: f32) -> $vector {
-                unsafe { $clamp(x, $splat(least), $splat(most)) }
+                unsafe { $min($splat(most), $max($splat(least), x)) }
             }
 
             #[inline(always)]

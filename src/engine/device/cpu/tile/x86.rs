@@ -24,18 +24,6 @@ fn rectified_512(z: __m512, slope: __m512, ceiling: __m512) -> __m512 {
     _mm512_min_ps(ceiling, _mm512_mask_blend_ps(positive, _mm512_mul_ps(z, slope), z))
 }
 
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn clamp_256(x: __m256, least: __m256, most: __m256) -> __m256 {
-    _mm256_min_ps(most, _mm256_max_ps(least, x))
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn clamp_512(x: __m512, least: __m512, most: __m512) -> __m512 {
-    _mm512_min_ps(most, _mm512_max_ps(least, x))
-}
-
 /// 2ⁿ for n + 1.5 · 2²³: n is in the last bits.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
@@ -58,7 +46,7 @@ vector_tile! {
     Avx2 in avx2: 6 rows, 8 lanes, features "avx2,fma"
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     __m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps,
-    _mm256_div_ps, _mm256_fmadd_ps, clamp_256, power_256, rectified_256
+    _mm256_div_ps, _mm256_fmadd_ps, _mm256_min_ps, _mm256_max_ps, power_256, rectified_256
 }
 
 vector_tile! {
@@ -67,5 +55,5 @@ vector_tile! {
     Avx512 in avx512: 14 rows, 16 lanes, features "avx512f"
     if is_x86_feature_detected!("avx512f");
     __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps,
-    _mm512_div_ps, _mm512_fmadd_ps, clamp_512, power_512, rectified_512
+    _mm512_div_ps, _mm512_fmadd_ps, _mm512_min_ps, _mm512_max_ps, power_512, rectified_512
 }

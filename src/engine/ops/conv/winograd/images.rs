@@ -324,18 +324,20 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for InputTransfo
         /// Numbers of a line of the cache.
         const LINE: usize = 16;
         let InputTransform { transforms, geometry, x, pitch, mut points, .. } = self;
-        let cin = geometry.phase.problem.cin;
+        let ConvProblem { cin, stride, .. } = geometry.phase.problem;
+        // From a patch to that of the tile on its right, whose columns from R - 1 on are yet unread.
+        let next = TILE * stride[1] * cin;
         let zeros = vec![0.0; cin];
         for (n, tile) in self.tiles.clone().enumerate() {
             for plane in 0..geometry.planes() {
-                let patch = Sources::new(x, &geometry.patch::<P>(tile, plane), cin, &zeros);
-                let ahead = geometry.patch::<P>(tile + 1, plane);
+                let offsets = geometry.patch::<P>(tile, plane);
+                let patch = Sources::new(x, &offsets, cin, &zeros);
                 let to = n * pitch + plane * cin;
                 for c in vectors_over(cin, M::LANES) {
                     if c % LINE == 0 {
                         for r in 0..P {
                             for s in R - 1..P {
-                                prefetch(x, ahead[r][s].saturating_add(c));
+                                prefetch(x, offsets[r][s].saturating_add(next + c));
                             }
                         }
                     }
@@ -372,7 +374,7 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for OutputTransf
     #[inline(always)]
     fn run<M: Microkernel>(self, kernel: M) {
         let OutputTransform { transforms, geometry, epilogue, gated, channels, group, start, y, .. } = self;
-        let (sums, own) = (of_points::<P>(self.sums), group.channels.len());
+        let (sums, own) = (Sources::<P>::of_parts(self.sums), group.channels.len());
         for tile in self.tiles {
             let offsets = geometry.outputs(tile, channels);
             let row = (tile - self.first) * group.columns;
@@ -405,17 +407,6 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for OutputTransf
             }
         }
     }
-}
-
-/// The rows of each point in `sums`, [P²][rows, columns].
-#[inline(always)]
-pub(super) fn of_points<const P: usize>(sums: &[f32]) -> Sources<'_, P> {
-    let each = sums.len() / (P * P);
-    let mut offsets = [[0; P]; P];
-    for (point, offset) in offsets.as_flattened_mut().iter_mut().enumerate() {
-        *offset = point * each;
-    }
-    Sources::new(sums, &offsets, each, sums)
 }
 
 /// The outputs of one tile for a vector of channels, whose sums begin at `from` of each point.

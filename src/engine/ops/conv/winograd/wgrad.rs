@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::images::{InputTransform, of_points};
+use super::images::InputTransform;
 use super::transforms::{TILE, Three, Transforms, Two, both_ways};
 use super::{Geometry, pieces_of, planes, rows_of_points, suits, taps, tiles};
 use crate::engine::device::cpu::tile::{
@@ -225,7 +225,7 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for Fold<'_, T, 
     fn run<M: Microkernel>(self, kernel: M) {
         let Fold { transforms, geometry, sums, pitch, .. } = self;
         let ConvProblem { cin, stride, .. } = geometry.phase.problem;
-        let (sums, window) = (of_points::<P>(sums), stride[1] * R);
+        let (sums, window) = (Sources::<P>::of_parts(sums), stride[1] * R);
         for (n, dw) in (self.first..).zip(self.dw.chunks_exact_mut(self.filter)) {
             for plane in 0..geometry.planes() {
                 let [down, right] = [plane / stride[1], plane % stride[1]];

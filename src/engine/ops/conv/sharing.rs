@@ -1,11 +1,8 @@
-//! How threads share a convolution's direct sums on the CPU, and the algorithm on CUDA. cpu.rs chooses the CPU's algorithm.
+//! How threads share a convolution's direct sums on the CPU.
 
 use super::problem::ConvProblem;
 use crate::engine::device::cpu::threads;
 use crate::engine::device::cpu::tile::Microkernel;
-use crate::engine::device::cuda::{Gpu, k};
-use crate::engine::ops::gemm;
-use crate::engine::tensor::DType;
 
 /// Of a pass in register tiles over windows that are read in place.
 #[derive(Clone, Copy, Debug)]
@@ -70,22 +67,5 @@ impl WgradSharing {
         } else {
             WgradSharing::ByChannels
         }
-    }
-}
-
-/// On CUDA.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum CudaAlgorithm {
-    /// The tiled product of kernels/gemm.cuh, whose operands read windows in place.
-    ImplicitGemm(gemm::Algorithm),
-}
-
-impl CudaAlgorithm {
-    pub fn select(problem: &ConvProblem, g: &Gpu, dtype: DType) -> CudaAlgorithm {
-        CudaAlgorithm::ImplicitGemm(gemm::select(g, problem.fprop_gemm(dtype), k::CONV_FPROP))
-    }
-
-    pub fn select_wgrad(problem: &ConvProblem, g: &Gpu, dtype: DType) -> CudaAlgorithm {
-        CudaAlgorithm::ImplicitGemm(gemm::select(g, problem.wgrad_gemm(dtype), k::CONV_WGRAD))
     }
 }
