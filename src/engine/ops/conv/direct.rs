@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::sharing::{Sharing, block_pixels};
 use super::filters::{PackedFilters, column_tiles, vectors_of};
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan};
-use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
+use crate::engine::device::cpu::tile::{CACHED, Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, odd_pitch, rows_per_chunk, threads};
 
 /// y = the windows of x by the filters, through the epilogue.
@@ -77,7 +77,7 @@ impl<M: Microkernel> Pass<'_, M> {
         assert!(epilogue.is_none(), "a gradient has no epilogue");
         let ConvProblem { batch, output: [h, per_row], cout, step, .. } = *problem;
         let columns = step[0] * step[1] * cout;
-        let window = Window::new(problem.joined(), filters.phases[0].as_slice(), columns);
+        let window = Window::new::<M>(problem.joined(), filters.phases[0].as_slice(), columns);
         // A band must not end within a block.
         let whole = if h.is_multiple_of(step[0]) { step[0] } else { h };
         let band = (batch * h).div_ceil(bands).next_multiple_of(whole);
@@ -127,7 +127,7 @@ impl<M: Microkernel> Pass<'_, M> {
     fn windows(&self) -> Vec<Window<'_>> {
         let phases = self.problem.phases().zip(&self.filters.phases);
         phases
-            .map(|(phase, filters)| Window::new(phase, filters.as_slice(), self.problem.cout))
+            .map(|(phase, filters)| Window::new::<M>(phase, filters.as_slice(), self.problem.cout))
             .collect()
     }
 }
@@ -183,10 +183,7 @@ pub(super) fn scatter(
 
 // ---------------------------------------------------------------- windows by filters
 
-/// Window elements summed at a time: the packed filters of so many stay in the first-level cache.
-const DEPTH: usize = 384;
-
-/// One phase ready to run: its packed filters, and its window as groups of spans of at most `DEPTH` elements.
+/// One phase ready to run: its packed filters, and its window as groups of spans, whose packed filters stay in the first-level cache.
 struct Window<'a> {
     phase: Phase,
     filters: &'a [f32],
@@ -195,12 +192,13 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    fn new(phase: Phase, filters: &'a [f32], columns: usize) -> Window<'a> {
-        Window { filters, columns, groups: groups(&phase), phase }
+    fn new<M: Microkernel>(phase: Phase, filters: &'a [f32], columns: usize) -> Window<'a> {
+        Window { filters, columns, groups: groups(&phase, CACHED / M::WIDTH), phase }
     }
 }
 
-fn groups(phase: &Phase) -> Vec<Vec<RowSpan>> {
+/// The window's rows in spans, and these in groups, of at most `most` elements.
+fn groups(phase: &Phase, most: usize) -> Vec<Vec<RowSpan>> {
     let length = phase.row();
     let mut groups: Vec<Vec<RowSpan>> = Vec::new();
     if length == 0 {
@@ -208,12 +206,12 @@ fn groups(phase: &Phase) -> Vec<Vec<RowSpan>> {
     }
     let mut left = 0;
     for row in 0..phase.window[0] {
-        let spans = length.div_ceil(DEPTH);
+        let spans = length.div_ceil(most);
         for i in 0..spans {
             let span = RowSpan { row, elements: length * i / spans..length * (i + 1) / spans };
             if span.len() > left {
                 groups.push(Vec::new());
-                left = DEPTH;
+                left = most;
             }
             left -= span.len();
             groups.last_mut().unwrap().push(span);

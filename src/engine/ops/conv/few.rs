@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use super::direct::{frame, scatter};
 use super::problem::{ConvProblem, OutputPixel, Phase, SPREAD};
-use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
-use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
+use super::filters::{column_tiles, vectors_of};
+use crate::engine::device::cpu::tile::{CACHED, Epilogue, Matrix, Microkernel, Product, Strided, prefetch, with_microkernel};
+use crate::engine::device::cpu::{Buffer, for_chunks, map, odd_pitch, threads};
 
 /// Whether a pass whose filters are not packed is computed so.
 pub(super) fn suits(problem: &ConvProblem) -> bool {
@@ -30,8 +31,10 @@ pub(super) fn fprop(problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32], 
     });
 }
 
-/// Terms of the sums that filters are copied for at a time.
-const TERMS: usize = 128;
+/// Terms of the sums that are added at a time: so many rows of a column tile stay in the first-level cache.
+fn terms<M: Microkernel>() -> usize {
+    (CACHED / M::WIDTH).min(256)
+}
 
 /// One tap of a window.
 struct Tap {
@@ -60,6 +63,14 @@ impl Tap {
         taps
     }
 
+    /// Asks for a run of its filter ahead of [`copy`](Tap::copy): runs lie pages apart, where the processor does not foresee them.
+    #[inline]
+    fn prefetch(&self, len: usize, w: &[f32], inputs: usize, at: usize) {
+        for &number in &self.numbers {
+            (0..len).step_by(16).for_each(|i| prefetch(w, number * inputs + at + i));
+        }
+    }
+
     /// A run of its filter: `inputs` numbers lie from tap to tap of w, `at` is the run's place in the first.
     #[inline]
     fn copy(&self, to: &mut [f32], w: &[f32], inputs: usize, at: usize) {
@@ -85,34 +96,35 @@ struct Pass<'a, M> {
 impl<M: Microkernel> Pass<'_, M> {
     /// Rows of a tile are the operator's outputs, whose filters are runs over the inputs; columns are pixels.
     fn by_outputs(&self, y: &mut [f32]) {
-        /// Channels summed at a time: the windows of a column tile stay in the second-level cache, its filters in the first.
-        const DEPTH: usize = 256;
-        /// Where they lie, filters of many channels fall onto the same lines of the cache: those of a tile are copied.
-        const PITCH: usize = DEPTH + 16;
+        /// Filters that are copied together: where they lie, those of many channels fall onto the same lines of the cache.
+        const FILTERS: usize = 12;
         let Pass { kernel, ref phase, w, .. } = *self;
-        let (cin, cout, depth) = (phase.problem.cin, phase.problem.cout, phase.depth());
-        let (filter, pitch) = (w.len() / cout, self.pixels.len().next_multiple_of(M::WIDTH));
+        let (cin, cout, depth, count) = (phase.problem.cin, phase.problem.cout, phase.depth(), self.pixels.len());
+        let (filter, terms) = (w.len() / cout, terms::<M>());
+        let (pitch, copied) = (count.next_multiple_of(M::LANES), odd_pitch(terms));
         let windows = self.windows(pitch);
-        let per_part = cout.div_ceil(4 * threads()).next_multiple_of(M::ROWS);
+        let per_part = cout.div_ceil(4 * threads()).next_multiple_of(FILTERS);
         let parts = map(cout.div_ceil(per_part), |part| {
             let outputs = part * per_part..((part + 1) * per_part).min(cout);
             let mut sums = Buffer::uninit(outputs.len() * pitch);
-            let mut filters = vec![0.0; M::ROWS * PITCH];
+            let mut filters = vec![0.0; FILTERS * copied];
             for (i, tap) in self.taps.iter().enumerate() {
-                for c in (0..cin).step_by(DEPTH) {
-                    let (len, k) = (DEPTH.min(cin - c), i * cin + c);
-                    for row in outputs.clone().step_by(M::ROWS) {
-                        let output = |i: usize| (row + i).min(outputs.end - 1);
-                        for (i, to) in filters.chunks_exact_mut(PITCH).enumerate() {
-                            tap.copy(&mut to[..len], &w[output(i) * filter..], cin, c);
+                for c in (0..cin).step_by(terms) {
+                    let (len, k) = (terms.min(cin - c), i * cin + c);
+                    for first in outputs.clone().step_by(FILTERS) {
+                        let own = first..(first + FILTERS).min(outputs.end);
+                        for (n, to) in own.clone().zip(filters.chunks_exact_mut(copied)) {
+                            tap.copy(&mut to[..len], &w[n * filter..], cin, c);
+                            tap.prefetch(len, w, cin, (n + FILTERS) * filter + c);
                         }
-                        let filters = Strided { data: &filters, stride: 1 };
-                        let at = M::rows(|i| i * PITCH);
-                        for (tile, windows) in windows.as_slice().chunks_exact(depth * M::WIDTH).enumerate() {
-                            let columns = Strided { data: &windows[k * M::WIDTH..], stride: M::WIDTH };
-                            let to = M::rows(|i| (output(i) - outputs.start) * pitch + tile * M::WIDTH);
-                            let mut sums = Sums { data: sums.as_mut_slice(), at: to, add: k > 0, epilogue: None };
-                            kernel.tile(M::VECTORS, &mut sums, filters, &[Segment { at, len }], columns);
+                        let sums = &mut sums.as_mut_slice()[(first - outputs.start) * pitch..];
+                        for tile in 0..column_tiles::<M>(count) {
+                            let (from, vectors) = (tile * M::WIDTH, vectors_of::<M>(tile, count));
+                            let width = vectors * M::LANES;
+                            let windows = &windows.as_slice()[from * depth + k * width..];
+                            let sums = Product { data: &mut sums[from..], pitch, add: k > 0 };
+                            let filters = Matrix { data: &filters, row: copied, element: 1 };
+                            kernel.multiply(vectors, [own.len(), len], sums, filters, Strided { data: windows, stride: width });
                         }
                     }
                 }
@@ -120,87 +132,92 @@ impl<M: Microkernel> Pass<'_, M> {
             (outputs, sums)
         });
         for (outputs, sums) in parts {
-            let (width, sums) = (outputs.len(), sums.as_slice());
-            let turned = |i: usize| sums[i / width + i % width * pitch];
-            let turned: Vec<f32> = (0..self.pixels.len() * width).map(turned).collect();
+            let width = outputs.len();
+            let mut turned = vec![0.0; count * width];
+            for (n, sums) in sums.as_slice().chunks_exact(pitch).enumerate() {
+                turned[n..].iter_mut().step_by(width).zip(sums).for_each(|(to, sum)| *to = *sum);
+            }
             scatter(y, [cout, outputs.start], &self.pixels, &turned, self.epilogue);
         }
     }
 
     /// The windows of all pixels as columns: [column tile][depth][tile width].
     fn windows(&self, pitch: usize) -> Buffer {
+        /// Terms of a window that are turned at a time: those of all pixels of a tile stay in the first-level cache.
+        const TURNED: usize = 64;
         let (phase, depth, row) = (&self.phase, self.phase.depth(), self.phase.row());
         let mut windows = Buffer::uninit(depth * pitch);
-        for_chunks(windows.as_mut_slice(), depth * M::WIDTH, |tile, windows| {
-            for column in 0..M::WIDTH {
-                // Columns beyond the last pixel are nobody's.
-                let pixel = &self.pixels[(tile * M::WIDTH + column).min(self.pixels.len() - 1)];
-                for r in 0..phase.window[0] {
-                    let from = phase.offset(pixel, r, 0);
-                    let to = windows[r * row * M::WIDTH + column..].iter_mut().step_by(M::WIDTH);
-                    to.zip(&self.x[from..from + row]).for_each(|(to, x)| *to = *x);
+        for (tile, windows) in windows.as_mut_slice().chunks_mut(depth * M::WIDTH).enumerate() {
+            let width = windows.len() / depth;
+            // Columns beyond the last pixel are nobody's.
+            let pixel = |column: usize| &self.pixels[(tile * M::WIDTH + column).min(self.pixels.len() - 1)];
+            for_chunks(windows, TURNED * width, |part, turned| {
+                let terms = part * TURNED..part * TURNED + turned.len() / width;
+                for column in 0..width {
+                    for r in terms.start / row..terms.end.div_ceil(row) {
+                        let own = terms.start.max(r * row)..terms.end.min((r + 1) * row);
+                        let from = phase.offset(pixel(column), r, own.start - r * row);
+                        let to = turned[(own.start - terms.start) * width + column..].iter_mut().step_by(width);
+                        to.zip(&self.x[from..from + own.len()]).for_each(|(to, x)| *to = *x);
+                    }
                 }
-            }
-        });
+            });
+        }
         windows
     }
 
     /// Rows of a tile are pixels; columns are the operator's inputs, of which a block is copied at a time.
     fn by_inputs(&self, y: &mut [f32]) {
-        const PITCH: usize = TERMS + 16;
         /// Column tiles that are copied together: long runs of each filter.
         const TILES: usize = 4;
         let Pass { kernel, ref phase, x, .. } = *self;
-        let (cin, cout) = (phase.problem.cin, phase.problem.cout);
-        let tiles = cout.div_ceil(M::WIDTH);
+        let (cin, cout, count, terms) = (phase.problem.cin, phase.problem.cout, self.pixels.len(), terms::<M>());
+        let tiles = column_tiles::<M>(cout);
         let per_part = tiles.div_ceil(2 * threads()).clamp(1, TILES);
-        let width = per_part * M::WIDTH;
-        let mut pixels = self.pixels.clone();
-        pixels.resize(pixels.len().next_multiple_of(M::ROWS), pixels[pixels.len() - 1]);
+        let (width, copied) = (per_part * M::WIDTH, odd_pitch(terms));
         let parts = map(tiles.div_ceil(per_part), |part| {
             let columns = part * width..((part + 1) * width).min(cout);
-            let mut sums = Buffer::uninit(pixels.len() * width);
+            let mut sums = Buffer::uninit(count * width);
             if self.taps.is_empty() {
                 sums.as_mut_slice().fill(0.0);
             }
-            let mut block = Buffer::uninit(TERMS * width);
-            let mut windows = vec![0.0; pixels.len() * PITCH];
+            let mut block = Buffer::uninit(terms * width);
+            let mut windows = vec![0.0; count * copied];
             for (i, tap) in self.taps.iter().enumerate() {
-                for n in (0..cin).step_by(TERMS) {
-                    let len = TERMS.min(cin - n);
+                for n in (0..cin).step_by(terms) {
+                    let len = terms.min(cin - n);
                     self.copy(block.as_mut_slice(), tap, n..n + len, columns.clone());
-                    for (pixel, to) in pixels.iter().zip(windows.chunks_exact_mut(PITCH)) {
+                    for (pixel, to) in self.pixels.iter().zip(windows.chunks_exact_mut(copied)) {
                         let from = phase.offset(pixel, tap.row, tap.element + n);
                         to[..len].copy_from_slice(&x[from..from + len]);
                     }
-                    for row in 0..pixels.len() / M::ROWS {
-                        let segment = Segment { at: M::rows(|i| (row * M::ROWS + i) * PITCH), len };
-                        for (tile, block) in block.as_slice().chunks_exact(TERMS * M::WIDTH).enumerate() {
-                            let to = M::rows(|i| (row * M::ROWS + i) * width + tile * M::WIDTH);
-                            let add = i + n > 0;
-                            let mut sums = Sums { data: sums.as_mut_slice(), at: to, add, epilogue: None };
-                            let (x, w) = (Strided { data: &windows, stride: 1 }, Strided { data: block, stride: M::WIDTH });
-                            kernel.tile(M::VECTORS, &mut sums, x, &[segment], w);
-                        }
+                    for (tile, block) in block.as_slice().chunks_exact(terms * M::WIDTH).enumerate() {
+                        let sums = &mut sums.as_mut_slice()[tile * M::WIDTH..];
+                        let sums = Product { data: sums, pitch: width, add: i + n > 0 };
+                        let windows = Matrix { data: &windows, row: copied, element: 1 };
+                        let filters = Strided { data: block, stride: M::WIDTH };
+                        kernel.multiply(M::VECTORS, [count, len], sums, windows, filters);
                     }
                 }
             }
             sums
         });
         for (part, sums) in parts.iter().enumerate() {
-            let sums = &sums.as_slice()[..self.pixels.len() * width];
-            scatter(y, [cout, part * width], &self.pixels, sums, self.epilogue);
+            scatter(y, [cout, part * width], &self.pixels, sums.as_slice(), self.epilogue);
         }
     }
 
     /// Copies the operator's inputs `columns` of one tap and the outputs `terms`: [column tile][term][tile width].
     fn copy(&self, block: &mut [f32], tap: &Tap, terms: Range<usize>, columns: Range<usize>) {
         let (inputs, filter) = (self.phase.problem.cout, self.w.len() / self.phase.problem.cin);
+        /// Terms ahead of the copied one.
+        const AHEAD: usize = 6;
         for (row, n) in terms.enumerate() {
+            tap.prefetch(columns.len(), self.w, inputs, (n + AHEAD) * filter + columns.start);
             let of_tap = |number: usize| &self.w[n * filter + number * inputs..][..inputs][columns.clone()];
             for (i, &number) in tap.numbers.iter().enumerate() {
                 for (tile, run) in of_tap(number).chunks(M::WIDTH).enumerate() {
-                    let to = &mut block[(tile * TERMS + row) * M::WIDTH..][..M::WIDTH];
+                    let to = &mut block[(tile * self::terms::<M>() + row) * M::WIDTH..][..M::WIDTH];
                     if i > 0 {
                         to.iter_mut().zip(run).for_each(|(to, w)| *to += w);
                         continue;

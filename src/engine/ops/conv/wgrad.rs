@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::sharing::WgradSharing;
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan, SPREAD};
 use super::winograd;
-use crate::engine::device::cpu::tile::{Microkernel, Segment, Strided, Sums, with_microkernel};
+use crate::engine::device::cpu::tile::{CACHED, Matrix, Microkernel, Product, Strided, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
 
 /// Pixels that a tile sums before it goes back to memory.
@@ -69,7 +69,7 @@ fn wgrad_phase<M: Microkernel>(kernel: M, dw: &mut [f32], dy: &[f32], x: &[f32],
             }
         }
         WgradSharing::ByChannels => {
-            let per_part = cout.div_ceil(4 * threads()).next_multiple_of(M::ROWS).max(2 * M::ROWS);
+            let per_part = cout.div_ceil(4 * threads()).max(2 * M::ROWS);
             for_chunks(dw, per_part * depth, |i, dw| {
                 let n = dw.len() / depth;
                 let rows = i * per_part..i * per_part + n;
@@ -90,7 +90,7 @@ struct WgradTile<'a, M: Microkernel> {
     rows: Range<usize>,
     /// Whether `dw` holds nothing yet.
     is_empty: bool,
-    /// The sums of one tile.
+    /// The sums of one span.
     sums: Vec<f32>,
 }
 
@@ -103,13 +103,15 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
         phase: &'a Phase,
         rows: Range<usize>,
     ) -> WgradTile<'a, M> {
-        WgradTile { kernel, dw, dy, x, phase, rows, is_empty: false, sums: vec![0.0; M::ROWS * M::WIDTH] }
+        let sums = vec![0.0; rows.len() * M::WIDTH];
+        WgradTile { kernel, dw, dy, x, phase, rows, is_empty: false, sums }
     }
 
     /// dw[rows, depth] = Σ over `pixels` of dy[pixel, rows] ⊗ window[pixel]
     fn sum(&mut self, pixels: &[OutputPixel]) {
-        // Copying a block is faster where many row tiles use it; where few do, windows inside are read in place.
-        if self.row_tiles() >= 8 && !pixels.is_empty() {
+        /// Rows for which copying a block is faster; for fewer, windows inside are read in place.
+        const MANY: usize = 48;
+        if self.rows.len() >= MANY && !pixels.is_empty() {
             for (number, block) in pixels.chunks(SUMMED).enumerate() {
                 self.is_empty = number == 0;
                 self.add_copied(block);
@@ -132,10 +134,6 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
         border.chunks(SUMMED).for_each(|block| self.add_copied(block));
     }
 
-    fn row_tiles(&self) -> usize {
-        self.rows.len().div_ceil(M::ROWS)
-    }
-
     /// The window cut into tile widths.
     fn spans(&self) -> impl Iterator<Item = RowSpan> + use<M> {
         let (rows, length) = (self.phase.window[0], self.phase.row());
@@ -150,7 +148,7 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
         /// Tile widths that are copied together: long runs of each row of dw.
         const SPANS: usize = 8;
         let (phase, cout, width) = (self.phase, self.phase.problem.cout, M::WIDTH);
-        let mut left = vec![0.0; self.row_tiles() * M::ROWS * LEFT_ROW];
+        let mut left = vec![0.0; self.rows.len() * LEFT_ROW];
         let mut right = vec![0.0; SPANS * SUMMED * width];
         for (i, p) in block.iter().enumerate() {
             let dy = &self.dy[p.output * cout..][self.rows.clone()];
@@ -169,13 +167,9 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
                     }
                 }
             }
-            for t in 0..self.row_tiles() {
-                let at = M::rows(|i| (t * M::ROWS + i) * LEFT_ROW);
-                let left = Strided { data: &left, stride: 1 };
-                for (span, right) in spans.iter().zip(right.chunks_exact(SUMMED * width)) {
-                    let right = Strided { data: right, stride: width };
-                    self.add_tile(t, span, left, Segment { at, len: block.len() }, right);
-                }
+            let left = Matrix { data: &left, row: LEFT_ROW, element: 1 };
+            for (span, right) in spans.iter().zip(right.chunks_exact(SUMMED * width)) {
+                self.add_products(span, block.len(), left, Strided { data: right, stride: width });
             }
         }
     }
@@ -184,20 +178,16 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
     fn add_in_place(&mut self, run: &[OutputPixel]) {
         let (phase, x) = (self.phase, self.x);
         let ConvProblem { cin, cout, step, stride, .. } = phase.problem;
-        let dy = Strided { data: self.dy, stride: step[1] * cout };
+        let dy = &self.dy[run[0].output * cout + self.rows.start..];
+        let dy = Matrix { data: dy, row: 1, element: step[1] * cout };
         let stride = stride[1] * cin;
         for span in self.spans() {
             // The last rows of the last image: a full vector would reach over the end.
             let from = phase.offset(&run[0], span.row, span.elements.start);
-            let fits = (x.len() - from).saturating_sub(M::WIDTH) / stride + 1;
-            let len = if from + M::WIDTH > x.len() { 0 } else { run.len().min(fits) };
-            let right = Strided { data: &x[from..], stride };
-            for t in 0..self.row_tiles() {
-                let first = run[0].output * cout + self.rows.start + t * M::ROWS;
-                let last = run[0].output * cout + self.rows.end - 1;
-                let at = M::rows(|i| (first + i).min(last));
-                self.add_tile(t, &span, dy, Segment { at, len }, right);
-            }
+            let width = span.len().next_multiple_of(M::LANES);
+            let fits = (x.len() - from).saturating_sub(width) / stride + 1;
+            let len = if from + width > x.len() { 0 } else { run.len().min(fits) };
+            self.add_products(&span, len, dy, Strided { data: &x[from..], stride });
             for (i, p) in run.iter().enumerate().skip(len) {
                 let window = &x[from + i * stride..][..span.len()];
                 for (row, d) in self.dy[p.output * cout..][self.rows.clone()].iter().enumerate() {
@@ -208,26 +198,27 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
         }
     }
 
-    fn add_tile(
-        &mut self,
-        t: usize,
-        span: &RowSpan,
-        left: Strided,
-        segment: Segment<M::Rows>,
-        right: Strided,
-    ) {
-        let (depth, row) = (self.phase.depth(), self.phase.row());
-        let of_row = |i: usize| (t * M::ROWS + i) * depth + span.row * row + span.elements.start;
-        if self.is_empty && span.len() == M::WIDTH && (t + 1) * M::ROWS <= self.rows.len() {
-            let mut sums = Sums { data: &mut *self.dw, at: M::rows(of_row), add: false, epilogue: None };
-            return self.kernel.tile(M::VECTORS, &mut sums, left, &[segment], right);
+    /// Adds the products of `count` pixels for one span of their windows.
+    fn add_products(&mut self, span: &RowSpan, count: usize, left: Matrix, right: Strided) {
+        let (depth, from) = (self.phase.depth(), span.row * self.phase.row() + span.elements.start);
+        let (vectors, rows) = (span.len().div_ceil(M::LANES), self.rows.len());
+        let to_dw = self.is_empty && span.len().is_multiple_of(M::LANES);
+        let (data, pitch) = match to_dw {
+            true => (&mut self.dw[from..], depth),
+            false => (&mut self.sums[..], M::WIDTH),
+        };
+        // So many rows of `right` stay in the first-level cache.
+        for first in (0..count.max(1)).step_by(CACHED / M::WIDTH) {
+            let size = [rows, (CACHED / M::WIDTH).min(count - first)];
+            let left = Matrix { data: &left.data[first * left.element..], ..left };
+            let right = Strided { data: &right.data[first * right.stride..], ..right };
+            self.kernel.multiply(vectors, size, Product { data: &mut *data, pitch, add: first > 0 }, left, right);
         }
-        let at = M::rows(|i| i * M::WIDTH);
-        let mut sums = Sums { data: &mut self.sums, at, add: false, epilogue: None };
-        self.kernel.tile(M::VECTORS, &mut sums, left, &[segment], right);
-        let rows = (self.rows.len() - t * M::ROWS).min(M::ROWS);
-        for (i, sums) in self.sums.chunks(M::WIDTH).take(rows).enumerate() {
-            let dw = &mut self.dw[of_row(i)..][..span.len()];
+        if to_dw {
+            return;
+        }
+        for (row, sums) in self.sums.chunks_exact(M::WIDTH).enumerate() {
+            let dw = &mut self.dw[row * depth + from..][..span.len()];
             match self.is_empty {
                 true => dw.copy_from_slice(&sums[..span.len()]),
                 false => dw.iter_mut().zip(sums).for_each(|(d, s)| *d += s),

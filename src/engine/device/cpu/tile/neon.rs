@@ -5,7 +5,7 @@ use std::arch::is_aarch64_feature_detected;
 use std::sync::LazyLock;
 
 use super::vectors::{MOST_LANES, first, vector_tile};
-use super::{Epilogue, Loops, Microkernel, Segment, Strided, Sums};
+use super::{Epilogue, Loops, Matrix, Microkernel, Product, Segment, Strided, Sums, check_product};
 
 #[target_feature(enable = "neon")]
 #[inline]
@@ -38,7 +38,7 @@ fn power(shifted: float32x4_t) -> float32x4_t {
 vector_tile! {
     /// With two vectors its twenty-four accumulators, two columns and a row fit the thirty-two registers. A value is proof that the
     /// processor has NEON.
-    Neon in neon: 12 rows, 4 lanes, features "neon"
+    Neon in neon: 12 rows, 1|2 vectors of 4 lanes, features "neon"
     if is_aarch64_feature_detected!("neon");
     float32x4_t, zero, vld1q_f32, vst1q_f32, vdupq_n_f32, vaddq_f32, vsubq_f32, vmulq_f32, vdivq_f32,
     fused, vminq_f32, vmaxq_f32, power, rectified

@@ -1,11 +1,11 @@
 //! The tile in vector instructions: one text for every width.
 
-/// A microkernel of `$rows` rows by one or two vectors of `$lanes` lanes, in the processor's instructions `$zero` to
+/// A microkernel of `$rows` rows by up to so many vectors of `$lanes` lanes, in the processor's instructions `$zero` to
 /// `$rectified`. `$detected` says whether the processor has the features `$features`, which a value proves.
 macro_rules! vector_tile {
     (
         $(#[$about:meta])*
-        $name:ident in $module:ident: $rows:literal rows, $lanes:literal lanes, features $features:literal
+        $name:ident in $module:ident: $rows:literal rows, $($vectors:literal)|+ vectors of $lanes:literal lanes, features $features:literal
         if $detected:expr;
         $vector:ident, $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
         $fmadd:ident, $min:ident, $max:ident, $power:ident, $rectified:ident
@@ -24,7 +24,7 @@ macro_rules! vector_tile {
         impl Microkernel for $name {
             const ROWS: usize = $rows;
             const LANES: usize = $lanes;
-            const VECTORS: usize = 2;
+            const VECTORS: usize = [$($vectors),+].len();
             type Rows = [usize; $rows];
             type Vector = $vector;
 
@@ -102,6 +102,17 @@ macro_rules! vector_tile {
                 unsafe { $rectified(z, slope, ceiling) }
             }
 
+            fn multiply(self, vectors: usize, size: [usize; 2], sums: Product, a: Matrix, b: Strided) {
+                check_product(vectors * $lanes, size, &sums, a, b);
+                // SAFETY: `self` proves the features; the check keeps every address inside its slice.
+                unsafe {
+                    match vectors {
+                        $($vectors => $module::multiply::<$vectors>(size, sums, a, b),)+
+                        _ => panic!("a product of {vectors} vectors"),
+                    }
+                }
+            }
+
             #[inline]
             unsafe fn sum(
                 self,
@@ -114,8 +125,8 @@ macro_rules! vector_tile {
                 // SAFETY: `self` proves the features; the caller keeps every address inside its slice.
                 unsafe {
                     match vectors {
-                        1 => $module::sum::<1>(sums, a, segments, b),
-                        _ => $module::sum::<2>(sums, a, segments, b),
+                        $($vectors => $module::sum::<$vectors>(sums, a, segments, b),)+
+                        _ => unreachable!("`tile` has no more vectors"),
                     }
                 }
             }
@@ -123,6 +134,81 @@ macro_rules! vector_tile {
 
         mod $module {
             use super::*;
+
+            /// # Safety
+            /// The features are there, and all operands lie in their slices.
+            #[target_feature(enable = $features)]
+            pub unsafe fn multiply<const V: usize>([rows, depth]: [usize; 2], sums: Product, a: Matrix, b: Strided) {
+                /// Rows of a tile that has half the vectors, or fewer.
+                const TWICE: usize = 2 * $rows;
+                let Product { data, pitch, add } = sums;
+                let (mut to, mut from, mut left) = (data.as_mut_ptr(), a.data.as_ptr(), rows);
+                macro_rules! blocks_of {
+                    ($count:expr) => {
+                        while left >= $count {
+                            // SAFETY: the caller's; so many rows are left.
+                            unsafe {
+                                block::<V, { $count }>(depth, to, pitch, add, from, [a.row, a.element], b);
+                            }
+                            to = to.wrapping_add($count * pitch);
+                            from = from.wrapping_add($count * a.row);
+                            left -= $count;
+                        }
+                    };
+                }
+                if 2 * V <= $name::VECTORS {
+                    blocks_of!(TWICE);
+                }
+                blocks_of!($rows);
+                blocks_of!(4);
+                blocks_of!(2);
+                blocks_of!(1);
+            }
+
+            /// # Safety
+            /// The features are there, and all operands lie in their slices.
+            #[target_feature(enable = $features)]
+            unsafe fn block<const V: usize, const R: usize>(
+                depth: usize,
+                to: *mut f32,
+                pitch: usize,
+                add: bool,
+                mut from: *const f32,
+                [row, element]: [usize; 2],
+                b: Strided,
+            ) {
+                let mut columns_at = b.data.as_ptr();
+                // SAFETY: see above. Pointers beyond the last element are not read.
+                unsafe {
+                    let mut sums = [[$zero(); V]; R];
+                    if add {
+                        for (i, sums) in sums.iter_mut().enumerate() {
+                            for (v, sum) in sums.iter_mut().enumerate() {
+                                *sum = $load(to.add(i * pitch + v * $lanes));
+                            }
+                        }
+                    }
+                    for _ in 0..depth {
+                        let mut columns = [$zero(); V];
+                        for (v, column) in columns.iter_mut().enumerate() {
+                            *column = $load(columns_at.add(v * $lanes));
+                        }
+                        columns_at = columns_at.wrapping_add(b.stride);
+                        for (i, sums) in sums.iter_mut().enumerate() {
+                            let x = $splat(*from.add(i * row));
+                            for (sum, column) in sums.iter_mut().zip(columns) {
+                                *sum = $fmadd(x, column, *sum);
+                            }
+                        }
+                        from = from.wrapping_add(element);
+                    }
+                    for (i, sums) in sums.iter().enumerate() {
+                        for (v, sum) in sums.iter().enumerate() {
+                            $store(to.add(i * pitch + v * $lanes), *sum);
+                        }
+                    }
+                }
+            }
 
             /// # Safety
             /// The features are there.

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
 use super::vectors::{MOST_LANES, first, vector_tile};
-use super::{Epilogue, Loops, Microkernel, Segment, Strided, Sums};
+use super::{Epilogue, Loops, Matrix, Microkernel, Product, Segment, Strided, Sums, check_product};
 
 // In both, a comparison is false for NaN, which stays NaN; so does the second operand of the minimum and the maximum.
 
@@ -43,7 +43,7 @@ fn power_512(shifted: __m512) -> __m512 {
 vector_tile! {
     /// With two vectors its twelve accumulators and their operands just fit the sixteen registers of AVX2. A value is
     /// proof that the processor has AVX2 and FMA.
-    Avx2 in avx2: 6 rows, 8 lanes, features "avx2,fma"
+    Avx2 in avx2: 6 rows, 1|2 vectors of 8 lanes, features "avx2,fma"
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     __m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps,
     _mm256_div_ps, _mm256_fmadd_ps, _mm256_min_ps, _mm256_max_ps, power_256, rectified_256
@@ -52,7 +52,7 @@ vector_tile! {
 vector_tile! {
     /// Twenty-eight accumulators, two columns, and rows that are broadcast from memory fill the thirty-two registers of
     /// AVX-512. A value is proof that the processor has AVX-512F.
-    Avx512 in avx512: 14 rows, 16 lanes, features "avx512f"
+    Avx512 in avx512: 6 rows, 1|2|3|4 vectors of 16 lanes, features "avx512f"
     if is_x86_feature_detected!("avx512f");
     __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps,
     _mm512_div_ps, _mm512_fmadd_ps, _mm512_min_ps, _mm512_max_ps, power_512, rectified_512

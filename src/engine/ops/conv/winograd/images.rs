@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::transforms::{TILE, Three, Transforms, Two, both_ways};
 use super::{Geometry, pieces_of, planes, rows_of_points, taps, tiles};
 use crate::engine::device::cpu::tile::{
-    Epilogue, Loops, Microkernel, OUTSIDE, Segment, Sources, Strided, Sums, Targets, prefetch, vectors_over, with_microkernel,
+    CACHED, Epilogue, Loops, Matrix, Microkernel, OUTSIDE, Product, Sources, Strided, Targets, prefetch, vectors_over, with_microkernel,
 };
 use crate::engine::device::cpu::{Buffer, odd_pitch, for_chunks, for_each, threads};
 use crate::engine::ops::conv::filters::{PackedFilters, column_tiles, vectors_of};
@@ -96,7 +96,7 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
     where
         T: Transforms<R, P>,
     {
-        let (count, pitch) = (piece.tiles.len().next_multiple_of(M::ROWS), self.pitch());
+        let (count, pitch) = (piece.tiles.len(), self.pitch());
         let groups = self.groups();
         let widest = groups.iter().map(|group| group.columns).max().unwrap_or(0);
         let [inputs_each, outputs_each] = [pitch, widest].map(|width| odd_pitch(count * width));
@@ -124,17 +124,15 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         T: Transforms<R, P>,
     {
         let (first, end) = (pieces[0].tiles.start, pieces[pieces.len() - 1].tiles.end);
-        let (count, pitch) = ((end - first).next_multiple_of(M::ROWS), self.pitch());
+        let (count, pitch) = (end - first, self.pitch());
         let all = self.all_columns();
         let [inputs_each, outputs_each] = [pitch, all.columns].map(|width| odd_pitch(count * width));
         let mut inputs = Buffer::uninit(P * P * inputs_each);
         let mut outputs = Buffer::uninit(P * P * outputs_each);
-        // The last range also has the rows that fill the last tile of the product.
         let ranges = pieces_of(count, 4 * threads());
         for (phase, geometry) in self.geometries().enumerate() {
             for_each(rows_of_points(inputs.as_mut_slice(), P * P, pitch, &ranges), |(rows, points)| {
-                let own = (first + rows.start).min(end)..(first + rows.end).min(end);
-                self.transform_inputs(&geometry, own, points);
+                self.transform_inputs(&geometry, first + rows.start..first + rows.end, points);
             });
             let inputs = inputs.as_slice();
             for_chunks(outputs.as_mut_slice(), outputs_each, |point, sums| {
@@ -272,26 +270,20 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         });
     }
 
-    /// At one point: x[rows,pitch] by the filters of a group, rows a multiple of the tile's.
+    /// At one point: x[rows, pitch] by the filters of a group.
     fn multiply(&self, point: usize, x: &[f32], sums: &mut [f32], group: &Group) {
-        /// Elements summed at a time: the packed filters of so many stay in the first-level cache.
-        const DEPTH: usize = 256;
         let (depth, pitch, cout) = (self.depth(), self.pitch(), self.problem.cout);
         let filters = self.filters.phases[point].as_slice();
-        let source = Strided { data: x, stride: 1 };
         let rows = x.len() / pitch;
-        for span in pieces_of(depth, depth.div_ceil(DEPTH)) {
+        for span in pieces_of(depth, depth.div_ceil(CACHED / M::WIDTH)) {
             let mut to = 0;
             for &tile in &group.tiles {
                 let vectors = vectors_of::<M>(tile, cout);
                 let width = vectors * M::LANES;
                 let w = &filters[tile * M::WIDTH * depth + span.start * width..][..span.len() * width];
-                for row in (0..rows).step_by(M::ROWS) {
-                    let segment = Segment { at: M::rows(|i| (row + i) * pitch + span.start), len: span.len() };
-                    let at = M::rows(|i| (row + i) * group.columns + to);
-                    let mut sums = Sums { data: &mut *sums, at, add: span.start > 0, epilogue: None };
-                    self.kernel.tile(vectors, &mut sums, source, &[segment], Strided { data: w, stride: width });
-                }
+                let sums = Product { data: &mut sums[to..], pitch: group.columns, add: span.start > 0 };
+                let x = Matrix { data: &x[span.start..], row: pitch, element: 1 };
+                self.kernel.multiply(vectors, [rows, span.len()], sums, x, Strided { data: w, stride: width });
                 to += width;
             }
         }
@@ -308,7 +300,7 @@ struct Group {
     columns: usize,
 }
 
-/// The patches of `tiles` to rows of each point, [P²][rows, pitch]; rows beyond the tiles become 0.
+/// The patches of `tiles` to rows of each point, [P²][rows, pitch].
 pub(super) struct InputTransform<'a, T, const R: usize, const P: usize> {
     pub transforms: T,
     pub geometry: &'a Geometry,
@@ -328,7 +320,7 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for InputTransfo
         // From a patch to that of the tile on its right, whose columns from R - 1 on are yet unread.
         let next = TILE * stride[1] * cin;
         let zeros = vec![0.0; cin];
-        for (n, tile) in self.tiles.clone().enumerate() {
+        for (n, tile) in self.tiles.enumerate() {
             for plane in 0..geometry.planes() {
                 let offsets = geometry.patch::<P>(tile, plane);
                 let patch = Sources::new(x, &offsets, cin, &zeros);
@@ -347,7 +339,6 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for InputTransfo
                 }
             }
         }
-        points.clear(self.tiles.len() * pitch);
     }
 }
 

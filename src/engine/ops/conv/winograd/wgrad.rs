@@ -6,7 +6,7 @@ use super::images::InputTransform;
 use super::transforms::{TILE, Three, Transforms, Two, both_ways};
 use super::{Geometry, pieces_of, planes, rows_of_points, suits, taps, tiles};
 use crate::engine::device::cpu::tile::{
-    Loops, Microkernel, Segment, Sources, Strided, Sums, Targets, vectors_over, with_microkernel,
+    Loops, Matrix, Microkernel, Product, Sources, Strided, Targets, vectors_over, with_microkernel,
 };
 use crate::engine::device::cpu::{Buffer, odd_pitch, for_chunks, for_each, map, threads};
 use crate::engine::ops::conv::problem::{ConvProblem, Phase};
@@ -153,17 +153,11 @@ impl<M: Microkernel, T> Gradient<'_, M, T> {
     fn multiply(&self, count: usize, sums: &mut [f32], [dy, x]: [&[f32]; 2], add: bool) {
         let cout = self.geometry.phase.problem.cout;
         let [left, pitch] = self.pitches();
-        let rows = Strided { data: dy, stride: left };
+        let dy = Matrix { data: dy, row: 1, element: left };
         for from in (0..pitch).step_by(M::WIDTH) {
             let vectors = ((pitch - from) / M::LANES).min(M::VECTORS);
-            let columns = Strided { data: &x[from..], stride: pitch };
-            for row in (0..cout).step_by(M::ROWS) {
-                let channel = |i: usize| (row + i).min(cout - 1);
-                let segment = Segment { at: M::rows(channel), len: count };
-                let at = M::rows(|i| channel(i) * pitch + from);
-                let mut sums = Sums { data: &mut *sums, at, add, epilogue: None };
-                self.kernel.tile(vectors, &mut sums, rows, &[segment], columns);
-            }
+            let x = Strided { data: &x[from..], stride: pitch };
+            self.kernel.multiply(vectors, [cout, count], Product { data: &mut sums[from..], pitch, add }, dy, x);
         }
     }
 
