@@ -385,6 +385,44 @@ mod tests {
         }
     }
 
+    /// More threads than this machine may have: each shape is one of those that threads share in another way.
+    #[test]
+    fn the_number_of_threads_changes_no_bit() {
+        let results = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a few threads");
+            pool.install(|| {
+                let mut rng = Rng::new(6, 0);
+                let mut all = Vec::new();
+                for (x, w, conv) in [
+                    ([2, 24, 26, 16], [24, 3, 3, 16], Some(Conv::new(1, 1))),
+                    ([1, 40, 40, 3], [64, 4, 4, 3], Some(Conv::new(2, 1))),
+                    ([3, 20, 19, 40], [130, 4, 4, 40], Some(Conv::new(2, 1))),
+                    ([2, 4, 4, 130], [200, 3, 3, 130], Some(Conv::new(1, 1))),
+                    ([2, 33, 31, 40], [200, 1, 1, 40], Some(Conv::new(1, 0))),
+                    ([1, 33, 31, 32], [3, 3, 3, 32], Some(Conv::new(1, 1))),
+                    ([1, 32, 32, 16], [40, 3, 3, 16], None),
+                    ([2, 5, 4, 70], [100, 3, 3, 70], None),
+                ] {
+                    let (x, w) = (rng.uniform(x, -1.0, 1.0).leaf(), rng.uniform(w, -1.0, 1.0).leaf());
+                    let y = conv.map_or_else(|| upsample2x_conv3x3(&x, &w), |conv| conv2d(&x, &w, None, conv));
+                    let probe = rng.uniform(y.shape(), -1.0, 1.0);
+                    let loss = crate::engine::ops::reduce::sum(&crate::engine::ops::pointwise::mul(&y, &probe));
+                    let mut grads = backward(&loss, &[&x, &w]);
+                    all.push([Some(y), grads.take(&x), grads.take(&w)].map(|t| t.expect("it is wanted").to_vec()));
+                }
+                all
+            })
+        };
+        let one = results(1);
+        for threads in [2, 3, 16] {
+            for (shape, (found, expected)) in results(threads).iter().zip(&one).enumerate() {
+                for (what, (found, expected)) in ["forward", "dx", "dw"].iter().zip(found.iter().zip(expected)) {
+                    assert!(found == expected, "shape {shape}, {what}: {threads} threads differ from one");
+                }
+            }
+        }
+    }
+
     /// Where no gradient is asked for, the gate is part of the convolution.
     #[test]
     fn a_gate_within_the_convolution_is_the_gate_after_it() {

@@ -109,9 +109,10 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
 
     /// dw[rows, depth] = Σ over `pixels` of dy[pixel, rows] ⊗ window[pixel]
     fn sum(&mut self, pixels: &[OutputPixel]) {
-        /// Rows for which copying a block is faster; for fewer, windows inside are read in place.
+        /// Channels for which copying a block is faster; for fewer, windows inside are read in place. All channels count, not those
+        /// of a thread, so that the order of the sums is the same for any number of threads.
         const MANY: usize = 48;
-        if self.rows.len() >= MANY && !pixels.is_empty() {
+        if self.phase.problem.cout >= MANY && !pixels.is_empty() {
             for (number, block) in pixels.chunks(SUMMED).enumerate() {
                 self.is_empty = number == 0;
                 self.add_copied(block);
