@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::sharing::{Sharing, block_pixels};
 use super::filters::{PackedFilters, column_tiles, vectors_of};
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan};
-use crate::engine::device::cpu::tile::{CACHED, Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
+use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, odd_pitch, rows_per_chunk, threads};
 
 /// y = the windows of x by the filters, through the epilogue.
@@ -193,7 +193,7 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new<M: Microkernel>(phase: Phase, filters: &'a [f32], columns: usize) -> Window<'a> {
-        Window { filters, columns, groups: groups(&phase, CACHED / M::WIDTH), phase }
+        Window { filters, columns, groups: groups(&phase, M::DEPTH), phase }
     }
 }
 

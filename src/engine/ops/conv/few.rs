@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::direct::{frame, scatter};
 use super::problem::{ConvProblem, OutputPixel, Phase, SPREAD};
 use super::filters::{column_tiles, vectors_of};
-use crate::engine::device::cpu::tile::{CACHED, Epilogue, Matrix, Microkernel, Product, Strided, prefetch, with_microkernel};
+use crate::engine::device::cpu::tile::{Epilogue, Matrix, Microkernel, Product, Strided, prefetch, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, odd_pitch, threads};
 
 /// Whether a pass whose filters are not packed is computed so.
@@ -31,9 +31,9 @@ pub(super) fn fprop(problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32], 
     });
 }
 
-/// Terms of the sums that are added at a time: so many rows of a column tile stay in the first-level cache.
+/// Terms of the sums that are added at a time: the copies of filters and windows are not to be long either.
 fn terms<M: Microkernel>() -> usize {
-    (CACHED / M::WIDTH).min(256)
+    M::DEPTH.min(256)
 }
 
 /// One tap of a window.
@@ -191,7 +191,8 @@ impl<M: Microkernel> Pass<'_, M> {
                         let from = phase.offset(pixel, tap.row, tap.element + n);
                         to[..len].copy_from_slice(&x[from..from + len]);
                     }
-                    for (tile, block) in block.as_slice().chunks_exact(terms * M::WIDTH).enumerate() {
+                    let blocks = block.as_slice().chunks_exact(terms * M::WIDTH).take(column_tiles::<M>(columns.len()));
+                    for (tile, block) in blocks.enumerate() {
                         let sums = &mut sums.as_mut_slice()[tile * M::WIDTH..];
                         let sums = Product { data: sums, pitch: width, add: i + n > 0 };
                         let windows = Matrix { data: &windows, row: copied, element: 1 };
@@ -209,9 +210,9 @@ impl<M: Microkernel> Pass<'_, M> {
 
     /// Copies the operator's inputs `columns` of one tap and the outputs `terms`: [column tile][term][tile width].
     fn copy(&self, block: &mut [f32], tap: &Tap, terms: Range<usize>, columns: Range<usize>) {
-        let (inputs, filter) = (self.phase.problem.cout, self.w.len() / self.phase.problem.cin);
         /// Terms ahead of the copied one.
         const AHEAD: usize = 6;
+        let (inputs, filter) = (self.phase.problem.cout, self.w.len() / self.phase.problem.cin);
         for (row, n) in terms.enumerate() {
             tap.prefetch(columns.len(), self.w, inputs, (n + AHEAD) * filter + columns.start);
             let of_tap = |number: usize| &self.w[n * filter + number * inputs..][..inputs][columns.clone()];

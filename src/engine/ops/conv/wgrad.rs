@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::sharing::WgradSharing;
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan, SPREAD};
 use super::winograd;
-use crate::engine::device::cpu::tile::{CACHED, Matrix, Microkernel, Product, Strided, with_microkernel};
+use crate::engine::device::cpu::tile::{Matrix, Microkernel, Product, Strided, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
 
 /// Pixels that a tile sums before it goes back to memory.
@@ -188,7 +188,9 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
             let width = span.len().next_multiple_of(M::LANES);
             let fits = (x.len() - from).saturating_sub(width) / stride + 1;
             let len = if from + width > x.len() { 0 } else { run.len().min(fits) };
-            self.add_products(&span, len, dy, Strided { data: &x[from..], stride });
+            if len > 0 {
+                self.add_products(&span, len, dy, Strided { data: &x[from..], stride });
+            }
             for (i, p) in run.iter().enumerate().skip(len) {
                 let window = &x[from + i * stride..][..span.len()];
                 for (row, d) in self.dy[p.output * cout..][self.rows.clone()].iter().enumerate() {
@@ -199,7 +201,7 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
         }
     }
 
-    /// Adds the products of `count` pixels for one span of their windows.
+    /// Adds the products of `count` pixels, one at least, for one span of their windows.
     fn add_products(&mut self, span: &RowSpan, count: usize, left: Matrix, right: Strided) {
         let (depth, from) = (self.phase.depth(), span.row * self.phase.row() + span.elements.start);
         let (vectors, rows) = (span.len().div_ceil(M::LANES), self.rows.len());
@@ -208,9 +210,8 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
             true => (&mut self.dw[from..], depth),
             false => (&mut self.sums[..], M::WIDTH),
         };
-        // So many rows of `right` stay in the first-level cache.
-        for first in (0..count.max(1)).step_by(CACHED / M::WIDTH) {
-            let size = [rows, (CACHED / M::WIDTH).min(count - first)];
+        for first in (0..count).step_by(M::DEPTH) {
+            let size = [rows, M::DEPTH.min(count - first)];
             let left = Matrix { data: &left.data[first * left.element..], ..left };
             let right = Strided { data: &right.data[first * right.stride..], ..right };
             self.kernel.multiply(vectors, size, Product { data: &mut *data, pitch, add: first > 0 }, left, right);

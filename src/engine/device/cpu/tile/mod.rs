@@ -32,6 +32,8 @@ pub trait Microkernel: Copy + Send + Sync {
     const VECTORS: usize;
     /// Columns of the widest tile.
     const WIDTH: usize = Self::LANES * Self::VECTORS;
+    /// Rows of the widest `b` that stay in the first-level cache, 24 KiB, beside what streams through it: terms to sum at a time.
+    const DEPTH: usize = 6144 / Self::WIDTH;
     /// One number a row: `[usize; ROWS]`.
     type Rows: Copy + Send + Sync + AsRef<[usize]>;
     /// `LANES` numbers.
@@ -147,9 +149,6 @@ pub trait Microkernel: Copy + Send + Sync {
         }
     }
 }
-
-/// Numbers of a matrix that stay in the first-level cache beside what streams through it.
-pub const CACHED: usize = 6 << 10;
 
 /// Asks for the line of the cache that holds number `at` of `data`; elsewhere than on x86-64 does nothing.
 #[inline(always)]

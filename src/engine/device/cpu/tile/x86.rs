@@ -50,8 +50,8 @@ vector_tile! {
 }
 
 vector_tile! {
-    /// Twenty-eight accumulators, two columns, and rows that are broadcast from memory fill the thirty-two registers of
-    /// AVX-512. A value is proof that the processor has AVX-512F.
+    /// With four vectors its twenty-four accumulators, four columns and a row fit the thirty-two registers of AVX-512, and six rows' pointers
+    /// the others. A value is proof that the processor has AVX-512F.
     Avx512 in avx512: 6 rows, 1|2|3|4 vectors of 16 lanes, features "avx512f"
     if is_x86_feature_detected!("avx512f");
     __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps,

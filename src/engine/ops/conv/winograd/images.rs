@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::transforms::{TILE, Three, Transforms, Two, both_ways};
 use super::{Geometry, pieces_of, planes, rows_of_points, taps, tiles};
 use crate::engine::device::cpu::tile::{
-    CACHED, Epilogue, Loops, Matrix, Microkernel, OUTSIDE, Product, Sources, Strided, Targets, prefetch, vectors_over, with_microkernel,
+    Epilogue, Loops, Matrix, Microkernel, OUTSIDE, Product, Sources, Strided, Targets, prefetch, vectors_over, with_microkernel,
 };
 use crate::engine::device::cpu::{Buffer, odd_pitch, for_chunks, for_each, threads};
 use crate::engine::ops::conv::filters::{PackedFilters, column_tiles, vectors_of};
@@ -275,7 +275,7 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         let (depth, pitch, cout) = (self.depth(), self.pitch(), self.problem.cout);
         let filters = self.filters.phases[point].as_slice();
         let rows = x.len() / pitch;
-        for span in pieces_of(depth, depth.div_ceil(CACHED / M::WIDTH)) {
+        for span in pieces_of(depth, depth.div_ceil(M::DEPTH)) {
             let mut to = 0;
             for &tile in &group.tiles {
                 let vectors = vectors_of::<M>(tile, cout);
