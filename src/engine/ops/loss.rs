@@ -1,10 +1,9 @@
 //! Losses that are means over their inputs: cross-entropy, its binary kind, the Kullback-Leibler divergence.
 
 use super::Case;
-use super::pointwise::{exp, logistic};
 use super::reduce::{sum_blocks, sum_partials};
 use super::rows::{largest, parallel_total, total};
-use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
+use crate::engine::device::cpu::{elementary, for_chunks, map, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{IntTensor, Tensor, run, same_shape};
@@ -61,7 +60,9 @@ pub fn cross_entropy(logits: &Tensor, targets: &IntTensor) -> Tensor {
 
 fn log_sum_exp(x: &[f32]) -> f32 {
     let top = largest(x);
-    top + total(x, |x| exp(x - top)).ln() as f32
+    let mut e: Vec<f32> = x.iter().map(|x| x - top).collect();
+    elementary::exp(&mut e);
+    top + total(&e, |e| e).ln() as f32
 }
 
 /// dx = factor · (softmax(x) - onehot(target)); 0 for a row that is left out.
@@ -69,7 +70,9 @@ fn cross_entropy_row_gradient(dx: &mut [f32], x: &[f32], target: i32, log_sum: f
     if target < 0 {
         return dx.fill(0.0);
     }
-    dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = factor * exp(x - log_sum));
+    dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = x - log_sum);
+    elementary::exp(dx);
+    dx.iter_mut().for_each(|dx| *dx *= factor);
     dx[target as usize] -= factor;
 }
 
@@ -77,8 +80,10 @@ fn cross_entropy_row_gradient(dx: &mut [f32], x: &[f32], target: i32, log_sum: f
 pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
     let (mut y, n) = (logits.new_empty_f32([]), logits.len());
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
-        let loss = |x: f32| x.max(0.0) - x * target + exp(-x.abs()).ln_1p();
-        y[0] = (parallel_total(x, loss) / n as f64) as f32;
+        let mut losses: Vec<f32> = x.iter().map(|x| -x.abs()).collect();
+        elementary::exp(&mut losses);
+        losses.iter_mut().zip(x).for_each(|(l, x)| *l = x.max(0.0) - x * target + l.ln_1p());
+        y[0] = (parallel_total(&losses, |l| l) / n as f64) as f32;
     };
     run("bce_with_logits_fwd", [&mut y], [logits], cpu, |g, [y], [x]| {
         let (grid, mut partial) = sum_blocks(g, n);
@@ -90,7 +95,10 @@ pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
         let cuda = |g: &Gpu, [dx]: [Out; 1], [x, dy]: [In; 2]| {
             k::loss_bce_bwd(g, Grid::packs(n), dx, dy, x, n as i32, target);
         };
-        let cpu = |x: f32, factor: f32| factor * (logistic(x) - target);
+        let cpu = |x: &mut [f32], factor: f32| {
+            elementary::logistic(x);
+            x.iter_mut().for_each(|x| *x = factor * (*x - target));
+        };
         [Some(each("bce_with_logits_bwd", &saved, &dy, cpu, cuda))]
     })
 }
@@ -101,7 +109,10 @@ pub fn kl(mu: &Tensor, logvar: &Tensor) -> Tensor {
     same_shape("kl", mu, logvar);
     let (mut y, n) = (mu.new_empty_f32([]), mu.len());
     let cpu = |[y]: [&mut [f32]; 1], [mu, logvar]: [&[f32]; 2]| {
-        let spread = parallel_total(logvar, |l| 1.0 + l - exp(l));
+        let mut e = logvar.to_vec();
+        elementary::exp(&mut e);
+        e.iter_mut().zip(logvar).for_each(|(e, l)| *e = 1.0 + l - *e);
+        let spread = parallel_total(&e, |e| e);
         y[0] = (-0.5 * (spread - parallel_total(mu, |m| m * m)) / n as f64) as f32;
     };
     run("kl_fwd", [&mut y], [mu, logvar], cpu, |g, [y], [mu, logvar]| {
@@ -118,14 +129,17 @@ pub fn kl(mu: &Tensor, logvar: &Tensor) -> Tensor {
                 "kl_bwd",
                 mu,
                 &dy,
-                |m, factor| factor * m,
+                |m: &mut [f32], factor| m.iter_mut().for_each(|m| *m *= factor),
                 |g, [dmu], [mu, dy]| {
                     k::loss_kl_mu_bwd(g, grid, dmu, dy, mu, n as i32);
                 },
             )
         });
         let dlogvar = want_logvar.then(|| {
-            let cpu = |l: f32, factor: f32| 0.5 * factor * (exp(l) - 1.0);
+            let cpu = |l: &mut [f32], factor: f32| {
+                elementary::exp(l);
+                l.iter_mut().for_each(|l| *l = 0.5 * factor * (*l - 1.0));
+            };
             each("kl_bwd", logvar, &dy, cpu, |g, [dlogvar], [logvar, dy]| {
                 k::loss_kl_logvar_bwd(g, grid, dlogvar, dy, logvar, n as i32);
             })
@@ -139,15 +153,17 @@ fn each(
     name: &'static str,
     x: &Tensor,
     dy: &Tensor,
-    f: impl Fn(f32, f32) -> f32 + Sync + Send,
+    f: impl Fn(&mut [f32], f32) + Sync + Send,
     cuda: impl FnOnce(&Gpu, [Out; 1], [In; 2]),
 ) -> Tensor {
     const CHUNK: usize = 16 * 1024;
     let mut dx = x.new_empty(x.shape());
     let cpu = |[dx]: [&mut [f32]; 1], [x, dy]: [&[f32]; 2]| {
         let factor = (dy[0] as f64 / x.len() as f64) as f32;
-        let one = |(dx, &x): (&mut f32, &f32)| *dx = f(x, factor);
-        for_chunks(dx, CHUNK, |i, dx| dx.iter_mut().zip(&x[i * CHUNK..]).for_each(one));
+        for_chunks(dx, CHUNK, |i, dx| {
+            dx.copy_from_slice(&x[i * CHUNK..][..dx.len()]);
+            f(dx, factor);
+        });
     };
     run(name, [&mut dx], [x, dy], cpu, cuda);
     dx

@@ -1,19 +1,20 @@
 //! Element by element: sums, products, scales, activations, the gated linear unit, reparameterization.
 
 use super::Case;
-use crate::engine::device::cpu::for_chunks;
+use super::rows::{glu_rows, glu_rows_bwd};
+use crate::engine::device::cpu::{elementary, for_chunks};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::{record_many, record1};
 use crate::engine::tensor::{Tensor, run, same_shape};
 
 const CHUNK: usize = 16 * 1024;
 
-/// y[i] = f(x[i])
+/// y = f(x), where f changes what it is given in place.
 #[track_caller]
 fn map1(
     name: &'static str,
     x: &Tensor,
-    f: impl Fn(f32) -> f32 + Sync + Send,
+    f: impl Fn(&mut [f32]) + Sync + Send,
     cuda: impl FnOnce(&Gpu, Grid, Out, In, i32),
 ) -> Tensor {
     let mut y = x.new_empty(x.shape());
@@ -23,7 +24,10 @@ fn map1(
         [&mut y],
         [x],
         |[y], [x]| {
-            for_chunks(y, CHUNK, |i, y| y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, &x)| *y = f(x)))
+            for_chunks(y, CHUNK, |i, y| {
+                y.copy_from_slice(&x[i * CHUNK..][..y.len()]);
+                f(y);
+            });
         },
         |g, [y], [x]| cuda(g, Grid::packs(n), y, x, n as i32),
     );
@@ -87,7 +91,8 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Tensor {
 /// y = factor · x
 pub fn scale(x: &Tensor, factor: f32) -> Tensor {
     let times = move |name, x: &Tensor| {
-        map1(name, x, |x| factor * x, |g, grid, y, x, n| k::scale_fwd(g, grid, y, x, factor, n))
+        let cpu = |x: &mut [f32]| x.iter_mut().for_each(|x| *x *= factor);
+        map1(name, x, cpu, |g, grid, y, x, n| k::scale_fwd(g, grid, y, x, factor, n))
     };
     record1(times("scale_fwd", x), [x], move |dy, _| [Some(times("scale_bwd", &dy))])
 }
@@ -132,14 +137,14 @@ fn scaled_channels(name: &'static str, x: &Tensor, scale: &Tensor, shift: Option
 
 /// y = tanh(x)
 pub fn tanh(x: &Tensor) -> Tensor {
-    let y = map1("tanh_fwd", x, tangent, k::tanh_fwd);
+    let y = map1("tanh_fwd", x, elementary::tanh, k::tanh_fwd);
     let saved = y.detach();
     record1(y, [x], move |dy, _| [Some(map2("tanh_bwd", &dy, &saved, |d, y| d * (1.0 - y * y), k::tanh_bwd))])
 }
 
 /// y = σ(x) = 1 / (1 + e^-x)
 pub fn sigmoid(x: &Tensor) -> Tensor {
-    let y = map1("sigmoid_fwd", x, logistic, k::sigmoid_fwd);
+    let y = map1("sigmoid_fwd", x, elementary::logistic, k::sigmoid_fwd);
     let saved = y.detach();
     record1(y, [x], move |dy, _| {
         [Some(map2("sigmoid_bwd", &dy, &saved, |d, y| d * y * (1.0 - y), k::sigmoid_bwd))]
@@ -157,10 +162,7 @@ pub fn glu(x: &Tensor) -> Tensor {
     let grid = Grid::packs(y.len());
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, rows * c, |i, y| {
-            for (y, x) in y.chunks_mut(c).zip(x[i * rows * wide..].chunks(wide)) {
-                let (a, b) = x.split_at(c);
-                y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, &b))| *y = a * logistic(b));
-            }
+            glu_rows(y, &x[i * rows * wide..][..2 * y.len()], c);
         });
     };
     run("glu_fwd", [&mut y], [x], cpu, |g, [y], [x]| k::glu_fwd(g, grid, y, x, all, half));
@@ -169,14 +171,8 @@ pub fn glu(x: &Tensor) -> Tensor {
         let mut dx = saved.new_empty(saved.shape());
         let cpu = |[dx]: [&mut [f32]; 1], [dy, x]: [&[f32]; 2]| {
             for_chunks(dx, rows * wide, |i, dx| {
-                let rest = x[i * rows * wide..].chunks(wide).zip(dy[i * rows * c..].chunks(c));
-                for (dx, (x, dy)) in dx.chunks_mut(wide).zip(rest) {
-                    for j in 0..c {
-                        let gate = logistic(x[c + j]);
-                        dx[j] = dy[j] * gate;
-                        dx[c + j] = dy[j] * x[j] * gate * (1.0 - gate);
-                    }
-                }
+                dx.copy_from_slice(&x[i * rows * wide..][..dx.len()]);
+                glu_rows_bwd(dx, &dy[i * rows * c..][..dx.len() / 2], c);
             });
         };
         run("glu_bwd", [&mut dx], [&dy, &saved], cpu, |g, [dx], [dy, x]| {
@@ -195,8 +191,9 @@ pub fn reparameterize(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
     let n = mu.len();
     let cpu = |[y, spread]: [&mut [f32]; 2], [mu, logvar, eps]: [&[f32]; 3]| {
         for_chunks(spread, CHUNK, |i, s| {
-            let rest = logvar[i * CHUNK..].iter().zip(&eps[i * CHUNK..]);
-            s.iter_mut().zip(rest).for_each(|(s, (l, e))| *s = exp(0.5 * l) * e);
+            s.iter_mut().zip(&logvar[i * CHUNK..]).for_each(|(s, l)| *s = 0.5 * l);
+            elementary::exp(s);
+            s.iter_mut().zip(&eps[i * CHUNK..]).for_each(|(s, e)| *s *= e);
         });
         for_chunks(y, CHUNK, |i, y| {
             let rest = mu[i * CHUNK..].iter().zip(&spread[i * CHUNK..]);
@@ -216,40 +213,6 @@ pub fn reparameterize(mu: &Tensor, logvar: &Tensor, eps: &Tensor) -> Tensor {
         let dl = map2("reparameterize_bwd", &dy, &spread, |d, s| 0.5 * d * s, k::reparameterize_bwd);
         [Some(dy), Some(dl)]
     })
-}
-
-/// e^x to 2e-7 of its value; 0 below -87.3 and infinite above 88.3, where f32 runs out.
-///
-/// Without branches or calls, so that loops over it become SIMD: x = n ln 2 + r, a polynomial (Cephes) for e^r,
-/// and n put into the exponent. Adding 1.5·2²³ rounds to a whole number and leaves it in the low bits.
-#[inline]
-pub fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let p = 1.987_569_1e-4 * r + 1.398_2e-3;
-    let p = ((p * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r + 1.666_666_5e-1;
-    let y = (p * r + 0.5) * r * r + r + 1.0;
-    let y = y * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
-    let y = if x < -87.3 { 0.0 } else { y };
-    if x > 88.3 { f32::INFINITY } else { y }
-}
-
-/// 1 / (1 + e^-x)
-#[inline]
-pub fn logistic(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-/// The hyperbolic tangent: 1 - 2 / (1 + e^2x), and near 0, where that cancels, an odd polynomial (Cephes).
-#[inline]
-fn tangent(x: f32) -> f32 {
-    let s = x * x;
-    let p = (-5.704_988_6e-3 * s + 2.063_909e-2) * s - 5.373_971_4e-2;
-    let near = ((p * s + 1.333_144_2e-1) * s - 3.333_328e-1) * s * x + x;
-    let far = 1.0 - 2.0 / (1.0 + exp(2.0 * x));
-    if x.abs() < 0.625 { near } else { far }
 }
 
 pub fn cases() -> Vec<Case> {
@@ -312,15 +275,6 @@ pub fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
 
-    /// The largest error of f over [lo, hi], as a part of the exact value.
-    fn worst(lo: f64, hi: f64, f: impl Fn(f32) -> f32, exact: impl Fn(f64) -> f64) -> f64 {
-        let points = (0..=400_000).map(|i| (lo + (hi - lo) * i as f64 / 400_000.0) as f32);
-        points
-            .map(|x| (f(x) as f64 / exact(x as f64) - 1.0).abs())
-            .filter(|e| e.is_finite())
-            .fold(0.0, f64::max)
-    }
-
     #[test]
     fn an_affine_map_by_channel_is_a_norm_of_given_moments() {
         use crate::engine::ops::norm::{Activation, batch_norm_eval};
@@ -340,20 +294,5 @@ mod tests {
             backward(&loss, &[&x]).take(&x).expect("the sum depends on x").to_vec()
         });
         assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn own_exponential_is_exact_to_f32() {
-        assert!(worst(-87.0, 88.0, exp, f64::exp) < 3e-7);
-        assert!(worst(-20.0, 20.0, logistic, |x| 1.0 / (1.0 + (-x).exp())) < 5e-7);
-        assert!(worst(-10.0, 10.0, tangent, f64::tanh) < 5e-7);
-    }
-
-    #[test]
-    fn own_exponential_keeps_its_head_at_the_ends() {
-        let inf = f32::INFINITY;
-        assert_eq!([exp(-inf), exp(-1e4), exp(0.0), exp(1e4), exp(inf)], [0.0, 0.0, 1.0, inf, inf]);
-        assert_eq!([logistic(-inf), logistic(inf), tangent(-inf), tangent(inf)], [0.0, 1.0, -1.0, 1.0]);
-        assert!(exp(f32::NAN).is_nan() && logistic(f32::NAN).is_nan() && tangent(f32::NAN).is_nan());
     }
 }

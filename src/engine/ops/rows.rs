@@ -1,7 +1,6 @@
 //! Rows of slices on the CPU: what several operators do with them, and the check of rows' lengths.
 
-use crate::engine::device::cpu::map;
-use crate::engine::ops::pointwise::exp;
+use crate::engine::device::cpu::{elementary, map};
 use crate::engine::tensor::IntTensor;
 
 /// The rows' lengths, each in 1..=T; panics at the caller where one is not, or where there are not B.
@@ -53,11 +52,36 @@ pub(super) fn add_products(sum: &mut [f32], a: &[f32], b: &[f32]) {
     }
 }
 
+/// y = a · σ(b) in every row of `width` outputs, with z = [a | b].
+pub(super) fn glu_rows(y: &mut [f32], z: &[f32], width: usize) {
+    let rows = || z.chunks_exact(2 * width).map(|z| z.split_at(width));
+    y.chunks_exact_mut(width).zip(rows()).for_each(|(y, (_, b))| y.copy_from_slice(b));
+    elementary::logistic(y);
+    for (y, (a, _)) in y.chunks_exact_mut(width).zip(rows()) {
+        y.iter_mut().zip(a).for_each(|(y, a)| *y *= a);
+    }
+}
+
+/// In every row, z = [a | b] becomes the gradient of it: dy · [σ(b) | a · σ(b) · (1 - σ(b))].
+pub(super) fn glu_rows_bwd(z: &mut [f32], dy: &[f32], width: usize) {
+    let mut gates: Vec<f32> = Vec::with_capacity(dy.len());
+    z.chunks_exact(2 * width).for_each(|z| gates.extend_from_slice(&z[width..]));
+    elementary::logistic(&mut gates);
+    let given = gates.chunks_exact(width).zip(dy.chunks_exact(width));
+    for (z, (gates, dy)) in z.chunks_exact_mut(2 * width).zip(given) {
+        let (a, b) = z.split_at_mut(width);
+        for ((a, b), (gate, dy)) in a.iter_mut().zip(b).zip(gates.iter().zip(dy)) {
+            *b = dy * *a * gate * (1.0 - gate);
+            *a = dy * gate;
+        }
+    }
+}
+
 /// Softmax over the first `valid` of each row of `width`; the rest become zero.
 pub(super) fn softmax_rows(x: &mut [f32], width: usize, valid: usize) {
     x.chunks_exact_mut(width).for_each(|row| subtract_max(row, valid));
-    // One pass over all rows: single rows are too short for wide vectors.
-    x.iter_mut().for_each(|x| *x = exp(*x));
+    // All rows at once: single rows are too short for wide vectors.
+    elementary::exp(x);
     x.chunks_exact_mut(width).for_each(|row| normalize(row, valid));
 }
 

@@ -1,9 +1,8 @@
 //! Softmax over the last dimension.
 
 use super::Case;
-use super::pointwise::exp;
 use super::rows::{largest, total};
-use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
+use crate::engine::device::cpu::{elementary, for_chunks, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{Tensor, run};
@@ -17,7 +16,8 @@ pub fn softmax(x: &Tensor) -> Tensor {
         for_chunks(y, chunk, |i, y| {
             for (y, x) in y.chunks_mut(c).zip(x[i * chunk..].chunks(c)) {
                 let top = largest(x);
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = exp(x - top));
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = x - top);
+                elementary::exp(y);
                 let scale = (1.0 / total(y, |y| y)) as f32;
                 y.iter_mut().for_each(|y| *y *= scale);
             }

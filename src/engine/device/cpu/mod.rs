@@ -1,5 +1,6 @@
 //! The CPU: threads and how loops are split among them, pooled buffers, matrix products, the convolutions' register tile.
 
+pub mod elementary;
 mod gemm;
 mod pool;
 pub mod tile;

@@ -49,6 +49,7 @@ impl<const O: usize> Loops for Channels<'_, O> {
     fn run<M: Microkernel>(self, kernel: M) {
         let Rows { phase, x, w, epilogue, first, y } = self.0;
         let width = phase.problem.output[1];
+        let bias = epilogue.map_or(Vec::new(), |epilogue| epilogue.bias[..O].repeat(width));
         for (row, y) in (first..).zip(y.chunks_exact_mut(width * O)) {
             let line = Line { phase, x, w, row };
             let whole = line.whole();
@@ -63,10 +64,9 @@ impl<const O: usize> Loops for Channels<'_, O> {
                     _ => line.sum::<M, O, 1>(kernel, column, to),
                 };
             }
-            if let Some(epilogue) = &epilogue {
-                for (column, y) in y.chunks_exact_mut(O).enumerate() {
-                    epilogue.apply(y, (row * width + column) * O);
-                }
+            // Of the whole row: single pixels are too short for vectors.
+            if let Some(epilogue) = epilogue {
+                Epilogue { bias: &bias, ..epilogue }.apply(y, row * width * O);
             }
         }
     }

@@ -3,9 +3,8 @@
 use std::ops::Range;
 
 use super::ImageTextPairs;
-use crate::engine::device::cpu::{Buffer, map};
+use crate::engine::device::cpu::{Buffer, elementary, map};
 use crate::engine::ops::matmul::{gemm, Mat};
-use crate::engine::ops::pointwise::exp;
 use crate::engine::ops::rows::{add, dot, normalize, subtract_max};
 
 /// Norms, and products of norms, are clamped from below to this.
@@ -86,7 +85,7 @@ impl ImageTextPairs {
     fn over_words(&self, s: &mut [f32]) {
         for row in s.chunks_exact_mut(self.columns()) {
             self.own.iter().for_each(|own| subtract_max(&mut row[own.clone()], own.len()));
-            row.iter_mut().for_each(|s| *s = exp(*s));
+            elementary::exp(row);
             self.own.iter().for_each(|own| normalize(&mut row[own.clone()], own.len()));
         }
     }
@@ -99,10 +98,10 @@ impl ImageTextPairs {
             largest.iter_mut().zip(s).for_each(|(l, s)| *l = if s > l { *s } else { *l });
         }
         for (alpha, s) in alpha.chunks_exact_mut(m).zip(s.chunks_exact(m)) {
-            for ((alpha, s), (sum, largest)) in alpha.iter_mut().zip(s).zip(sum.iter_mut().zip(&largest)) {
-                *alpha = exp(self.gamma1 * (s - largest));
-                *sum += *alpha;
-            }
+            let scores = alpha.iter_mut().zip(s.iter().zip(&largest));
+            scores.for_each(|(alpha, (s, largest))| *alpha = self.gamma1 * (s - largest));
+            elementary::exp(alpha);
+            add(&mut sum, alpha);
         }
         sum.iter_mut().for_each(|s| *s = 1.0 / *s);
         for alpha in alpha.chunks_exact_mut(m) {

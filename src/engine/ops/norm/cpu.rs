@@ -1,12 +1,10 @@
 //! Batch normalization on the CPU.
 
-use std::cell::RefCell;
 use std::ops::Range;
 
 use super::{Activation, BatchNormSaved};
 use crate::engine::device::cpu::{for_chunks, map, rows_per_chunk};
-use crate::engine::ops::pointwise::logistic;
-use crate::engine::ops::rows::row;
+use crate::engine::ops::rows::{add, glu_rows, glu_rows_bwd};
 
 /// Rows summed in f32 before f64 takes over.
 const BLOCK: usize = 32;
@@ -15,15 +13,20 @@ fn chunk_rows(c: usize) -> usize {
     rows_per_chunk(c).max(BLOCK)
 }
 
-/// Adds up what `add` puts into `width` f32 sums for each of `rows`.
-fn sum_rows(rows: Range<usize>, width: usize, add: impl Fn(usize, &mut [f32])) -> Vec<f64> {
+/// Adds up what `add` puts into `width` f32 sums for each block of `rows`.
+fn sum_blocks(rows: Range<usize>, width: usize, mut add: impl FnMut(Range<usize>, &mut [f32])) -> Vec<f64> {
     let (mut total, mut part) = (vec![0.0; width], vec![0.0; width]);
     for block in rows.clone().step_by(BLOCK) {
         part.fill(0.0);
-        (block..rows.end.min(block + BLOCK)).for_each(|row| add(row, &mut part));
+        add(block..rows.end.min(block + BLOCK), &mut part);
         total.iter_mut().zip(&part).for_each(|(t, &p)| *t += p as f64);
     }
     total
+}
+
+/// Several rows of `c`.
+fn rows_of(x: &[f32], rows: Range<usize>, c: usize) -> &[f32] {
+    &x[rows.start * c..rows.end * c]
 }
 
 /// Mean and biased variance by channel. Each chunk takes two passes, the second in cache, about its own mean; Chan's
@@ -34,14 +37,16 @@ pub(super) fn moments(x: &[f32], mean: &mut [f32], variance: &mut [f32]) {
     let chunks = map(rows.div_ceil(step), |i| {
         let rows = i * step..rows.min((i + 1) * step);
         let count = rows.len() as f64;
-        let mut mean = sum_rows(rows.clone(), c, |i, sum| {
-            sum.iter_mut().zip(row(x, i, c)).for_each(|(s, x)| *s += x);
+        let mut mean = sum_blocks(rows.clone(), c, |block, sum| {
+            rows_of(x, block, c).chunks_exact(c).for_each(|x| add(sum, x));
         });
         mean.iter_mut().for_each(|m| *m /= count);
         let about: Vec<f32> = mean.iter().map(|&m| m as f32).collect();
-        let squares = sum_rows(rows, c, |i, sum| {
-            let rest = row(x, i, c).iter().zip(&about);
-            sum.iter_mut().zip(rest).for_each(|(s, (x, m))| *s += (x - m) * (x - m));
+        let squares = sum_blocks(rows, c, |block, sum| {
+            for x in rows_of(x, block, c).chunks_exact(c) {
+                let rest = x.iter().zip(&about);
+                sum.iter_mut().zip(rest).for_each(|(s, (x, m))| *s += (x - m) * (x - m));
+            }
         });
         (count, mean, squares)
     });
@@ -97,10 +102,13 @@ pub(super) struct ScaleShift<'a> {
 }
 
 impl ScaleShift<'_> {
-    /// z = scale · x + shift + r
+    /// z = scale · x + shift + r in every row
     fn apply(&self, z: &mut [f32], x: &[f32], r: Option<&[f32]>) {
-        let rest = x.iter().zip(self.scale.iter().zip(self.shift));
-        z.iter_mut().zip(rest).for_each(|(z, (x, (scale, shift)))| *z = x * scale + shift);
+        let c = self.scale.len();
+        for (z, x) in z.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            let rest = x.iter().zip(self.scale.iter().zip(self.shift));
+            z.iter_mut().zip(rest).for_each(|(z, (x, (scale, shift)))| *z = x * scale + shift);
+        }
         if let Some(r) = r {
             z.iter_mut().zip(r).for_each(|(z, r)| *z += r);
         }
@@ -119,14 +127,16 @@ pub(super) fn forward(
     let c = normalize.scale.len();
     let rows = chunk_rows(c);
     for_chunks(y, rows * c_out, |chunk, y| {
-        let mut z = vec![0.0; c];
-        for (i, y) in (chunk * rows..).zip(y.chunks_exact_mut(c_out)) {
-            let residual = residual.map(|r| row(r, i, c));
+        let mut z = vec![0.0; BLOCK * c];
+        for (block, y) in (chunk * rows..).step_by(BLOCK).zip(y.chunks_mut(BLOCK * c_out)) {
+            let block = block..block + y.len() / c_out;
+            let z = &mut z[..block.len() * c];
+            let (x, residual) = (rows_of(x, block.clone(), c), residual.map(|r| rows_of(r, block.clone(), c)));
             if act == Activation::Glu {
-                normalize.apply(&mut z, row(x, i, c), residual);
-                gated(y, &z);
+                normalize.apply(z, x, residual);
+                glu_rows(y, z, c_out);
             } else {
-                normalize.apply(y, row(x, i, c), residual);
+                normalize.apply(y, x, residual);
                 act.rectify(y);
             }
         }
@@ -145,13 +155,7 @@ impl Activation {
     }
 }
 
-/// y = a · σ(b) with z = [a | b]
-fn gated(y: &mut [f32], z: &[f32]) {
-    let (a, b) = z.split_at(y.len());
-    y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, &b))| *y = a * logistic(b));
-}
-
-/// What dz, the gradient before the activation, is computed from, row by row.
+/// What dz, the gradient before the activation, is computed from.
 struct Backward<'a> {
     act: Activation,
     dy: &'a [f32],
@@ -171,27 +175,23 @@ impl<'a> Backward<'a> {
         Backward { act, dy, residual, x: saved.x, normalize }
     }
 
-    /// dz of row `i`: dy itself where there is no activation, else computed in `z`.
-    fn dz<'b>(&'b self, z: &'b mut [f32], i: usize) -> &'b [f32] {
-        let c = z.len();
+    /// dz of some rows: dy itself where there is no activation, else computed at the begin of `z`.
+    fn dz<'b>(&'b self, z: &'b mut [f32], rows: Range<usize>) -> &'b [f32] {
+        let c = self.normalize.scale.len();
         let c_out = if self.act == Activation::Glu { c / 2 } else { c };
-        let dy = row(self.dy, i, c_out);
+        let dy = rows_of(self.dy, rows.clone(), c_out);
         if self.act == Activation::None {
             return dy;
         }
-        self.normalize.apply(z, row(self.x, i, c), self.residual.map(|r| row(r, i, c)));
+        let z = &mut z[..rows.len() * c];
+        self.normalize.apply(z, rows_of(self.x, rows.clone(), c), self.residual.map(|r| rows_of(r, rows, c)));
         if self.act == Activation::Relu6 {
             let ceiling = self.act.ceiling();
             z.iter_mut().zip(dy).for_each(|(z, dy)| *z = if *z > 0.0 && *z <= ceiling { *dy } else { 0.0 });
         } else if let Some(slope) = self.act.slope() {
             z.iter_mut().zip(dy).for_each(|(z, dy)| *z = if *z > 0.0 { *dy } else { slope * dy });
         } else {
-            let (a, b) = z.split_at_mut(dy.len());
-            for ((a, b), dy) in a.iter_mut().zip(b).zip(dy) {
-                let gate = logistic(*b);
-                *b = dy * *a * gate * (1.0 - gate);
-                *a = dy * gate;
-            }
+            glu_rows_bwd(z, dy, c_out);
         }
         z
     }
@@ -208,10 +208,11 @@ pub(super) fn sums(
     let (c, backward) = (dgamma.len(), Backward::new(dy, residual, saved, act));
     let (rows, step) = (saved.x.len() / c, chunk_rows(c));
     let chunks = map(rows.div_ceil(step), |chunk| {
-        let z = RefCell::new(vec![0.0; c]);
-        sum_rows(chunk * step..rows.min((chunk + 1) * step), 2 * c, |i, sums| {
-            let mut z = z.borrow_mut();
-            add_products(sums, backward.dz(&mut z, i), row(saved.x, i, c), saved.mean);
+        let mut z = vec![0.0; BLOCK * c];
+        sum_blocks(chunk * step..rows.min((chunk + 1) * step), 2 * c, |block, sums| {
+            let (dz, x) = (backward.dz(&mut z, block.clone()), rows_of(saved.x, block, c));
+            let rows = dz.chunks_exact(c).zip(x.chunks_exact(c));
+            rows.for_each(|(dz, x)| add_products(sums, dz, x, saved.mean));
         })
     });
     for j in 0..c {
@@ -249,17 +250,20 @@ pub(super) fn input_gradients(
     };
     if let Some(dx) = dx {
         for_chunks(dx, step * c, |chunk, dx| {
-            let mut z = vec![0.0; c];
-            for (i, dx) in (chunk * step..).zip(dx.chunks_exact_mut(c)) {
-                let dz = backward.dz(&mut z, i);
-                subtract_statistics(dx, dz, row(saved.x, i, c), saved.mean, [saved.scale, &slope, &offset]);
+            let mut z = vec![0.0; BLOCK * c];
+            for (block, dx) in (chunk * step..).step_by(BLOCK).zip(dx.chunks_mut(BLOCK * c)) {
+                let block = block..block + dx.len() / c;
+                let (dz, x) = (backward.dz(&mut z, block.clone()), rows_of(saved.x, block, c));
+                for (dx, (dz, x)) in dx.chunks_exact_mut(c).zip(dz.chunks_exact(c).zip(x.chunks_exact(c))) {
+                    subtract_statistics(dx, dz, x, saved.mean, [saved.scale, &slope, &offset]);
+                }
             }
         });
     }
     if let Some(dr) = dr {
         for_chunks(dr, step * c, |chunk, dr| {
-            for (i, dr) in (chunk * step..).zip(dr.chunks_exact_mut(c)) {
-                backward.dz(dr, i);
+            for (block, dr) in (chunk * step..).step_by(BLOCK).zip(dr.chunks_mut(BLOCK * c)) {
+                backward.dz(dr, block..block + dr.len() / c);
             }
         });
     }

@@ -1,10 +1,9 @@
 //! Recurrent layers on the CPU.
 
 use super::steps::SequenceSteps;
-use crate::engine::device::cpu::{Buffer, for_chunks};
+use crate::engine::device::cpu::{Buffer, elementary, for_chunks};
 use crate::engine::ops::matmul::{gemm, Mat};
-use crate::engine::ops::pointwise::logistic;
-use crate::engine::ops::rows::{row, row_mut};
+use crate::engine::ops::rows::{add, row, row_mut};
 
 impl SequenceSteps {
     /// W_ih x of all steps at once, into the first `gates` of the four gates that `out` has room for.
@@ -67,15 +66,15 @@ pub(super) fn lstm_fwd(
 fn lstm_cell(gates: &mut [f32], c: &mut [f32], h: &mut [f32]) {
     let [i, f, g, o] = split_gates_mut(gates, c.len());
     for gate in [&mut *i, &mut *f, &mut *o] {
-        gate.iter_mut().for_each(|x| *x = logistic(*x));
+        elementary::logistic(gate);
     }
-    g.iter_mut().for_each(|x| *x = tanh(*x));
+    elementary::tanh(g);
     for ((c, f), (i, g)) in c.iter_mut().zip(f).zip(i.iter().zip(g)) {
         *c = *f * *c + i * *g;
     }
-    for (h, (o, c)) in h.iter_mut().zip(o.iter().zip(c)) {
-        *h = o * tanh(*c);
-    }
+    h.copy_from_slice(c);
+    elementary::tanh(h);
+    h.iter_mut().zip(o).for_each(|(h, o)| *h *= *o);
 }
 
 /// Backward through time; writes the gradients of the gates before their activations to `sums`.
@@ -118,8 +117,10 @@ fn lstm_cell_bwd(
     let n = dh.len();
     let ([i, f, g, o], [di, df, dg, d_o]) = (split_gates(gates, n), split_gates_mut(sums, n));
     let (dc, dy, cells, previous) = (&mut dc[..n], &dy[..n], &cells[..n], &previous[..n]);
+    d_o.copy_from_slice(cells);
+    elementary::tanh(d_o);
     for j in 0..n {
-        let (dh_j, c) = (dh[j] + dy[j], tanh(cells[j]));
+        let (dh_j, c) = (dh[j] + dy[j], d_o[j]);
         let dc_j = dc[j] + dh_j * o[j] * (1.0 - c * c);
         di[j] = dc_j * g[j] * i[j] * (1.0 - i[j]);
         df[j] = dc_j * previous[j] * f[j] * (1.0 - f[j]);
@@ -160,9 +161,12 @@ fn gru_cell(gates: &mut [f32], q: &[f32], h: &mut [f32]) {
     let width = h.len();
     let ([r, z, n, q_n], [qr, qz, qn]) = (split_gates_mut(gates, width), split_gates(q, width));
     q_n.copy_from_slice(qn);
-    r.iter_mut().zip(qr).for_each(|(r, q)| *r = logistic(*r + q));
-    z.iter_mut().zip(qz).for_each(|(z, q)| *z = logistic(*z + q));
-    n.iter_mut().zip(r.iter().zip(qn)).for_each(|(n, (r, q))| *n = tanh(*n + r * q));
+    for (gate, q) in [(&mut *r, qr), (&mut *z, qz)] {
+        add(gate, q);
+        elementary::logistic(gate);
+    }
+    n.iter_mut().zip(r.iter().zip(qn)).for_each(|(n, (r, q))| *n += r * q);
+    elementary::tanh(n);
     h.iter_mut().zip(z.iter().zip(n)).for_each(|(h, (z, n))| *h = *n + z * (*h - *n));
 }
 
@@ -223,12 +227,6 @@ fn transposed(w: &[f32], cols: usize) -> Buffer {
         }
     });
     out
-}
-
-
-/// By the logistic function, which vectorizes; exact to one unit in the last place of 1.
-fn tanh(x: f32) -> f32 {
-    2.0 * logistic(2.0 * x) - 1.0
 }
 
 

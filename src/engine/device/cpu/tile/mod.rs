@@ -67,15 +67,16 @@ pub trait Microkernel: Copy + Send + Sync {
     /// x, no less than `least` and no more than `most`; NaN stays NaN.
     fn clamp(self, x: Self::Vector, least: f32, most: f32) -> Self::Vector;
 
-    /// 2ⁿ for n + 1.5 · 2²³, where n is an integer from -126 to 127.
+    /// 2ⁿ for n + 1.5 · 2²³, where n is an integer from -126 to 127; 0 for -127 and infinite for 128.
     fn power_of_two(self, shifted: Self::Vector) -> Self::Vector;
 
-    /// e^x within 2 ulp, between the least and the greatest normal number (Cephes): of r = x - n ln 2, times 2ⁿ.
+    /// e^x = 2ⁿ · (1 + q) as 2ⁿ and q = e^r - 1 with r = x - n ln 2, |r| ≤ ½ ln 2, by a polynomial (Cephes). Ends as
+    /// [`power_of_two`](Microkernel::power_of_two) does.
     #[inline(always)]
-    fn exp(self, x: Self::Vector) -> Self::Vector {
+    fn exp_parts(self, x: Self::Vector) -> [Self::Vector; 2] {
         const ROUND: f32 = 12_582_912.0;
         const COEFFICIENTS: [f32; 5] = [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
-        let x = self.clamp(x, -87.3, 88.3);
+        let x = self.clamp(x, -88.0, 88.73);
         let shifted = self.mul_add(x, self.splat(std::f32::consts::LOG2_E), self.splat(ROUND));
         let n = self.sub(shifted, self.splat(ROUND));
         let r = self.mul_add(n, self.splat(-0.693_359_4), x);
@@ -84,8 +85,30 @@ pub trait Microkernel: Copy + Send + Sync {
         for coefficient in COEFFICIENTS {
             p = self.mul_add(p, r, self.splat(coefficient));
         }
-        let y = self.mul_add(p, self.mul(r, r), self.add(r, self.splat(1.0)));
-        self.mul(y, self.power_of_two(shifted))
+        [self.power_of_two(shifted), self.mul_add(p, self.mul(r, r), r)]
+    }
+
+    /// e^x within 2 ulp; 0 below -87.7 and infinite above 88.37, where f32 runs out.
+    #[inline(always)]
+    fn exp(self, x: Self::Vector) -> Self::Vector {
+        let [power, q] = self.exp_parts(x);
+        self.mul(power, self.add(q, self.splat(1.0)))
+    }
+
+    /// 1 / (1 + e^-x) within 3 ulp.
+    #[inline(always)]
+    fn logistic(self, x: Self::Vector) -> Self::Vector {
+        let one = self.splat(1.0);
+        self.div(one, self.add(one, self.exp(self.sub(self.splat(0.0), x))))
+    }
+
+    /// tanh(x) = t / (t + 2) within 3 ulp, where t = e^2x - 1 = 2ⁿ · q + (2ⁿ - 1) cancels nowhere.
+    #[inline(always)]
+    fn tanh(self, x: Self::Vector) -> Self::Vector {
+        let x = self.clamp(x, -20.0, 20.0);
+        let [power, q] = self.exp_parts(self.add(x, x));
+        let t = self.mul_add(power, q, self.sub(power, self.splat(1.0)));
+        self.div(t, self.add(t, self.splat(2.0)))
     }
 
     /// z or, where it is not positive, slope · z, at most `ceiling`; NaN stays NaN.
@@ -164,6 +187,38 @@ pub fn prefetch(data: &[f32], at: usize) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (data, at);
+}
+
+/// An elementary function: of the same bits for every instruction set with fused products, so everywhere but in [`Portable`].
+#[derive(Clone, Copy, Debug)]
+pub enum Function {
+    Exp,
+    Logistic,
+    Tanh,
+}
+
+/// x = f(x)
+pub struct Map<'a> {
+    pub function: Function,
+    pub x: &'a mut [f32],
+}
+
+impl Loops for Map<'_> {
+    #[inline(always)]
+    fn run<M: Microkernel>(self, kernel: M) {
+        macro_rules! each {
+            ($function:ident) => {
+                for x in self.x.chunks_mut(M::LANES) {
+                    kernel.store(kernel.$function(kernel.load(x)), x);
+                }
+            };
+        }
+        match self.function {
+            Function::Exp => each!(exp),
+            Function::Logistic => each!(logistic),
+            Function::Tanh => each!(tanh),
+        }
+    }
 }
 
 /// Loops over vectors, whose `run` is `#[inline(always)]`.
@@ -446,28 +501,32 @@ mod tests {
         }
     }
 
-    /// e^x against f64, and what a gate meets at its ends.
-    fn check_exp<M: Microkernel>(kernel: M) {
-        struct Exp<'a>(&'a [f32], &'a mut [f32]);
-        impl Loops for Exp<'_> {
-            #[inline(always)]
-            fn run<M: Microkernel>(self, kernel: M) {
-                for from in (0..self.0.len()).step_by(M::LANES) {
-                    let e = kernel.exp(kernel.load(&self.0[from..]));
-                    kernel.store(kernel.div(e, kernel.splat(1.0)), &mut self.1[from..]);
-                }
+    /// The elementary functions against f64, what they give at their ends, and that NaN stays.
+    fn check_functions<M: Microkernel>(kernel: M) {
+        type Exact = fn(f64) -> f64;
+        let ends = [f32::NEG_INFINITY, -1e9, -87.7, 88.4, 1e9, f32::INFINITY];
+        let small = (0..400).flat_map(|i| [1.0, -1.0].map(|sign: f32| sign * 1.07f32.powi(i - 400)));
+        let xs = || (0..35_000).map(|i| (i as f32 - 17_450.0) * 0.005).chain(small.clone()).chain(ends);
+        let exp: Exact = |x| match x {
+            ..-87.69 => 0.0,
+            88.39.. => f64::INFINITY,
+            _ => x.exp(),
+        };
+        let logistic: Exact = |x| 1.0 / (1.0 + if x < -88.37 { f64::INFINITY } else { (-x).exp() });
+        for (function, exact, ulps) in
+            [(Function::Exp, exp, 2.0), (Function::Logistic, logistic, 3.0), (Function::Tanh, f64::tanh, 3.0)]
+        {
+            let mut found: Vec<f32> = xs().chain([f32::NAN]).collect();
+            kernel.vectorized(Map { function, x: &mut found });
+            assert!(found.pop().is_some_and(f32::is_nan), "{function:?}: NaN stays");
+            for (x, found) in xs().zip(found) {
+                let exact = exact(f64::from(x));
+                // Half a unit in the last place is half of EPSILON times the power of two below.
+                let unit = exact.abs().log2().floor().exp2() * f64::from(f32::EPSILON);
+                let close = (f64::from(found) - exact).abs() <= ulps * unit;
+                assert!(f64::from(found) == exact || close, "{function:?} of {x} is {exact}, not {found}");
             }
         }
-        let ends = [f32::NEG_INFINITY, -1e9, -87.4, 88.4, 1e9, f32::INFINITY, f32::NAN];
-        let xs: Vec<f32> = (0..35_000).map(|i| (i as f32 - 17_450.0) * 0.005).chain(ends).collect();
-        let mut found = vec![0.0; xs.len()];
-        kernel.vectorized(Exp(&xs, &mut found));
-        for (&x, &found) in xs.iter().zip(&found).filter(|(x, _)| !x.is_nan()) {
-            let exact = f64::from(x.clamp(-87.3, 88.3)).exp();
-            let error = (f64::from(found) - exact).abs() / exact;
-            assert!(error < 2.0 * f64::from(f32::EPSILON), "e^{x} is {exact}, not {found}");
-        }
-        assert!(found[xs.len() - 1].is_nan(), "NaN stays");
     }
 
     /// Calls a check with each microkernel that runs here.
@@ -487,7 +546,7 @@ mod tests {
     #[test]
     fn vectors_of_every_processor_compute_alike() {
         with_each!(check_vectors);
-        with_each!(check_exp);
+        with_each!(check_functions);
     }
 
     #[test]

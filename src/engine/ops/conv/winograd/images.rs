@@ -377,7 +377,7 @@ impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for OutputTransf
                     let (of_output, of_gate) = (kernel.load(&bias[c..]), kernel.load(&bias[channels + c..]));
                     for r in 0..TILE {
                         for s in 0..TILE {
-                            let gate = logistic(kernel, kernel.add(gates[r][s], of_gate));
+                            let gate = kernel.logistic(kernel.add(gates[r][s], of_gate));
                             outputs[r][s] = kernel.mul(kernel.add(outputs[r][s], of_output), gate);
                         }
                     }
@@ -413,11 +413,4 @@ fn to_tile<M: Microkernel, T: Transforms<R, P>, const R: usize, const P: usize>(
         |r, s| sums.load(kernel, r, s, from),
         |i, j, value| outputs[i][j] = value);
     outputs
-}
-
-/// 1 / (1 + e^-x)
-#[inline(always)]
-fn logistic<M: Microkernel>(kernel: M, x: M::Vector) -> M::Vector {
-    let one = kernel.splat(1.0);
-    kernel.div(one, kernel.add(one, kernel.exp(kernel.sub(kernel.splat(0.0), x))))
 }
