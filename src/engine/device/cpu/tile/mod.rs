@@ -521,7 +521,6 @@ mod tests {
             assert!(found.pop().is_some_and(f32::is_nan), "{function:?}: NaN stays");
             for (x, found) in xs().zip(found) {
                 let exact = exact(f64::from(x));
-                // Half a unit in the last place is half of EPSILON times the power of two below.
                 let unit = exact.abs().log2().floor().exp2() * f64::from(f32::EPSILON);
                 let close = (f64::from(found) - exact).abs() <= ulps * unit;
                 assert!(f64::from(found) == exact || close, "{function:?} of {x} is {exact}, not {found}");
@@ -547,6 +546,27 @@ mod tests {
     fn vectors_of_every_processor_compute_alike() {
         with_each!(check_vectors);
         with_each!(check_functions);
+    }
+
+    /// Where the processor has both: those of NEON need another machine.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn functions_have_the_same_bits_with_every_fused_instruction_set() {
+        fn bits<M: Microkernel>(kernel: M) -> Vec<u32> {
+            let values = |function| {
+                let mut x: Vec<f32> = (-20_000..20_000).map(|i| i as f32 * 0.0051).collect();
+                kernel.vectorized(Map { function, x: &mut x });
+                x
+            };
+            [Function::Exp, Function::Logistic, Function::Tanh]
+                .into_iter()
+                .flat_map(values)
+                .map(f32::to_bits)
+                .collect()
+        }
+        if let (Some(avx2), Some(avx512)) = (Avx2::detect(), Avx512::detect()) {
+            assert!(bits(avx2) == bits(avx512), "AVX2 and AVX-512 differ");
+        }
     }
 
     #[test]
