@@ -2,7 +2,7 @@
 
 use super::Case;
 use super::reduce::{sum_blocks, sum_partials};
-use super::rows::{largest, parallel_total, total};
+use super::rows::{exp_shifted, largest, parallel_total, total};
 use crate::engine::device::cpu::{elementary, for_chunks, map, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
@@ -60,8 +60,8 @@ pub fn cross_entropy(logits: &Tensor, targets: &IntTensor) -> Tensor {
 
 fn log_sum_exp(x: &[f32]) -> f32 {
     let top = largest(x);
-    let mut e: Vec<f32> = x.iter().map(|x| x - top).collect();
-    elementary::exp(&mut e);
+    let mut e = vec![0.0; x.len()];
+    exp_shifted(&mut e, x, top);
     top + total(&e, |e| e).ln() as f32
 }
 
@@ -70,8 +70,7 @@ fn cross_entropy_row_gradient(dx: &mut [f32], x: &[f32], target: i32, log_sum: f
     if target < 0 {
         return dx.fill(0.0);
     }
-    dx.iter_mut().zip(x).for_each(|(dx, x)| *dx = x - log_sum);
-    elementary::exp(dx);
+    exp_shifted(dx, x, log_sum);
     dx.iter_mut().for_each(|dx| *dx *= factor);
     dx[target as usize] -= factor;
 }

@@ -77,6 +77,12 @@ pub(super) fn glu_rows_bwd(z: &mut [f32], dy: &[f32], width: usize) {
     }
 }
 
+/// y = e^(x - shift)
+pub(super) fn exp_shifted(y: &mut [f32], x: &[f32], shift: f32) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = x - shift);
+    elementary::exp(y);
+}
+
 /// Softmax over the first `valid` of each row of `width`; the rest become zero.
 pub(super) fn softmax_rows(x: &mut [f32], width: usize, valid: usize) {
     x.chunks_exact_mut(width).for_each(|row| subtract_max(row, valid));

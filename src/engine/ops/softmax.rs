@@ -1,8 +1,8 @@
 //! Softmax over the last dimension.
 
 use super::Case;
-use super::rows::{largest, total};
-use crate::engine::device::cpu::{elementary, for_chunks, rows_per_chunk};
+use super::rows::{exp_shifted, largest, total};
+use crate::engine::device::cpu::{for_chunks, rows_per_chunk};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
 use crate::engine::tensor::tape::record1;
 use crate::engine::tensor::{Tensor, run};
@@ -15,9 +15,7 @@ pub fn softmax(x: &Tensor) -> Tensor {
     let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
         for_chunks(y, chunk, |i, y| {
             for (y, x) in y.chunks_mut(c).zip(x[i * chunk..].chunks(c)) {
-                let top = largest(x);
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = x - top);
-                elementary::exp(y);
+                exp_shifted(y, x, largest(x));
                 let scale = (1.0 / total(y, |y| y)) as f32;
                 y.iter_mut().for_each(|y| *y *= scale);
             }

@@ -21,6 +21,9 @@ pub(super) fn fprop(problem: &ConvProblem, y: &mut [f32], x: &[f32], w: &[f32], 
     let ConvProblem { batch, output: [h, width], cout, .. } = *problem;
     let phase = problem.phases().next().expect("a forward pass has one phase");
     let rows = (batch * h).div_ceil(8 * threads()).max(1);
+    // Applied to whole rows: single pixels are too short for vectors.
+    let bias = epilogue.map_or(Vec::new(), |epilogue| epilogue.bias[..cout].repeat(width));
+    let epilogue = epilogue.map(|epilogue| Epilogue { bias: &bias, ..epilogue });
     with_microkernel!(kernel => for_chunks(y, rows * width * cout, |i, y| {
         let rows = Rows { phase: &phase, x, w, epilogue, first: i * rows, y };
         match cout {
@@ -36,6 +39,7 @@ struct Rows<'a> {
     phase: &'a Phase,
     x: &'a [f32],
     w: &'a [f32],
+    /// Of a row of pixels.
     epilogue: Option<Epilogue<'a>>,
     first: usize,
     y: &'a mut [f32],
@@ -49,7 +53,6 @@ impl<const O: usize> Loops for Channels<'_, O> {
     fn run<M: Microkernel>(self, kernel: M) {
         let Rows { phase, x, w, epilogue, first, y } = self.0;
         let width = phase.problem.output[1];
-        let bias = epilogue.map_or(Vec::new(), |epilogue| epilogue.bias[..O].repeat(width));
         for (row, y) in (first..).zip(y.chunks_exact_mut(width * O)) {
             let line = Line { phase, x, w, row };
             let whole = line.whole();
@@ -64,9 +67,8 @@ impl<const O: usize> Loops for Channels<'_, O> {
                     _ => line.sum::<M, O, 1>(kernel, column, to),
                 };
             }
-            // Of the whole row: single pixels are too short for vectors.
             if let Some(epilogue) = epilogue {
-                Epilogue { bias: &bias, ..epilogue }.apply(y, row * width * O);
+                epilogue.apply(y, row * width * O);
             }
         }
     }

@@ -29,6 +29,12 @@ fn rows_of(x: &[f32], rows: Range<usize>, c: usize) -> &[f32] {
     &x[rows.start * c..rows.end * c]
 }
 
+/// The blocks of `out`, rows of `width` from row `first` on, and which rows they are.
+fn blocks(out: &mut [f32], first: usize, width: usize) -> impl Iterator<Item = (Range<usize>, &mut [f32])> {
+    let parts = (first..).step_by(BLOCK).zip(out.chunks_mut(BLOCK * width));
+    parts.map(move |(from, out)| (from..from + out.len() / width, out))
+}
+
 /// Mean and biased variance by channel. Each chunk takes two passes, the second in cache, about its own mean; Chan's
 /// formula merges the chunks: no cancellation, however far the mean lies from 0.
 pub(super) fn moments(x: &[f32], mean: &mut [f32], variance: &mut [f32]) {
@@ -127,12 +133,11 @@ pub(super) fn forward(
     let c = normalize.scale.len();
     let rows = chunk_rows(c);
     for_chunks(y, rows * c_out, |chunk, y| {
-        let mut z = vec![0.0; BLOCK * c];
-        for (block, y) in (chunk * rows..).step_by(BLOCK).zip(y.chunks_mut(BLOCK * c_out)) {
-            let block = block..block + y.len() / c_out;
-            let z = &mut z[..block.len() * c];
-            let (x, residual) = (rows_of(x, block.clone(), c), residual.map(|r| rows_of(r, block.clone(), c)));
+        let mut z = vec![0.0; if act == Activation::Glu { BLOCK * c } else { 0 }];
+        for (block, y) in blocks(y, chunk * rows, c_out) {
+            let (x, residual) = (rows_of(x, block.clone(), c), residual.map(|r| rows_of(r, block, c)));
             if act == Activation::Glu {
+                let z = &mut z[..x.len()];
                 normalize.apply(z, x, residual);
                 glu_rows(y, z, c_out);
             } else {
@@ -175,6 +180,12 @@ impl<'a> Backward<'a> {
         Backward { act, dy, residual, x: saved.x, normalize }
     }
 
+    /// Room for [`dz`](Backward::dz) of a block, none where there is no activation.
+    fn room(&self) -> Vec<f32> {
+        let rows = if self.act == Activation::None { 0 } else { BLOCK };
+        vec![0.0; rows * self.normalize.scale.len()]
+    }
+
     /// dz of some rows: dy itself where there is no activation, else computed at the begin of `z`.
     fn dz<'b>(&'b self, z: &'b mut [f32], rows: Range<usize>) -> &'b [f32] {
         let c = self.normalize.scale.len();
@@ -208,7 +219,7 @@ pub(super) fn sums(
     let (c, backward) = (dgamma.len(), Backward::new(dy, residual, saved, act));
     let (rows, step) = (saved.x.len() / c, chunk_rows(c));
     let chunks = map(rows.div_ceil(step), |chunk| {
-        let mut z = vec![0.0; BLOCK * c];
+        let mut z = backward.room();
         sum_blocks(chunk * step..rows.min((chunk + 1) * step), 2 * c, |block, sums| {
             let (dz, x) = (backward.dz(&mut z, block.clone()), rows_of(saved.x, block, c));
             let rows = dz.chunks_exact(c).zip(x.chunks_exact(c));
@@ -250,9 +261,8 @@ pub(super) fn input_gradients(
     };
     if let Some(dx) = dx {
         for_chunks(dx, step * c, |chunk, dx| {
-            let mut z = vec![0.0; BLOCK * c];
-            for (block, dx) in (chunk * step..).step_by(BLOCK).zip(dx.chunks_mut(BLOCK * c)) {
-                let block = block..block + dx.len() / c;
+            let mut z = backward.room();
+            for (block, dx) in blocks(dx, chunk * step, c) {
                 let (dz, x) = (backward.dz(&mut z, block.clone()), rows_of(saved.x, block, c));
                 for (dx, (dz, x)) in dx.chunks_exact_mut(c).zip(dz.chunks_exact(c).zip(x.chunks_exact(c))) {
                     subtract_statistics(dx, dz, x, saved.mean, [saved.scale, &slope, &offset]);
@@ -262,8 +272,8 @@ pub(super) fn input_gradients(
     }
     if let Some(dr) = dr {
         for_chunks(dr, step * c, |chunk, dr| {
-            for (block, dr) in (chunk * step..).step_by(BLOCK).zip(dr.chunks_mut(BLOCK * c)) {
-                backward.dz(dr, block..block + dr.len() / c);
+            for (block, dr) in blocks(dr, chunk * step, c) {
+                backward.dz(dr, block);
             }
         });
     }
