@@ -56,6 +56,7 @@ fn main() {
         // `cargo bench` without arguments runs every bench; this one has nothing to add then.
         _ => return,
     };
+    device::cpu::set_threads(0).unwrap_or_else(|e| panic!("{e}"));
     let (device, _) = device::open(option("--device").map_or("cpu", |d| d)).unwrap_or_else(|e| panic!("{e}"));
     device::set(&device);
     let precision = match option("--precision").map(String::as_str) {

@@ -7,7 +7,8 @@ A variant is a list of words: f32, tf32 or bf16 (autocast; for `infer` the weigh
 (channels_last), `fused` or `foreach` (one kernel for Adam, or one for all weights), `compile` (torch.compile), `frozen` (weights are constants of what is compiled),
 `graph` (the whole in one CUDA graph). When
 all is warm a line is printed; every line of standard input asks for a turn of so many repeats, answered by a line of
-JSON; at its end follows the peak of memory. `reference` is the generator in f64, for the errors of the others; `layers` times convolutions one by one.
+JSON; at its end follows the peak of memory. `reference` is the generator in f64, for the errors of the others; `layers` times convolutions one by one,
+beside ncnn's too where it is installed.
 """
 import argparse
 import fcntl
@@ -369,18 +370,58 @@ def ceilings(args):
     print(json.dumps(found))
 
 
+def ncnn_forward(layer):
+    """A 3x3 layer's forward pass in ncnn, whose filters are transformed beforehand; nothing for other layers, or without ncnn."""
+    try:
+        import ncnn
+    except ImportError:
+        return None
+    if (layer.op, layer.kh, layer.kw, layer.stride) != ("conv2d", 3, 3, 1):
+        return None
+    x, w = np.random.rand(layer.cin, layer.h, layer.w) - 0.5, np.random.rand(layer.cout, layer.cin, 3, 3) - 0.5
+    x, w = x.astype(np.float32), w.astype(np.float32)
+    net = ncnn.Net()
+    net.opt.num_threads = torch.get_num_threads()
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = False
+    with tempfile.TemporaryDirectory() as folder:
+        layers, weights = Path(folder) / "layer.param", Path(folder) / "layer.bin"
+        layers.write_text("7767517\n2 2\nInput x 0 1 x\n"
+                          f"Convolution y 1 1 x y 0={layer.cout} 1=3 4={layer.pad_w} 14={layer.pad_h} 6={w.size}\n")
+        weights.write_bytes(bytes(4) + w.tobytes())
+        net.load_param(str(layers))
+        net.load_model(str(weights))
+    image = ncnn.Mat(x)
+
+    def run():
+        # It knows no batches.
+        for _ in range(layer.batch):
+            extractor = net.create_extractor()
+            extractor.input("x", image)
+            _, y = extractor.extract("y")
+        return y
+
+    wanted = torch.nn.functional.conv2d(torch.from_numpy(x)[None], torch.from_numpy(w), None, 1, (layer.pad_h, layer.pad_w))[0]
+    error = float((torch.from_numpy(np.array(run())) - wanted).norm() / wanted.norm())
+    if not error < 1e-4:
+        sys.exit(f"ncnn's {layer.name} is {error:.1e} from PyTorch's")
+    return run
+
+
 def layers(args):
-    """Seconds of each pass of the layers whose numbers come on standard input, in the faster memory format."""
+    """Seconds of each pass of the layers whose numbers come on standard input, in the faster memory format; where ncnn can be imported, also
+    of its 3x3 forward passes."""
     device = torch.device(args.device)
     known = layers_of(CONVOLUTIONS, args.batch)
     for line in sys.stdin:
-        best = {}
-        for memory_format in (torch.contiguous_format, torch.channels_last):
-            for name, run in known[int(line)].passes(device, torch.float32, memory_format):
-                once = max(min(seconds(device, run, 1) for _ in range(2)), 1e-6)
-                repeats = max(1, min(50, round(2e-2 / once)))
-                took = statistics.median(seconds(device, run, repeats) for _ in range(5))
-                best[name] = min(took, best.get(name, took))
+        best, layer = {}, known[int(line)]
+        passes = [each for place in (torch.contiguous_format, torch.channels_last) for each in layer.passes(device, torch.float32, place)]
+        if args.device == "cpu" and (run := ncnn_forward(layer)):
+            passes.append(("forward, ncnn", run))
+        for name, run in passes:
+            once = max(min(seconds(device, run, 1) for _ in range(2)), 1e-6)
+            repeats = max(1, min(50, round(2e-2 / once)))
+            took = statistics.median(seconds(device, run, repeats) for _ in range(5))
+            best[name] = min(took, best.get(name, took))
         print(json.dumps(best), flush=True)
 
 

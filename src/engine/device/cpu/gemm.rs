@@ -1,6 +1,9 @@
-//! Products of matrices given as slices with strides: the one call into the GEMM crate.
+//! Products of matrices given as slices with strides, by the register tile.
 
-use gemm::Parallelism;
+use std::cell::RefCell;
+
+use super::tile::{Matrix, Microkernel, Product, Strided, with_microkernel};
+use super::{Buffer, for_chunks, map, odd_pitch, threads};
 
 /// A matrix seen in a slice: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -41,26 +44,20 @@ impl<'a> Mat<'a> {
             col_stride: self.row_stride,
         }
     }
+
+    /// Rows and columns from `row` and `column` on, no more than so many.
+    fn part(self, [row, column]: [usize; 2], [rows, cols]: [usize; 2]) -> Mat<'a> {
+        let data = &self.data[row * self.row_stride + column * self.col_stride..];
+        Mat { data, rows: rows.min(self.rows - row), cols: cols.min(self.cols - column), ..self }
+    }
 }
 
 /// out[M,N] (+)= a[M,K] b[K,N], where the rows of `out` lie `out_stride` elements apart.
 ///
-/// `parallel` spreads the product over all threads; leave it off inside a parallel loop. The result does not
-/// depend on it: the sum over K is never split. Nor does a row of a result of more than one column depend on the other rows, or on how
-/// many there are, as long as K is at most 512.
+/// `parallel` spreads the product over all threads; leave it off inside a parallel loop. Every element is summed term by term in
+/// the order of K, so that neither threads nor the other rows and columns, nor how many they are, change its bits.
 #[track_caller]
 pub fn gemm(out: &mut [f32], out_stride: usize, a: Mat, b: Mat, accumulate: bool, parallel: bool) {
-    if a.rows == 1 && b.cols > 0 {
-        return gemm_row(&mut out[..b.cols], a, b, accumulate, parallel);
-    }
-    // The crate sums few elements of two operands that lie along K in another order than many.
-    const FEW: usize = 16 * 16;
-    if a.rows * b.cols <= FEW && a.col_stride == 1 && b.row_stride == 1 && a.rows > 1 {
-        let by_columns: Vec<f32> =
-            (0..a.cols).flat_map(|k| (0..a.rows).map(move |row| a.data[row * a.row_stride + k])).collect();
-        let a = Mat { data: &by_columns, rows: a.cols, cols: a.rows, row_stride: a.rows, col_stride: 1 }.t();
-        return gemm(out, out_stride, a, b, accumulate, parallel);
-    }
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert_eq!(k, b.rows, "a {m}×{k} matrix cannot be multiplied by a {}×{n} one", b.rows);
     if m * n == 0 {
@@ -70,69 +67,218 @@ pub fn gemm(out: &mut [f32], out_stride: usize, a: Mat, b: Mat, accumulate: bool
         out_stride >= n && out.len() >= (m - 1) * out_stride + n,
         "the product {m}×{n} does not fit its output"
     );
-    let threads = if parallel && m * n * k > 1 << 18 { Parallelism::Rayon(0) } else { Parallelism::None };
-    // SAFETY: `Mat` and the assertion above keep every address inside its slice; `out` is borrowed exclusively.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            out_stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            threads,
-        );
+    let parallel = parallel && m * n * k > 1 << 18 && threads() > 1;
+    with_microkernel!(kernel => product(kernel, &mut out[..(m - 1) * out_stride + n], out_stride, [a, b], accumulate, parallel))
+}
+
+/// As rows of `b` in vectors, or as columns of `a` in vectors and the transpose of the result.
+fn product<M: Microkernel>(
+    kernel: M,
+    out: &mut [f32],
+    pitch: usize,
+    [a, b]: [Mat; 2],
+    add: bool,
+    parallel: bool,
+) {
+    let (m, n) = (a.rows, b.cols);
+    if cost::<M>(a, b) <= cost::<M>(b.t(), a.t()) + 2 * m * n {
+        return in_parts(kernel, out, pitch, [a, b], add, parallel);
+    }
+    let mut transpose = Buffer::uninit(n * m);
+    let transposed = transpose.as_mut_slice();
+    if add {
+        for (i, row) in out.chunks(pitch).enumerate() {
+            row[..n].iter().zip(transposed[i..].iter_mut().step_by(m)).for_each(|(x, t)| *t = *x);
+        }
+    }
+    in_parts(kernel, transposed, m, [b.t(), a.t()], add, parallel);
+    for (i, row) in out.chunks_mut(pitch).enumerate() {
+        row[..n].iter_mut().zip(transposed[i..].iter().step_by(m)).for_each(|(x, t)| *x = *t);
     }
 }
 
-/// The crate sums a lone row in another order than rows of many: it is computed twice, as two rows that lie in one place.
-fn gemm_row(out: &mut [f32], a: Mat, b: Mat, accumulate: bool, parallel: bool) {
-    let n = out.len();
-    let mut both = if accumulate { out.repeat(2) } else { vec![0.0; 2 * n] };
-    gemm(&mut both, n, Mat { rows: 2, row_stride: 0, ..a }, b, accumulate, parallel);
-    out.copy_from_slice(&both[..n]);
+/// About the cycles of a product with the columns of `b` in vectors: two of its vectors a cycle, and an element of a matrix that
+/// must be turned.
+fn cost<M: Microkernel>(a: Mat, b: Mat) -> usize {
+    let vectors = b.cols.div_ceil(M::LANES);
+    let turned = if b.col_stride == 1 { 0 } else { b.rows * b.cols };
+    a.rows * vectors * a.cols / 2 + turned
+}
+
+/// Threads share the columns or, where there are more of these, the rows.
+fn in_parts<M: Microkernel>(
+    kernel: M,
+    out: &mut [f32],
+    pitch: usize,
+    [a, b]: [Mat; 2],
+    add: bool,
+    parallel: bool,
+) {
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    let parts = if parallel { 2 * threads() } else { 1 };
+    let share = |n: usize, whole: usize, least: usize| {
+        let share = n.div_ceil(parts);
+        share.next_multiple_of(if share >= whole { whole } else { least })
+    };
+    if parts == 1 {
+        return serial(kernel, out, pitch, [a, b], add);
+    }
+    if m > n {
+        let rows = share(m, 2 * M::ROWS, M::ROWS);
+        return for_chunks(out, rows * pitch, |i, out| {
+            serial(kernel, out, pitch, [a.part([i * rows, 0], [rows, k]), b], add);
+        });
+    }
+    let width = share(n, M::WIDTH, M::LANES);
+    let sums = map(n.div_ceil(width), |i| {
+        let b = b.part([0, i * width], [k, width]);
+        let mut sums = Buffer::uninit(m * b.cols);
+        if add {
+            let rows = sums.as_mut_slice().chunks_exact_mut(b.cols);
+            rows.zip(out.chunks(pitch)).for_each(|(to, row)| to.copy_from_slice(&row[i * width..][..b.cols]));
+        }
+        serial(kernel, sums.as_mut_slice(), b.cols, [a, b], add);
+        sums
+    });
+    for (row, out) in out.chunks_mut(pitch).enumerate() {
+        for (sums, out) in sums.iter().zip(out[..n].chunks_mut(width)) {
+            out.copy_from_slice(&sums.as_slice()[row * out.len()..][..out.len()]);
+        }
+    }
+}
+
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+/// Copies of a tile of `b` and of rows of `a`.
+#[derive(Default)]
+struct Workspace {
+    tile: Vec<f32>,
+    rows: Vec<f32>,
+}
+
+/// On this thread: some rows at a time, so that they and their sums stay in the second-level cache; terms and columns by tiles of
+/// `b`, which stay in the first.
+fn serial<M: Microkernel>(kernel: M, out: &mut [f32], pitch: usize, [a, b]: [Mat; 2], add: bool) {
+    const ROWS: usize = 240;
+    let (m, n, k) = (a.rows, b.cols, a.cols);
+    if k == 0 && !add {
+        out.chunks_mut(pitch).for_each(|row| row[..n].fill(0.0));
+    }
+    let width = M::WIDTH.min(n.next_multiple_of(M::LANES));
+    let depth = M::DEPTH * M::WIDTH / width;
+    let mut workspace = WORKSPACE.take();
+    let Workspace { tile, rows } = &mut workspace;
+    for (row, out) in (0..m).step_by(ROWS).zip(out.chunks_mut(ROWS * pitch)) {
+        for term in (0..k).step_by(depth) {
+            let mut a = a.part([row, term], [ROWS, depth]);
+            // Elements far apart are gathered where several tiles read them.
+            if a.col_stride != 1 && n > 2 * width {
+                let pitch = odd_pitch(a.cols);
+                a = Mat::strided(pack(a, pitch, rows), a.rows, a.cols, pitch);
+            }
+            for column in (0..n).step_by(width) {
+                let b = b.part([term, column], [depth, width]);
+                let sums = Product { data: &mut out[column..], pitch, add: add || term > 0 };
+                let width = b.cols.next_multiple_of(M::LANES);
+                let in_place = b.cols == width && b.col_stride == 1 && a.rows <= 2 * M::ROWS;
+                let columns = match in_place {
+                    true => Strided { data: b.data, stride: b.row_stride },
+                    false => Strided { data: pack(b, width, tile), stride: width },
+                };
+                let rows = Matrix { data: a.data, row: a.row_stride, element: a.col_stride };
+                kernel.multiply([a.rows, a.cols, b.cols], sums, rows, columns);
+            }
+        }
+    }
+    WORKSPACE.set(workspace);
+}
+
+/// A copy of `b` with zeros up to `width` columns.
+fn pack<'p>(b: Mat, width: usize, packed: &'p mut Vec<f32>) -> &'p [f32] {
+    packed.resize((b.rows * width).max(packed.len()), 0.0);
+    let packed = &mut packed[..b.rows * width];
+    if b.col_stride == 1 {
+        for (row, to) in packed.chunks_exact_mut(width).enumerate() {
+            to[..b.cols].copy_from_slice(&b.data[row * b.row_stride..][..b.cols]);
+            to[b.cols..].fill(0.0);
+        }
+        return packed;
+    }
+    for column in 0..width {
+        let to = packed[column..].iter_mut().step_by(width);
+        match column < b.cols {
+            true => {
+                let from = b.data[column * b.col_stride..].iter().step_by(b.row_stride);
+                to.zip(from).for_each(|(to, from)| *to = *from);
+            }
+            false => to.for_each(|to| *to = 0.0),
+        }
+    }
+    packed
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A batch of one and a batch of many give a row the same bits.
+    /// Sizes around those of tiles, all layouts, against sums in f64; and a batch of one and a batch of many give a row the same
+    /// bits, on one thread and on all.
     #[test]
-    fn a_row_does_not_depend_on_the_others() {
+    fn products_of_all_layouts_do_not_depend_on_other_rows_or_threads() {
         const ROWS: usize = 130;
         let wave = |n: usize| (0..n).map(|i| (i as f32 * 0.7).sin()).collect::<Vec<f32>>();
-        for (n, k) in
-            [(5, 1), (5, 2), (8, 8), (16, 200), (32, 40), (64, 200), (96, 96), (33, 512), (1024, 200)]
-        {
+        for (n, k) in [
+            (1, 300),
+            (5, 1),
+            (5, 2),
+            (8, 8),
+            (16, 200),
+            (32, 40),
+            (64, 200),
+            (97, 96),
+            (33, 512),
+            (1024, 200),
+            (40, 2000),
+        ] {
             let (a, b) = (wave(ROWS * k), wave(n * k));
-            for (transposed, accumulate) in [(false, false), (true, false), (false, true)] {
-                let b = if transposed { Mat::rows(&b, n, k).t() } else { Mat::rows(&b, k, n) };
-                let product = |rows: usize| {
+            for (a_turned, b_turned, accumulate) in [
+                (false, false, false),
+                (true, false, false),
+                (false, true, false),
+                (true, true, true),
+                (false, false, true),
+            ] {
+                let b = if b_turned { Mat::rows(&b, n, k).t() } else { Mat::rows(&b, k, n) };
+                let a = if a_turned { Mat::rows(&a, k, ROWS).t() } else { Mat::rows(&a, ROWS, k) };
+                let product = |rows: usize, parallel: bool| {
                     let mut out = vec![0.5; rows * n];
-                    gemm(&mut out, n, Mat::rows(&a, rows, k), b, accumulate, true);
+                    gemm(&mut out, n, a.part([0, 0], [rows, k]), b, accumulate, parallel);
                     out
                 };
-                let all = product(ROWS);
-                for rows in [1, 2, 3, 16, 65] {
-                    assert!(
-                        product(rows) == all[..rows * n],
-                        "{rows} rows, {n}×{k}, {transposed} {accumulate}"
-                    );
+                let all = product(ROWS, true);
+                let at = |x: Mat, i: usize, j: usize| f64::from(x.data[i * x.row_stride + j * x.col_stride]);
+                for (i, found) in all.iter().enumerate().step_by(7) {
+                    let exact = (0..k).map(|term| at(a, i / n, term) * at(b, term, i % n)).sum::<f64>();
+                    let exact = exact + if accumulate { 0.5 } else { 0.0 };
+                    let error = (f64::from(*found) - exact).abs();
+                    assert!(error < 1e-6 * (k + 10) as f64, "{n}×{k}: element {i} is {exact}, not {found}");
+                }
+                for rows in [1, 2, 3, 16, 65, ROWS] {
+                    let same = product(rows, false) == all[..rows * n];
+                    assert!(same, "{rows} rows, {n}×{k}, {a_turned} {b_turned} {accumulate}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_product_of_no_terms_is_zero_or_what_was_there() {
+        for (accumulate, wanted) in [(false, 0.0), (true, 2.0)] {
+            let mut out = vec![2.0; 6];
+            gemm(&mut out, 3, Mat::rows(&[], 2, 0), Mat::rows(&[], 0, 3), accumulate, false);
+            assert_eq!(out, [wanted; 6]);
         }
     }
 

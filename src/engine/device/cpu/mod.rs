@@ -14,12 +14,21 @@ pub use gemm::{Mat, gemm};
 pub use pool::Buffer;
 pub use tile::instructions;
 
-/// Sets the number of threads of all CPU bodies; 0 takes every core. Only the first call counts.
+/// Sets the number of threads of all CPU bodies; 0 takes `RAYON_NUM_THREADS` or else every core. Only the first call counts.
+///
+/// The calling thread becomes one of them: it begins with a body at once, where it would wait for another to wake, to work and to wake it.
+/// Only a lone thread is another: while the caller waits for a loader, that one may wait for a body.
 pub fn set_threads(threads: usize) -> Result<()> {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|e| {
-        let count =
-            if threads == 0 { "a thread for each core".to_string() } else { format!("{threads} threads") };
-        Error::config("--threads", format!("cannot start {count} ({e}); take fewer, as in --threads 1"))
+    let asked = || std::env::var("RAYON_NUM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+    let count = match threads {
+        0 => asked().unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())),
+        threads => threads,
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(count);
+    let pool = if count > 1 { pool.use_current_thread() } else { pool };
+    pool.build_global().map_err(|e| {
+        let why = format!("cannot start {count} threads ({e}); take fewer, as in --threads 1");
+        Error::config("--threads", why)
     })
 }
 

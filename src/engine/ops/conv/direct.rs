@@ -193,7 +193,8 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new<M: Microkernel>(phase: Phase, filters: &'a [f32], columns: usize) -> Window<'a> {
-        Window { filters, columns, groups: groups(&phase, M::DEPTH), phase }
+        let depth = M::DEPTH * M::VECTORS / vectors_of::<M>(0, columns);
+        Window { filters, columns, groups: groups(&phase, depth), phase }
     }
 }
 

@@ -7,8 +7,8 @@ use crate::engine::device::cpu::{for_chunks, threads};
 
 /// Whether a pass is computed so.
 pub(super) fn suits(problem: &ConvProblem) -> bool {
-    let ConvProblem { cin, cout, transposed, spread, .. } = *problem;
-    (1..=3).contains(&cout) && cin >= LANES && !transposed && !spread
+    let ConvProblem { cin, cout, window, transposed, spread, .. } = *problem;
+    (1..=3).contains(&cout) && window[1] * cin >= LANES && !transposed && !spread
 }
 
 /// Sums of an output that are made side by side, whatever the vectors' width, so that it changes no bit.
@@ -132,6 +132,7 @@ impl Line<'_> {
 
 /// Adds the products of each window with each filter, element by element.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // indexed as its formula is
 fn add_products<M: Microkernel, const O: usize, const N: usize>(
     kernel: M,
     windows: [&[f32]; N],
@@ -143,23 +144,21 @@ fn add_products<M: Microkernel, const O: usize, const N: usize>(
     for from in (0..whole).step_by(LANES) {
         add_lanes(kernel, windows, filters, from, sums);
     }
-    if whole < len {
-        let (mut ends, mut of_filters) = ([[0.0; LANES]; N], [[0.0; LANES]; O]);
-        let (mut windows_left, mut filters_left) = ([&[][..]; N], [&[][..]; O]);
-        for (n, end) in ends.iter_mut().enumerate() {
-            end[..len - whole].copy_from_slice(&windows[n][whole..]);
-            windows_left[n] = end;
+    for (part, at) in (whole..len).step_by(M::LANES).enumerate() {
+        let mut columns = [kernel.splat(0.0); O];
+        for o in 0..O {
+            columns[o] = kernel.load(&filters[o][at..]);
         }
-        for (o, end) in of_filters.iter_mut().enumerate() {
-            end[..len - whole].copy_from_slice(&filters[o][whole..]);
-            filters_left[o] = end;
+        for n in 0..N {
+            let x = kernel.load(&windows[n][at..]);
+            for o in 0..O {
+                sums[n][o][part] = kernel.mul_add(x, columns[o], sums[n][o][part]);
+            }
         }
-        add_lanes(kernel, windows_left, filters_left, 0, sums);
     }
 }
 
-/// Of `LANES` elements from `from` on. Slices of a length that the compiler knows: where a load might be of fewer, it keeps all sums
-/// in memory.
+/// Of `LANES` elements from `from` on, in slices of a length that the compiler knows.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // indexed as its formula is
 fn add_lanes<M: Microkernel, const O: usize, const N: usize>(

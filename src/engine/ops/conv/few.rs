@@ -15,7 +15,9 @@ pub(super) fn suits(problem: &ConvProblem) -> bool {
     const FEW: usize = 512;
     /// Channels of a run of the filters that is worth a tile.
     const RUN: usize = 64;
-    problem.pixels() <= FEW && problem.cin.min(problem.cout) >= RUN
+    // A gradient reads windows where they lie; otherwise they are turned, as filters would be that are packed.
+    let fewer = problem.transposed || problem.pixels() <= problem.cout;
+    problem.pixels() <= FEW && fewer && problem.cin.min(problem.cout) >= RUN
 }
 
 /// y = the windows of x by the operator's filters w[Cout,R,S,Cin], through the epilogue.
@@ -119,12 +121,12 @@ impl<M: Microkernel> Pass<'_, M> {
                         }
                         let sums = &mut sums.as_mut_slice()[(first - outputs.start) * pitch..];
                         for tile in 0..column_tiles::<M>(count) {
-                            let (from, vectors) = (tile * M::WIDTH, vectors_of::<M>(tile, count));
-                            let width = vectors * M::LANES;
+                            let (from, width) = (tile * M::WIDTH, vectors_of::<M>(tile, count) * M::LANES);
+                            let size = [own.len(), len, width];
                             let windows = &windows.as_slice()[from * depth + k * width..];
                             let sums = Product { data: &mut sums[from..], pitch, add: k > 0 };
                             let filters = Matrix { data: &filters, row: copied, element: 1 };
-                            kernel.multiply(vectors, [own.len(), len], sums, filters, Strided { data: windows, stride: width });
+                            kernel.multiply(size, sums, filters, Strided { data: windows, stride: width });
                         }
                     }
                 }
@@ -197,7 +199,7 @@ impl<M: Microkernel> Pass<'_, M> {
                         let sums = Product { data: sums, pitch: width, add: i + n > 0 };
                         let windows = Matrix { data: &windows, row: copied, element: 1 };
                         let filters = Strided { data: block, stride: M::WIDTH };
-                        kernel.multiply(M::VECTORS, [count, len], sums, windows, filters);
+                        kernel.multiply([count, len, M::WIDTH], sums, windows, filters);
                     }
                 }
             }

@@ -204,27 +204,23 @@ impl<'a, M: Microkernel> WgradTile<'a, M> {
     /// Adds the products of `count` pixels, one at least, for one span of their windows.
     fn add_products(&mut self, span: &RowSpan, count: usize, left: Matrix, right: Strided) {
         let (depth, from) = (self.phase.depth(), span.row * self.phase.row() + span.elements.start);
-        let (vectors, rows) = (span.len().div_ceil(M::LANES), self.rows.len());
-        let to_dw = self.is_empty && span.len().is_multiple_of(M::LANES);
-        let (data, pitch) = match to_dw {
+        let rows = self.rows.len();
+        let (data, pitch) = match self.is_empty {
             true => (&mut self.dw[from..], depth),
             false => (&mut self.sums[..], M::WIDTH),
         };
         for first in (0..count).step_by(M::DEPTH) {
-            let size = [rows, M::DEPTH.min(count - first)];
+            let size = [rows, M::DEPTH.min(count - first), span.len()];
             let left = Matrix { data: &left.data[first * left.element..], ..left };
             let right = Strided { data: &right.data[first * right.stride..], ..right };
-            self.kernel.multiply(vectors, size, Product { data: &mut *data, pitch, add: first > 0 }, left, right);
+            self.kernel.multiply(size, Product { data: &mut *data, pitch, add: first > 0 }, left, right);
         }
-        if to_dw {
+        if self.is_empty {
             return;
         }
         for (row, sums) in self.sums.chunks_exact(M::WIDTH).enumerate() {
             let dw = &mut self.dw[row * depth + from..][..span.len()];
-            match self.is_empty {
-                true => dw.copy_from_slice(&sums[..span.len()]),
-                false => dw.iter_mut().zip(sums).for_each(|(d, s)| *d += s),
-            }
+            dw.iter_mut().zip(sums).for_each(|(d, s)| *d += s);
         }
     }
 }

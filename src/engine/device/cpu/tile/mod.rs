@@ -158,19 +158,9 @@ pub trait Microkernel: Copy + Send + Sync {
         unsafe { self.sum(vectors, sums, a, segments, b) }
     }
 
-    /// `sums[rows, vectors · LANES] (+)= a[rows, depth] · b[depth, vectors · LANES]` for any number of rows at equal distances, in the
-    /// order of [`tile`](Microkernel::tile), so with its bits.
-    #[inline]
-    fn multiply(self, vectors: usize, [rows, depth]: [usize; 2], sums: Product, a: Matrix, b: Strided) {
-        let Product { data, pitch, add } = sums;
-        for row in (0..rows).step_by(Self::ROWS) {
-            let of_row = |i: usize| (row + i).min(rows - 1);
-            let segment = Segment { at: Self::rows(|i| of_row(i) * a.row), len: depth };
-            let at = Self::rows(|i| of_row(i) * pitch);
-            let mut sums = Sums { data: &mut *data, at, add, epilogue: None };
-            self.tile(vectors, &mut sums, Strided { data: a.data, stride: a.element }, &[segment], b);
-        }
-    }
+    /// `sums[rows, columns] (+)= a[rows, depth] · b[depth, columns]` for any number of rows at equal distances and up to `WIDTH` columns,
+    /// in the order of [`tile`](Microkernel::tile), so with its bits. Rows of `b` reach to the end of a vector.
+    fn multiply(self, size: [usize; 3], sums: Product, a: Matrix, b: Strided);
 }
 
 /// Asks for the line of the cache that holds number `at` of `data`; elsewhere than on x86-64 does nothing.
@@ -308,13 +298,16 @@ pub struct Matrix<'a> {
 
 /// Panics unless a product's operands lie in their slices.
 #[track_caller]
-fn check_product(width: usize, [rows, depth]: [usize; 2], sums: &Product, a: Matrix, b: Strided) {
+fn check_product<M: Microkernel>([rows, depth, columns]: [usize; 3], sums: &Product, a: Matrix, b: Strided) {
     let last = |n: usize, distance: usize| n.saturating_sub(1) * distance;
     let fits = depth == 0
         || last(rows, a.row) + last(depth, a.element) < a.data.len()
-            && last(depth, b.stride) + width <= b.data.len();
-    let holds = last(rows, sums.pitch) + width <= sums.data.len();
-    assert!(fits && holds, "a product of {rows} rows, {depth} terms and {width} columns leaves its buffers");
+            && last(depth, b.stride) + columns.next_multiple_of(M::LANES) <= b.data.len();
+    let holds = last(rows, sums.pitch) + columns <= sums.data.len() && columns <= M::WIDTH;
+    assert!(
+        fits && holds,
+        "a product of {rows} rows, {depth} terms and {columns} columns leaves its buffers"
+    );
 }
 
 /// Numbers, and the distance from one element (of `a`) or row (of `b`) to the next.
@@ -437,35 +430,35 @@ mod tests {
         }
     }
 
-    /// Products of every number of rows and vectors, rows of `a` or their elements side by side, against sums in f64.
+    /// Products of every number of rows and columns, rows of `a` or their elements side by side, against sums in f64.
     fn check_products<M: Microkernel>(kernel: M) {
         const DEPTH: usize = 37;
         let value = |i: usize| ((i * 41) % 103) as f32 / 50.0 - 1.0;
-        for vectors in 1..=M::VECTORS {
-            let width = vectors * M::LANES;
+        for columns in 1..=M::WIDTH {
+            let width = columns.next_multiple_of(M::LANES);
             let b: Vec<f32> = (0..DEPTH * (width + 3)).map(value).collect();
             for rows in 1..=3 * M::ROWS {
                 for ([row, element], add) in [([DEPTH + 2, 1], false), ([1, rows + 5], true)] {
                     let a: Vec<f32> =
                         (0..(rows - 1) * row + (DEPTH - 1) * element + 1).map(|i| value(i + 7)).collect();
-                    let pitch = width + 1;
-                    let mut found = vec![0.5; (rows - 1) * pitch + width];
+                    let pitch = columns + 1;
+                    let mut found = vec![0.5; (rows - 1) * pitch + columns];
                     let sums = Product { data: &mut found, pitch, add };
                     let b = Strided { data: &b, stride: width + 3 };
-                    kernel.multiply(vectors, [rows, DEPTH], sums, Matrix { data: &a, row, element }, b);
+                    kernel.multiply([rows, DEPTH, columns], sums, Matrix { data: &a, row, element }, b);
                     for (at, found) in found.iter().enumerate() {
                         let (i, j) = (at / pitch, at % pitch);
                         let term = |k: usize| {
                             f64::from(a[i * row + k * element]) * f64::from(b.data[k * b.stride + j])
                         };
-                        let exact = match (add, j == width) {
+                        let exact = match (add, j == columns) {
                             (_, true) => 0.5,
                             (add, _) => (0..DEPTH).map(term).sum::<f64>() + if add { 0.5 } else { 0.0 },
                         };
                         let error = (f64::from(*found) - exact).abs();
                         assert!(
                             error < 1e-5,
-                            "{rows} rows, {vectors} vectors: row {i}, column {j}: {found} {exact}"
+                            "{rows} rows, {columns} columns: row {i}, column {j}: {found} {exact}"
                         );
                     }
                 }
@@ -580,9 +573,8 @@ mod tests {
     fn a_product_beyond_its_buffers_is_refused() {
         let (a, b, mut sums) = ([0.0; 5], [0.0; 16], [0.0; 24]);
         let sums = Product { data: &mut sums, pitch: 8, add: false };
-        check_product(
-            8,
-            [3, 2],
+        check_product::<Portable>(
+            [3, 2, 8],
             &sums,
             Matrix { data: &a, row: 2, element: 1 },
             Strided { data: &b, stride: 8 },

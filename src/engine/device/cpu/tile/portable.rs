@@ -1,4 +1,4 @@
-use super::{Loops, Microkernel, Segment, Strided, Sums};
+use super::{Loops, Matrix, Microkernel, Product, Segment, Strided, Sums, check_product};
 
 /// The tile in plain Rust, for processors without AVX2 and NEON.
 #[derive(Clone, Copy)]
@@ -79,6 +79,28 @@ impl Microkernel for Portable {
             let z = if z[i] > 0.0 { z[i] } else { slope[i] * z[i] };
             if z > ceiling[i] { ceiling[i] } else { z }
         })
+    }
+
+    fn multiply(self, size: [usize; 3], sums: Product, a: Matrix, b: Strided) {
+        check_product::<Portable>(size, &sums, a, b);
+        let ([rows, depth, columns], Product { data, pitch, add }) = (size, sums);
+        for row in (0..rows).step_by(Self::ROWS) {
+            let count = Self::ROWS.min(rows - row);
+            let mut tile = [[0.0; Self::WIDTH]; Self::ROWS];
+            for (i, tile) in tile[..count].iter_mut().enumerate().filter(|_| add) {
+                tile[..columns].copy_from_slice(&data[(row + i) * pitch..][..columns]);
+            }
+            for k in 0..depth {
+                let b = &b.data[k * b.stride..][..columns];
+                for (i, tile) in tile[..count].iter_mut().enumerate() {
+                    let x = a.data[(row + i) * a.row + k * a.element];
+                    tile.iter_mut().zip(b).for_each(|(sum, b)| *sum += x * b);
+                }
+            }
+            for (i, tile) in tile[..count].iter().enumerate() {
+                data[(row + i) * pitch..][..columns].copy_from_slice(&tile[..columns]);
+            }
+        }
     }
 
     unsafe fn sum(

@@ -8,7 +8,7 @@ macro_rules! vector_tile {
         $name:ident in $module:ident: $rows:literal rows, $($vectors:literal)|+ vectors of $lanes:literal lanes, features $features:literal
         if $detected:expr;
         $vector:ident, $zero:ident, $load:ident, $store:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-        $fmadd:ident, $min:ident, $max:ident, $power:ident, $rectified:ident
+        $fmadd:ident, $min:ident, $max:ident, $power:ident, $rectified:ident, $load_first:ident, $store_first:ident
     ) => {
         $(#[$about])*
         #[derive(Clone, Copy)]
@@ -48,18 +48,16 @@ macro_rules! vector_tile {
             fn load(self, from: &[f32]) -> $vector {
                 match from.len() >= $lanes {
                     true => unsafe { $load(from.as_ptr()) },
-                    false => unsafe { $load(first(from).as_ptr()) },
+                    false => unsafe { $load_first(from.as_ptr(), from.len()) },
                 }
             }
 
             #[inline(always)]
             fn store(self, values: $vector, to: &mut [f32]) {
-                if to.len() >= $lanes {
-                    return unsafe { $store(to.as_mut_ptr(), values) };
+                match to.len() >= $lanes {
+                    true => unsafe { $store(to.as_mut_ptr(), values) },
+                    false => unsafe { $store_first(to.as_mut_ptr(), to.len(), values) },
                 }
-                let mut all = [0.0; MOST_LANES];
-                unsafe { $store(all.as_mut_ptr(), values) };
-                to.copy_from_slice(&all[..to.len()]);
             }
 
             #[inline(always)]
@@ -102,13 +100,13 @@ macro_rules! vector_tile {
                 unsafe { $rectified(z, slope, ceiling) }
             }
 
-            fn multiply(self, vectors: usize, size: [usize; 2], sums: Product, a: Matrix, b: Strided) {
-                check_product(vectors * $lanes, size, &sums, a, b);
+            fn multiply(self, size: [usize; 3], sums: Product, a: Matrix, b: Strided) {
+                check_product::<$name>(size, &sums, a, b);
                 // SAFETY: `self` proves the features; the check keeps every address inside its slice.
                 unsafe {
-                    match vectors {
+                    match size[2].div_ceil($lanes) {
                         $($vectors => $module::multiply::<$vectors>(size, sums, a, b),)+
-                        _ => panic!("a product of {vectors} vectors"),
+                        _ => (),
                     }
                 }
             }
@@ -138,7 +136,7 @@ macro_rules! vector_tile {
             /// # Safety
             /// The features are there, and all operands lie in their slices.
             #[target_feature(enable = $features)]
-            pub unsafe fn multiply<const V: usize>([rows, depth]: [usize; 2], sums: Product, a: Matrix, b: Strided) {
+            pub unsafe fn multiply<const V: usize>([rows, depth, columns]: [usize; 3], sums: Product, a: Matrix, b: Strided) {
                 /// Rows of a tile that has half the vectors, or fewer.
                 const TWICE: usize = 2 * $rows;
                 let Product { data, pitch, add } = sums;
@@ -148,7 +146,7 @@ macro_rules! vector_tile {
                         while left >= $count {
                             // SAFETY: the caller's; so many rows are left.
                             unsafe {
-                                block::<V, { $count }>(depth, to, pitch, add, from, [a.row, a.element], b);
+                                block::<V, { $count }>([depth, columns], to, pitch, add, from, [a.row, a.element], b);
                             }
                             to = to.wrapping_add($count * pitch);
                             from = from.wrapping_add($count * a.row);
@@ -169,7 +167,7 @@ macro_rules! vector_tile {
             /// The features are there, and all operands lie in their slices.
             #[target_feature(enable = $features)]
             unsafe fn block<const V: usize, const R: usize>(
-                depth: usize,
+                [depth, columns]: [usize; 2],
                 to: *mut f32,
                 pitch: usize,
                 add: bool,
@@ -178,13 +176,17 @@ macro_rules! vector_tile {
                 b: Strided,
             ) {
                 let mut columns_at = b.data.as_ptr();
+                // Only the last vector may lack lanes.
+                let last = columns - (V - 1) * $lanes;
                 // SAFETY: see above. Pointers beyond the last element are not read.
                 unsafe {
                     let mut sums = [[$zero(); V]; R];
                     if add {
                         for (i, sums) in sums.iter_mut().enumerate() {
                             for (v, sum) in sums.iter_mut().enumerate() {
-                                *sum = $load(to.add(i * pitch + v * $lanes));
+                                let from = to.add(i * pitch + v * $lanes);
+                                let whole = v + 1 < V || last == $lanes;
+                                *sum = if whole { $load(from) } else { $load_first(from, last) };
                             }
                         }
                     }
@@ -204,7 +206,11 @@ macro_rules! vector_tile {
                     }
                     for (i, sums) in sums.iter().enumerate() {
                         for (v, sum) in sums.iter().enumerate() {
-                            $store(to.add(i * pitch + v * $lanes), *sum);
+                            let to = to.add(i * pitch + v * $lanes);
+                            match v + 1 < V || last == $lanes {
+                                true => $store(to, *sum),
+                                false => $store_first(to, last, *sum),
+                            }
                         }
                     }
                 }
@@ -302,14 +308,3 @@ macro_rules! vector_tile {
 }
 
 pub(super) use vector_tile;
-
-/// Lanes of the widest vector.
-pub(super) const MOST_LANES: usize = 16;
-
-/// A few numbers, and zeros.
-#[cold]
-pub(super) fn first(from: &[f32]) -> [f32; MOST_LANES] {
-    let mut all = [0.0; MOST_LANES];
-    all[..from.len()].copy_from_slice(from);
-    all
-}

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
-use super::vectors::{MOST_LANES, first, vector_tile};
+use super::vectors::vector_tile;
 use super::{Epilogue, Loops, Matrix, Microkernel, Product, Segment, Strided, Sums, check_product};
 
 // In both, a comparison is false for NaN, which stays NaN; so does the second operand of the minimum and the maximum.
@@ -40,13 +40,65 @@ fn power_512(shifted: __m512) -> __m512 {
     _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f80_0000)))
 }
 
+/// The first of eight lanes.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn mask_256(count: usize) -> __m256i {
+    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(count as i32), lanes)
+}
+
+/// The first `count` lanes; the others are 0.
+///
+/// # Safety
+/// So many numbers, at most 8, can be read.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn load_first_256(from: *const f32, count: usize) -> __m256 {
+    // SAFETY: lanes beyond the mask are not read.
+    unsafe { _mm256_maskload_ps(from, mask_256(count)) }
+}
+
+/// Writes the first `count` lanes.
+///
+/// # Safety
+/// So many numbers, at most 8, can be written.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn store_first_256(to: *mut f32, count: usize, values: __m256) {
+    // SAFETY: lanes beyond the mask are not written.
+    unsafe { _mm256_maskstore_ps(to, mask_256(count), values) }
+}
+
+/// As [`load_first_256`], of at most 16.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn load_first_512(from: *const f32, count: usize) -> __m512 {
+    // SAFETY: lanes beyond the mask are not read.
+    unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, from) }
+}
+
+/// As [`store_first_256`], of at most 16.
+///
+/// # Safety
+/// As there.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn store_first_512(to: *mut f32, count: usize, values: __m512) {
+    // SAFETY: lanes beyond the mask are not written.
+    unsafe { _mm512_mask_storeu_ps(to, ((1u32 << count) - 1) as u16, values) }
+}
+
 vector_tile! {
     /// With two vectors its twelve accumulators and their operands just fit the sixteen registers of AVX2. A value is
     /// proof that the processor has AVX2 and FMA.
     Avx2 in avx2: 6 rows, 1|2 vectors of 8 lanes, features "avx2,fma"
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     __m256, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps,
-    _mm256_div_ps, _mm256_fmadd_ps, _mm256_min_ps, _mm256_max_ps, power_256, rectified_256
+    _mm256_div_ps, _mm256_fmadd_ps, _mm256_min_ps, _mm256_max_ps, power_256, rectified_256, load_first_256, store_first_256
 }
 
 vector_tile! {
@@ -55,5 +107,5 @@ vector_tile! {
     Avx512 in avx512: 6 rows, 1|2|3|4 vectors of 16 lanes, features "avx512f"
     if is_x86_feature_detected!("avx512f");
     __m512, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps,
-    _mm512_div_ps, _mm512_fmadd_ps, _mm512_min_ps, _mm512_max_ps, power_512, rectified_512
+    _mm512_div_ps, _mm512_fmadd_ps, _mm512_min_ps, _mm512_max_ps, power_512, rectified_512, load_first_512, store_first_512
 }

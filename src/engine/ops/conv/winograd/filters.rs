@@ -41,11 +41,18 @@ fn pack_phase<M: Microkernel, T: Transforms<R, P>, const R: usize, const P: usiz
     for_each(tiles.into_iter().enumerate().collect(), |(tile, points)| {
         let channels = tile * M::WIDTH..((tile + 1) * M::WIDTH).min(columns);
         let offsets = &offsets;
-        let tile = FilterTile::<_, R, P> { transforms, w, filter, inputs, terms, offsets, channels, points };
-        match problem.transposed {
-            true => kernel.vectorized(Transposed(tile)),
-            false => kernel.vectorized(Plain(tile)),
-        }
+        let transposed = problem.transposed;
+        kernel.vectorized(FilterTile::<_, R, P> {
+            transforms,
+            w,
+            filter,
+            inputs,
+            terms,
+            offsets,
+            transposed,
+            channels,
+            points,
+        });
     });
     points
 }
@@ -73,77 +80,59 @@ struct FilterTile<'a, T, const R: usize, const P: usize> {
     /// Channels that a product sums over.
     terms: usize,
     offsets: &'a [[[usize; R]; R]],
+    /// Whether columns are the operator's inputs, which lie side by side. Otherwise they are its outputs, each of which is a row of its own.
+    transposed: bool,
     /// The tile's columns.
     channels: Range<usize>,
     points: Vec<&'a mut [f32]>,
 }
 
+/// Terms whose taps are turned at a time.
+const TERMS: usize = 16;
+
 impl<T: Transforms<R, P>, const R: usize, const P: usize> FilterTile<'_, T, R, P> {
-    /// Filter n of a plane at all points, for the input channels from c on.
+    /// Tap `offset` of some terms from `first` on, with the outputs side by side: [term, width].
     #[inline(always)]
-    fn transform<M: Microkernel>(&self, kernel: M, n: usize, plane: usize, c: usize) -> [[M::Vector; P]; P] {
-        let (transforms, inputs) = (self.transforms, self.inputs);
-        let mut points = [[kernel.splat(0.0); P]; P];
-        both_ways!(kernel, R => P, transforms.taps_to_points,
-            |r, s| {
-                let from = n * self.filter + self.offsets[plane][r][s] * inputs;
-                kernel.load(&self.w[from + c..from + inputs])
-            },
-            |i, j, value| points[i][j] = value);
-        points
-    }
-}
-
-/// Columns are the operator's inputs, which lie side by side.
-struct Transposed<'a, T, const R: usize, const P: usize>(FilterTile<'a, T, R, P>);
-
-impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for Transposed<'_, T, R, P> {
-    #[inline(always)]
-    fn run<M: Microkernel>(self, kernel: M) {
-        let Transposed(mut tile) = self;
-        let width = tile.channels.len().next_multiple_of(M::LANES);
-        for plane in 0..tile.offsets.len() {
-            for n in 0..tile.terms {
-                let to = (plane * tile.terms + n) * width;
-                for c in tile.channels.clone().step_by(M::LANES) {
-                    let all = tile.transform(kernel, n, plane, c);
-                    for (point, values) in tile.points.iter_mut().zip(all.as_flattened()) {
-                        kernel.store(*values, &mut point[to + c - tile.channels.start..]);
-                    }
-                }
-            }
+    fn turn(&self, turned: &mut [f32], width: usize, offset: usize, first: usize) {
+        for (column, n) in self.channels.clone().enumerate() {
+            let from = n * self.filter + offset * self.inputs + first;
+            let row = &self.w[from..from + TERMS.min(self.terms - first)];
+            turned[column..].iter_mut().step_by(width).zip(row).for_each(|(to, w)| *to = *w);
         }
     }
 }
 
-/// Columns are the operator's outputs, each of which is a row of its own: a block of them is turned at a time.
-struct Plain<'a, T, const R: usize, const P: usize>(FilterTile<'a, T, R, P>);
-
-impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for Plain<'_, T, R, P> {
+impl<T: Transforms<R, P>, const R: usize, const P: usize> Loops for FilterTile<'_, T, R, P> {
     #[inline(always)]
-    fn run<M: Microkernel>(self, kernel: M) {
-        /// Input channels of a block, and room for a vector beyond them.
-        const TERMS: usize = 64;
-        const PITCH: usize = TERMS + 16;
-        let Plain(mut tile) = self;
-        let width = tile.channels.len().next_multiple_of(M::LANES);
-        let mut block = vec![0.0; P * P * width * PITCH];
-        for plane in 0..tile.offsets.len() {
-            for first in (0..tile.terms).step_by(TERMS) {
-                let terms = first..(first + TERMS).min(tile.terms);
-                for (row, n) in tile.channels.clone().enumerate() {
-                    for c in terms.clone().step_by(M::LANES) {
-                        let all = tile.transform(kernel, n, plane, c);
-                        for (point, values) in all.as_flattened().iter().enumerate() {
-                            let to = (point * width + row) * PITCH + c - first;
-                            kernel.store(*values, &mut block[to..to + M::LANES]);
-                        }
+    fn run<M: Microkernel>(mut self, kernel: M) {
+        let (transforms, columns) = (self.transforms, self.channels.len());
+        let width = columns.next_multiple_of(M::LANES);
+        let mut turned = if self.transposed { Vec::new() } else { vec![0.0; R * R * TERMS * width] };
+        for (plane, offsets) in self.offsets.iter().enumerate() {
+            for first in (0..self.terms).step_by(TERMS) {
+                let mut starts = [[0; R]; R];
+                for (tap, start) in starts.as_flattened_mut().iter_mut().enumerate() {
+                    let offset = offsets[tap / R][tap % R];
+                    if self.transposed {
+                        *start = first * self.filter + offset * self.inputs + self.channels.start;
+                    } else {
+                        *start = tap * TERMS * width;
+                        self.turn(&mut turned[*start..][..TERMS * width], width, offset, first);
                     }
                 }
-                for (rows, point) in block.chunks_exact(width * PITCH).zip(&mut tile.points) {
-                    let to = &mut point[(plane * tile.terms + first) * width..][..terms.len() * width];
-                    for (c, to) in to.chunks_exact_mut(width).enumerate() {
-                        to.iter_mut().zip(rows[c..].iter().step_by(PITCH)).for_each(|(to, value)| *to = *value);
+                let (taps, row, len) = match self.transposed {
+                    true => (self.w, self.filter, columns),
+                    false => (&turned[..], width, width),
+                };
+                for term in 0..TERMS.min(self.terms - first) {
+                    for column in (0..width).step_by(M::LANES) {
+                        let to = (plane * self.terms + first + term) * width + column;
+                        both_ways!(kernel, R => P, transforms.taps_to_points,
+                            |r, s| {
+                                let from = starts[r][s] + term * row;
+                                kernel.load(&taps[from + column..from + len])
+                            },
+                            |i, j, value| kernel.store(value, &mut self.points[i * P + j][to..]));
                     }
                 }
             }

@@ -278,12 +278,11 @@ impl<M: Microkernel, T> Pass<'_, M, T> {
         for span in pieces_of(depth, depth.div_ceil(M::DEPTH)) {
             let mut to = 0;
             for &tile in &group.tiles {
-                let vectors = vectors_of::<M>(tile, cout);
-                let width = vectors * M::LANES;
+                let width = vectors_of::<M>(tile, cout) * M::LANES;
                 let w = &filters[tile * M::WIDTH * depth + span.start * width..][..span.len() * width];
                 let sums = Product { data: &mut sums[to..], pitch: group.columns, add: span.start > 0 };
                 let x = Matrix { data: &x[span.start..], row: pitch, element: 1 };
-                self.kernel.multiply(vectors, [rows, span.len()], sums, x, Strided { data: w, stride: width });
+                self.kernel.multiply([rows, span.len(), width], sums, x, Strided { data: w, stride: width });
                 to += width;
             }
         }

@@ -155,9 +155,9 @@ impl<M: Microkernel, T> Gradient<'_, M, T> {
         let [left, pitch] = self.pitches();
         let dy = Matrix { data: dy, row: 1, element: left };
         for from in (0..pitch).step_by(M::WIDTH) {
-            let vectors = ((pitch - from) / M::LANES).min(M::VECTORS);
+            let size = [cout, count, (pitch - from).min(M::WIDTH)];
             let x = Strided { data: &x[from..], stride: pitch };
-            self.kernel.multiply(vectors, [cout, count], Product { data: &mut sums[from..], pitch, add }, dy, x);
+            self.kernel.multiply(size, Product { data: &mut sums[from..], pitch, add }, dy, x);
         }
     }
 
