@@ -67,83 +67,113 @@ pub fn gemm(out: &mut [f32], out_stride: usize, a: Mat, b: Mat, accumulate: bool
         out_stride >= n && out.len() >= (m - 1) * out_stride + n,
         "the product {m}×{n} does not fit its output"
     );
-    let parallel = parallel && m * n * k > 1 << 18 && threads() > 1;
-    with_microkernel!(kernel => product(kernel, &mut out[..(m - 1) * out_stride + n], out_stride, [a, b], accumulate, parallel))
+    let parts = if parallel && m * n * k > 1 << 18 && threads() > 1 { 2 * threads() } else { 1 };
+    let out = &mut out[..(m - 1) * out_stride + n];
+    with_microkernel!(kernel => Multiplication { kernel, a, b, add: accumulate, parts }.run(out, out_stride))
 }
 
-/// As rows of `b` in vectors, or as columns of `a` in vectors and the transpose of the result.
-fn product<M: Microkernel>(
+/// A product, cut into so many parts for the threads.
+#[derive(Clone, Copy)]
+struct Multiplication<'a, M> {
     kernel: M,
-    out: &mut [f32],
-    pitch: usize,
-    [a, b]: [Mat; 2],
+    a: Mat<'a>,
+    b: Mat<'a>,
     add: bool,
-    parallel: bool,
-) {
-    let (m, n) = (a.rows, b.cols);
-    if cost::<M>(a, b) <= cost::<M>(b.t(), a.t()) + 2 * m * n {
-        return in_parts(kernel, out, pitch, [a, b], add, parallel);
-    }
-    let mut transpose = Buffer::uninit(n * m);
-    let transposed = transpose.as_mut_slice();
-    if add {
-        for (i, row) in out.chunks(pitch).enumerate() {
-            row[..n].iter().zip(transposed[i..].iter_mut().step_by(m)).for_each(|(x, t)| *t = *x);
+    parts: usize,
+}
+
+impl<M: Microkernel> Multiplication<'_, M> {
+    /// With the columns of `b` in vectors or, where that is less work, the rows of `a`, which gives the transpose of the result.
+    fn run(self, out: &mut [f32], pitch: usize) {
+        let (m, n) = (self.a.rows, self.b.cols);
+        let other = Multiplication { a: self.b.t(), b: self.a.t(), ..self };
+        if self.cost() <= other.cost() + 2 * m * n {
+            return self.in_parts(out, pitch);
         }
+        let mut transpose = Buffer::uninit(n * m);
+        if self.add {
+            copy(transpose.as_mut_slice(), m, Mat::strided(out, m, n, pitch).t());
+        }
+        other.in_parts(transpose.as_mut_slice(), m);
+        copy(out, pitch, Mat::rows(transpose.as_slice(), n, m).t());
     }
-    in_parts(kernel, transposed, m, [b.t(), a.t()], add, parallel);
-    for (i, row) in out.chunks_mut(pitch).enumerate() {
-        row[..n].iter_mut().zip(transposed[i..].iter().step_by(m)).for_each(|(x, t)| *x = *t);
-    }
-}
 
-/// About the cycles of a product with the columns of `b` in vectors: two of its vectors a cycle, and an element of a matrix that
-/// must be turned.
-fn cost<M: Microkernel>(a: Mat, b: Mat) -> usize {
-    let vectors = b.cols.div_ceil(M::LANES);
-    let turned = if b.col_stride == 1 { 0 } else { b.rows * b.cols };
-    a.rows * vectors * a.cols / 2 + turned
-}
-
-/// Threads share the columns or, where there are more of these, the rows.
-fn in_parts<M: Microkernel>(
-    kernel: M,
-    out: &mut [f32],
-    pitch: usize,
-    [a, b]: [Mat; 2],
-    add: bool,
-    parallel: bool,
-) {
-    let (m, n, k) = (a.rows, b.cols, a.cols);
-    let parts = if parallel { 2 * threads() } else { 1 };
-    let share = |n: usize, whole: usize, least: usize| {
-        let share = n.div_ceil(parts);
-        share.next_multiple_of(if share >= whole { whole } else { least })
-    };
-    if parts == 1 {
-        return serial(kernel, out, pitch, [a, b], add);
+    /// About the cycles: two vectors of columns a cycle, and an element of `b` that must be turned.
+    fn cost(self) -> usize {
+        let Multiplication { a, b, .. } = self;
+        let turned = if b.col_stride == 1 { 0 } else { b.rows * b.cols };
+        a.rows * b.cols.div_ceil(M::LANES) * a.cols / 2 + turned
     }
-    if m > n {
-        let rows = share(m, 2 * M::ROWS, M::ROWS);
-        return for_chunks(out, rows * pitch, |i, out| {
-            serial(kernel, out, pitch, [a.part([i * rows, 0], [rows, k]), b], add);
+
+    /// Threads share the columns or, where there are more of these, the rows.
+    fn in_parts(self, out: &mut [f32], pitch: usize) {
+        let Multiplication { a, b, add, parts, .. } = self;
+        let (m, n, k) = (a.rows, b.cols, a.cols);
+        if parts == 1 {
+            return self.serial(out, pitch);
+        }
+        let share = |n: usize, whole: usize, least: usize| {
+            let share = n.div_ceil(parts);
+            share.next_multiple_of(if share >= whole { whole } else { least })
+        };
+        if m > n {
+            let rows = share(m, 2 * M::ROWS, M::ROWS);
+            return for_chunks(out, rows * pitch, |i, out| {
+                Multiplication { a: a.part([i * rows, 0], [rows, k]), ..self }.serial(out, pitch);
+            });
+        }
+        let width = share(n, M::WIDTH, M::LANES);
+        let sums = map(n.div_ceil(width), |i| {
+            let b = b.part([0, i * width], [k, width]);
+            let mut sums = Buffer::uninit(m * b.cols);
+            if add {
+                copy(sums.as_mut_slice(), b.cols, Mat::strided(&out[i * width..], m, b.cols, pitch));
+            }
+            Multiplication { b, ..self }.serial(sums.as_mut_slice(), b.cols);
+            sums
         });
+        for (i, sums) in sums.iter().enumerate() {
+            let sums = sums.as_slice();
+            copy(&mut out[i * width..], pitch, Mat::rows(sums, m, sums.len() / m));
+        }
     }
-    let width = share(n, M::WIDTH, M::LANES);
-    let sums = map(n.div_ceil(width), |i| {
-        let b = b.part([0, i * width], [k, width]);
-        let mut sums = Buffer::uninit(m * b.cols);
-        if add {
-            let rows = sums.as_mut_slice().chunks_exact_mut(b.cols);
-            rows.zip(out.chunks(pitch)).for_each(|(to, row)| to.copy_from_slice(&row[i * width..][..b.cols]));
+
+    /// On this thread: some rows at a time, so that they and their sums stay in the second-level cache; terms and columns by
+    /// tiles of `b`, which stay in the first.
+    fn serial(self, out: &mut [f32], pitch: usize) {
+        const ROWS: usize = 240;
+        let Multiplication { kernel, a, b, add, .. } = self;
+        let (m, n, k) = (a.rows, b.cols, a.cols);
+        if k == 0 && !add {
+            out.chunks_mut(pitch).for_each(|row| row[..n].fill(0.0));
         }
-        serial(kernel, sums.as_mut_slice(), b.cols, [a, b], add);
-        sums
-    });
-    for (row, out) in out.chunks_mut(pitch).enumerate() {
-        for (sums, out) in sums.iter().zip(out[..n].chunks_mut(width)) {
-            out.copy_from_slice(&sums.as_slice()[row * out.len()..][..out.len()]);
+        let width = M::WIDTH.min(n.next_multiple_of(M::LANES));
+        let depth = M::depth(width);
+        let mut workspace = WORKSPACE.take();
+        let Workspace { tile, rows } = &mut workspace;
+        for (row, out) in (0..m).step_by(ROWS).zip(out.chunks_mut(ROWS * pitch)) {
+            for term in (0..k).step_by(depth) {
+                let mut a = a.part([row, term], [ROWS, depth]);
+                // Elements far apart are gathered where several tiles read them.
+                if a.col_stride != 1 && n > 2 * width {
+                    let pitch = odd_pitch(a.cols);
+                    a = Mat::strided(pack(a, pitch, rows), a.rows, a.cols, pitch);
+                }
+                for column in (0..n).step_by(width) {
+                    let b = b.part([term, column], [depth, width]);
+                    let sums = Product { data: &mut out[column..], pitch, add: add || term > 0 };
+                    let width = b.cols.next_multiple_of(M::LANES);
+                    let in_place = b.cols == width && b.col_stride == 1 && a.rows <= 2 * M::ROWS;
+                    let columns = match in_place {
+                        true => Strided { data: b.data, stride: b.row_stride },
+                        false => Strided { data: pack(b, width, tile), stride: width },
+                    };
+                    let rows = Matrix { data: a.data, row: a.row_stride, element: a.col_stride };
+                    kernel.multiply([a.rows, a.cols, b.cols], sums, rows, columns);
+                }
+            }
         }
+        WORKSPACE.set(workspace);
     }
 }
 
@@ -158,65 +188,33 @@ struct Workspace {
     rows: Vec<f32>,
 }
 
-/// On this thread: some rows at a time, so that they and their sums stay in the second-level cache; terms and columns by tiles of
-/// `b`, which stay in the first.
-fn serial<M: Microkernel>(kernel: M, out: &mut [f32], pitch: usize, [a, b]: [Mat; 2], add: bool) {
-    const ROWS: usize = 240;
-    let (m, n, k) = (a.rows, b.cols, a.cols);
-    if k == 0 && !add {
-        out.chunks_mut(pitch).for_each(|row| row[..n].fill(0.0));
+/// A copy of `x` in rows of `width`, with zeros beyond its columns.
+fn pack<'p>(x: Mat, width: usize, packed: &'p mut Vec<f32>) -> &'p [f32] {
+    packed.resize((x.rows * width).max(packed.len()), 0.0);
+    let packed = &mut packed[..x.rows * width];
+    if x.cols < width {
+        packed.chunks_exact_mut(width).for_each(|row| row[x.cols..].fill(0.0));
     }
-    let width = M::WIDTH.min(n.next_multiple_of(M::LANES));
-    let depth = M::DEPTH * M::WIDTH / width;
-    let mut workspace = WORKSPACE.take();
-    let Workspace { tile, rows } = &mut workspace;
-    for (row, out) in (0..m).step_by(ROWS).zip(out.chunks_mut(ROWS * pitch)) {
-        for term in (0..k).step_by(depth) {
-            let mut a = a.part([row, term], [ROWS, depth]);
-            // Elements far apart are gathered where several tiles read them.
-            if a.col_stride != 1 && n > 2 * width {
-                let pitch = odd_pitch(a.cols);
-                a = Mat::strided(pack(a, pitch, rows), a.rows, a.cols, pitch);
-            }
-            for column in (0..n).step_by(width) {
-                let b = b.part([term, column], [depth, width]);
-                let sums = Product { data: &mut out[column..], pitch, add: add || term > 0 };
-                let width = b.cols.next_multiple_of(M::LANES);
-                let in_place = b.cols == width && b.col_stride == 1 && a.rows <= 2 * M::ROWS;
-                let columns = match in_place {
-                    true => Strided { data: b.data, stride: b.row_stride },
-                    false => Strided { data: pack(b, width, tile), stride: width },
-                };
-                let rows = Matrix { data: a.data, row: a.row_stride, element: a.col_stride };
-                kernel.multiply([a.rows, a.cols, b.cols], sums, rows, columns);
-            }
-        }
-    }
-    WORKSPACE.set(workspace);
+    copy(packed, width, x);
+    packed
 }
 
-/// A copy of `b` with zeros up to `width` columns.
-fn pack<'p>(b: Mat, width: usize, packed: &'p mut Vec<f32>) -> &'p [f32] {
-    packed.resize((b.rows * width).max(packed.len()), 0.0);
-    let packed = &mut packed[..b.rows * width];
-    if b.col_stride == 1 {
-        for (row, to) in packed.chunks_exact_mut(width).enumerate() {
-            to[..b.cols].copy_from_slice(&b.data[row * b.row_stride..][..b.cols]);
-            to[b.cols..].fill(0.0);
+/// Copies a matrix to rows that begin `pitch` elements apart.
+fn copy(to: &mut [f32], pitch: usize, x: Mat) {
+    if x.col_stride != 1 && x.rows > x.cols {
+        for column in 0..x.cols {
+            let from = x.data[column * x.col_stride..].iter().step_by(x.row_stride);
+            to[column..].iter_mut().step_by(pitch).zip(from).take(x.rows).for_each(|(to, from)| *to = *from);
         }
-        return packed;
+        return;
     }
-    for column in 0..width {
-        let to = packed[column..].iter_mut().step_by(width);
-        match column < b.cols {
-            true => {
-                let from = b.data[column * b.col_stride..].iter().step_by(b.row_stride);
-                to.zip(from).for_each(|(to, from)| *to = *from);
-            }
-            false => to.for_each(|to| *to = 0.0),
+    for (row, to) in to.chunks_mut(pitch).take(x.rows).enumerate() {
+        let (to, from) = (&mut to[..x.cols], &x.data[row * x.row_stride..]);
+        match x.col_stride {
+            1 => to.copy_from_slice(&from[..x.cols]),
+            distance => to.iter_mut().zip(from.iter().step_by(distance)).for_each(|(to, from)| *to = *from),
         }
     }
-    packed
 }
 
 #[cfg(test)]

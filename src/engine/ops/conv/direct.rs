@@ -193,7 +193,7 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new<M: Microkernel>(phase: Phase, filters: &'a [f32], columns: usize) -> Window<'a> {
-        let depth = M::DEPTH * M::VECTORS / vectors_of::<M>(0, columns);
+        let depth = M::depth(vectors_of::<M>(0, columns) * M::LANES);
         Window { filters, columns, groups: groups(&phase, depth), phase }
     }
 }

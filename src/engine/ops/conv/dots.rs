@@ -1,6 +1,8 @@
 //! Convolutions to few channels on the CPU, as to the three of a picture, which would fill a part of a vector: here its lanes are elements
 //! of the window, which lie side by side in each row, and an output is the sum of the lanes.
 
+use std::ops::Range;
+
 use super::problem::{ConvProblem, Phase};
 use crate::engine::device::cpu::tile::{Epilogue, Loops, Microkernel, with_microkernel};
 use crate::engine::device::cpu::{for_chunks, threads};
@@ -84,7 +86,7 @@ struct Line<'a> {
 
 impl Line<'_> {
     /// The columns whose windows lie between the image's left and right border.
-    fn whole(&self) -> std::ops::Range<usize> {
+    fn whole(&self) -> Range<usize> {
         let ConvProblem { input: [_, width], output: [_, columns], stride: [_, stride], window: [_, taps], .. } = self.phase.problem;
         let left = self.phase.origin[1];
         let from = (-left).max(0) as usize;
@@ -132,7 +134,6 @@ impl Line<'_> {
 
 /// Adds the products of each window with each filter, element by element.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)] // indexed as its formula is
 fn add_products<M: Microkernel, const O: usize, const N: usize>(
     kernel: M,
     windows: [&[f32]; N],
@@ -142,43 +143,36 @@ fn add_products<M: Microkernel, const O: usize, const N: usize>(
     let len = filters[0].len();
     let whole = len / LANES * LANES;
     for from in (0..whole).step_by(LANES) {
-        add_lanes(kernel, windows, filters, from, sums);
+        for part in 0..LANES / M::LANES {
+            let at = from + part * M::LANES;
+            // Of a length that the compiler knows.
+            add_vector(kernel, windows, filters, at..at + M::LANES, part, sums);
+        }
     }
     for (part, at) in (whole..len).step_by(M::LANES).enumerate() {
-        let mut columns = [kernel.splat(0.0); O];
-        for o in 0..O {
-            columns[o] = kernel.load(&filters[o][at..]);
-        }
-        for n in 0..N {
-            let x = kernel.load(&windows[n][at..]);
-            for o in 0..O {
-                sums[n][o][part] = kernel.mul_add(x, columns[o], sums[n][o][part]);
-            }
-        }
+        add_vector(kernel, windows, filters, at..len, part, sums);
     }
 }
 
-/// Of `LANES` elements from `from` on, in slices of a length that the compiler knows.
+/// Of one vector of elements, or of as many as there are.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)] // indexed as its formula is
-fn add_lanes<M: Microkernel, const O: usize, const N: usize>(
+fn add_vector<M: Microkernel, const O: usize, const N: usize>(
     kernel: M,
     windows: [&[f32]; N],
     filters: [&[f32]; O],
-    from: usize,
+    elements: Range<usize>,
+    part: usize,
     sums: &mut [[[M::Vector; VECTORS]; O]; N],
 ) {
-    for part in 0..LANES / M::LANES {
-        let at = from + part * M::LANES;
-        let mut columns = [kernel.splat(0.0); O];
+    let mut columns = [kernel.splat(0.0); O];
+    for o in 0..O {
+        columns[o] = kernel.load(&filters[o][elements.clone()]);
+    }
+    for n in 0..N {
+        let x = kernel.load(&windows[n][elements.clone()]);
         for o in 0..O {
-            columns[o] = kernel.load(&filters[o][at..at + M::LANES]);
-        }
-        for n in 0..N {
-            let x = kernel.load(&windows[n][at..at + M::LANES]);
-            for o in 0..O {
-                sums[n][o][part] = kernel.mul_add(x, columns[o], sums[n][o][part]);
-            }
+            sums[n][o][part] = kernel.mul_add(x, columns[o], sums[n][o][part]);
         }
     }
 }

@@ -41,6 +41,11 @@ pub trait Microkernel: Copy + Send + Sync {
 
     fn rows(f: impl FnMut(usize) -> usize) -> Self::Rows;
 
+    /// As [`DEPTH`](Microkernel::DEPTH), of tiles of `width` columns.
+    fn depth(width: usize) -> usize {
+        Self::DEPTH * Self::WIDTH / width
+    }
+
     /// Runs loops over vectors, compiled for the processor: what they call must be inlined into them, so that closures, which
     /// `map` and `from_fn` take, are no good there.
     fn vectorized(self, loops: impl Loops);

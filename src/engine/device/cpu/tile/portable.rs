@@ -92,10 +92,7 @@ impl Microkernel for Portable {
             }
             for k in 0..depth {
                 let b = &b.data[k * b.stride..][..columns];
-                for (i, tile) in tile[..count].iter_mut().enumerate() {
-                    let x = a.data[(row + i) * a.row + k * a.element];
-                    tile.iter_mut().zip(b).for_each(|(sum, b)| *sum += x * b);
-                }
+                add_term(&mut tile[..count], b, |i| a.data[(row + i) * a.row + k * a.element]);
             }
             for (i, tile) in tile[..count].iter().enumerate() {
                 data[(row + i) * pitch..][..columns].copy_from_slice(&tile[..columns]);
@@ -124,10 +121,7 @@ impl Microkernel for Portable {
             for k in 0..segment.len {
                 let columns = &b.data[from..from + width];
                 from += b.stride;
-                for (row, at) in tile.iter_mut().zip(segment.at) {
-                    let x = a.data[at + k * a.stride];
-                    row.iter_mut().zip(columns).for_each(|(sum, b)| *sum += x * b);
-                }
+                add_term(&mut tile, columns, |i| a.data[segment.at[i] + k * a.stride]);
             }
         }
         for (row, at) in tile.iter_mut().zip(*at) {
@@ -136,5 +130,14 @@ impl Microkernel for Portable {
             }
             data[at..at + width].copy_from_slice(&row[..width]);
         }
+    }
+}
+
+/// Adds x(i) · b to each row i of a tile.
+#[inline(always)]
+fn add_term(tile: &mut [[f32; Portable::WIDTH]], b: &[f32], x: impl Fn(usize) -> f32) {
+    for (i, row) in tile.iter_mut().enumerate() {
+        let x = x(i);
+        row.iter_mut().zip(b).for_each(|(sum, b)| *sum += x * b);
     }
 }
