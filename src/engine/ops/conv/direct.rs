@@ -1,6 +1,6 @@
 //! Convolutions on the CPU by the direct sum: register tiles over windows that are read in place.
 //!
-//! The rows of a tile are output pixels. A window is a few runs of consecutive elements, and the microkernel reads them
+//! The rows of a product are output pixels side by side, its terms a span of their windows' consecutive elements, which are read
 //! where they lie, after zeros were put around an input whose border windows cross. Sums are kept where the output has
 //! them. filters.rs packs the filters, wgrad.rs has their gradient.
 
@@ -9,7 +9,9 @@ use std::ops::Range;
 use super::sharing::{Sharing, block_pixels};
 use super::filters::{PackedFilters, column_tiles, vectors_of};
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan};
-use crate::engine::device::cpu::tile::{Epilogue, Microkernel, Segment, Strided, Sums, with_microkernel};
+use crate::engine::device::cpu::tile::{
+    Epilogue, Loops, Matrix, Microkernel, Product, Strided, with_microkernel,
+};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, odd_pitch, rows_per_chunk, threads};
 
 /// y = the windows of x by the filters, through the epilogue.
@@ -52,7 +54,7 @@ impl<M: Microkernel> Pass<'_, M> {
     /// Threads share the output rows.
     fn by_rows(&self, y: &mut [f32], bands: usize) {
         let Pass { kernel, problem, x, epilogue, .. } = *self;
-        let windows = self.windows();
+        let windows = self.windows(column_tiles::<M>(problem.cout));
         let (cout, per_row) = (problem.cout, problem.output[1]);
         let band = (problem.batch * problem.output[0]).div_ceil(bands);
         for_chunks(y, band * per_row * cout, |i, y| {
@@ -62,7 +64,7 @@ impl<M: Microkernel> Pass<'_, M> {
             for window in &windows {
                 let pixels = window.phase.pixels_of_rows(rows.clone());
                 for block in pixels.chunks(even_block::<M>(pixels.len())) {
-                    workspace.begin(block, |_, p| (p.output - first) * cout);
+                    workspace.begin(window, block, |_, p| (p.output - first) * cout);
                     let epilogue = epilogue.map(|e| e.at(0, first * cout));
                     let output = Output { data: y, columns: cout, epilogue };
                     workspace.sum(window, x, 0..column_tiles::<M>(cout), output);
@@ -77,7 +79,7 @@ impl<M: Microkernel> Pass<'_, M> {
         assert!(epilogue.is_none(), "a gradient has no epilogue");
         let ConvProblem { batch, output: [h, per_row], cout, step, .. } = *problem;
         let columns = step[0] * step[1] * cout;
-        let window = Window::new::<M>(problem.joined(), filters.phases[0].as_slice(), columns);
+        let window = Window::new::<M>(problem.joined(), filters.phases[0].as_slice(), columns, 1);
         // A band must not end within a block.
         let whole = if h.is_multiple_of(step[0]) { step[0] } else { h };
         let band = (batch * h).div_ceil(bands).next_multiple_of(whole);
@@ -88,7 +90,7 @@ impl<M: Microkernel> Pass<'_, M> {
             let pixels = window.phase.pixels_of_rows(i * band..i * band + y.len() / (per_row * cout));
             for block in pixels.chunks(even_block::<M>(pixels.len())) {
                 sums.resize(block.len() * columns, 0.0);
-                workspace.begin(block, |i, _| i * columns);
+                workspace.begin(&window, block, |i, _| i * columns);
                 workspace.sum(&window, x, 0..1, Output { data: &mut sums, columns, epilogue: None });
                 for (p, sums) in block.iter().zip(sums.chunks_exact(columns)) {
                     let (row, column) = (p.output / per_row % h, p.output % per_row);
@@ -107,11 +109,11 @@ impl<M: Microkernel> Pass<'_, M> {
         let (cout, tiles) = (problem.cout, column_tiles::<M>(problem.cout));
         let per_part = tiles.div_ceil(2 * threads());
         let width = per_part * M::WIDTH;
-        for window in self.windows() {
+        for window in self.windows(per_part) {
             let pixels = window.phase.all_pixels();
             let parts = map(tiles.div_ceil(per_part), |i| {
                 let mut workspace = Workspace::new(kernel);
-                workspace.begin(&pixels, |i, _| i * width);
+                workspace.begin(&window, &pixels, |i, _| i * width);
                 let mut sums = Buffer::uninit(pixels.len() * width);
                 let output = Output { data: sums.as_mut_slice(), columns: width, epilogue: None };
                 workspace.sum(&window, x, i * per_part..((i + 1) * per_part).min(tiles), output);
@@ -123,11 +125,11 @@ impl<M: Microkernel> Pass<'_, M> {
         }
     }
 
-    /// The windows of all phases.
-    fn windows(&self) -> Vec<Window<'_>> {
+    /// The windows of all phases, where a thread sums `tiles` column tiles at a time.
+    fn windows(&self, tiles: usize) -> Vec<Window<'_>> {
         let phases = self.problem.phases().zip(&self.filters.phases);
         phases
-            .map(|(phase, filters)| Window::new::<M>(phase, filters.as_slice(), self.problem.cout))
+            .map(|(phase, filters)| Window::new::<M>(phase, filters.as_slice(), self.problem.cout, tiles))
             .collect()
     }
 }
@@ -189,12 +191,25 @@ struct Window<'a> {
     filters: &'a [f32],
     columns: usize,
     groups: Vec<Vec<RowSpan>>,
+    /// Of windows that are copied, the distance of two.
+    pitch: Option<usize>,
 }
 
 impl<'a> Window<'a> {
-    fn new<M: Microkernel>(phase: Phase, filters: &'a [f32], columns: usize) -> Window<'a> {
+    fn new<M: Microkernel>(phase: Phase, filters: &'a [f32], columns: usize, tiles: usize) -> Window<'a> {
+        /// Column tiles for which copying the windows pays: in place, those of many channels lie so that they fall onto the same
+        /// lines of the cache.
+        const COPIED: usize = 4;
         let depth = M::depth(vectors_of::<M>(0, columns) * M::LANES);
-        Window { filters, columns, groups: groups(&phase, depth), phase }
+        let pitch = (tiles >= COPIED).then(|| odd_pitch(depth.min(phase.depth())));
+        Window { filters, columns, groups: groups(&phase, depth), pitch, phase }
+    }
+
+    /// Where a span lies in the input, counted from the window's first element.
+    fn elements(&self, span: &RowSpan) -> Range<usize> {
+        let ConvProblem { input: [_, width], cin, .. } = self.phase.problem;
+        let row = span.row * width * cin;
+        row + span.elements.start..row + span.elements.end
     }
 }
 
@@ -228,135 +243,183 @@ struct Output<'a> {
     epilogue: Option<Epilogue<'a>>,
 }
 
+/// Pixels whose windows lie at equal distances, and their outputs too.
+struct Run {
+    count: usize,
+    window: usize,
+    window_pitch: usize,
+    output: usize,
+    output_pitch: usize,
+}
+
+impl Run {
+    /// Takes one more pixel if it is the next.
+    fn takes(&mut self, window: usize, output: usize) -> bool {
+        if self.count == 1 && window > self.window && output > self.output {
+            (self.window_pitch, self.output_pitch) = (window - self.window, output - self.output);
+        }
+        let next = [self.window + self.count * self.window_pitch, self.output + self.count * self.output_pitch];
+        let is_next = self.output_pitch > 0 && next == [window, output];
+        self.count += usize::from(is_next);
+        is_next
+    }
+}
+
 /// What one thread works with, kept from block to block.
-struct Workspace<M: Microkernel> {
+struct Workspace<M> {
     kernel: M,
-    /// The pixels in tiles of `M::ROWS`; the last one is repeated to fill its tile.
     pixels: Vec<OutputPixel>,
-    /// Where the rows of each tile begin in the output.
-    rows: Vec<M::Rows>,
-    /// Of each tile, the spans of its windows.
-    segments: Vec<Segment<M::Rows>>,
+    runs: Vec<Run>,
     /// Copies of the windows.
     windows: Vec<f32>,
-    /// A tile that is wider than its output.
-    wide: Vec<f32>,
 }
 
 impl<M: Microkernel> Workspace<M> {
     fn new(kernel: M) -> Workspace<M> {
-        let (pixels, rows, segments, windows) = Default::default();
-        Workspace { kernel, pixels, rows, segments, windows, wide: vec![0.0; M::ROWS * M::WIDTH] }
+        let (pixels, runs, windows) = Default::default();
+        Workspace { kernel, pixels, runs, windows }
     }
 
-    /// Takes a block of pixels; `row(i, pixel)` is where the output of the i-th begins.
-    fn begin(&mut self, pixels: &[OutputPixel], row: impl Fn(usize, &OutputPixel) -> usize) {
+    /// Takes a block of pixels; `output(i, pixel)` is where the sums of the i-th begin.
+    fn begin(&mut self, window: &Window, pixels: &[OutputPixel], output: impl Fn(usize, &OutputPixel) -> usize) {
         self.pixels.clear();
         self.pixels.extend_from_slice(pixels);
-        if let Some(last) = pixels.last() {
-            self.pixels.resize(pixels.len().next_multiple_of(M::ROWS), *last);
+        self.runs.clear();
+        for (i, pixel) in pixels.iter().enumerate() {
+            let from = match window.pitch {
+                _ if window.groups.is_empty() => 0,
+                Some(pitch) => i * pitch,
+                None => window.phase.offset(pixel, 0, 0),
+            };
+            let to = output(i, pixel);
+            if !self.runs.last_mut().is_some_and(|run| run.takes(from, to)) {
+                self.runs.push(Run { count: 1, window: from, window_pitch: 0, output: to, output_pitch: 0 });
+            }
         }
-        let at = |i: usize| row(i.min(pixels.len() - 1), &self.pixels[i]);
-        self.rows.clear();
-        self.rows.extend((0..self.pixels.len()).step_by(M::ROWS).map(|tile| M::rows(|i| at(tile + i))));
     }
 
     /// Sums the windows of the block's pixels, for a range of column tiles.
-    fn sum(&mut self, window: &Window, x: &[f32], tiles: Range<usize>, to: Output) {
-        let Window { phase, filters, columns, groups } = window;
-        if groups.is_empty() {
-            return self.sum_nothing(to);
-        }
-        /// Column tiles for which copying the windows pays: in place, those of many channels lie so that they fall onto the same
-        /// lines of the cache.
-        const COPIED: usize = 4;
+    fn sum(&mut self, window: &Window, x: &[f32], tiles: Range<usize>, mut to: Output) {
+        let Window { ref phase, filters, columns, ref groups, pitch } = *window;
         let (depth, mut done) = (phase.depth(), 0);
         let mut windows = std::mem::take(&mut self.windows);
-        for (number, group) in groups.iter().enumerate() {
-            self.find(phase, group);
+        for group in groups {
             let deep: usize = group.iter().map(RowSpan::len).sum();
-            let (x, spans) = match tiles.len() >= COPIED {
-                true => (self.copy(x, group.len(), deep, &mut windows), 1),
-                false => (x, group.len()),
+            let mut spans = Vec::new();
+            let x = match pitch {
+                Some(pitch) => {
+                    spans.push(0..deep);
+                    self.copy(phase, group, x, pitch, &mut windows)
+                }
+                None => {
+                    spans.extend(group.iter().map(|span| window.elements(span)));
+                    x
+                }
             };
             for tile in tiles.clone() {
-                let vectors = vectors_of::<M>(tile, *columns);
-                let (from, width) = ((tile - tiles.start) * M::WIDTH, vectors * M::LANES);
+                let width = vectors_of::<M>(tile, columns) * M::LANES;
                 let w = &filters[tile * M::WIDTH * depth + done * width..][..deep * width];
-                let epilogue = to.epilogue.filter(|_| number + 1 == groups.len()).map(|e| e.at(from, from));
-                let room = (to.columns - from).min(width);
-                let output = Output { data: &mut to.data[from..], columns: room, epilogue };
-                self.column_tile(x, spans, Strided { data: w, stride: width }, done > 0, output);
+                let part = Part { x, spans: &spans, w, width, is_first: done == 0, is_last: done + deep == depth };
+                self.column_tile(part, (tile - tiles.start) * M::WIDTH, &mut to);
             }
             done += deep;
         }
         self.windows = windows;
+        if groups.is_empty() {
+            self.sum_nothing(to);
+        }
     }
 
     /// Copies the spans of each window into a row of its own.
-    fn copy<'w>(&mut self, x: &[f32], spans: usize, deep: usize, windows: &'w mut Vec<f32>) -> &'w [f32] {
-        let pitch = odd_pitch(deep);
+    fn copy<'w>(
+        &self,
+        phase: &Phase,
+        group: &[RowSpan],
+        x: &[f32],
+        pitch: usize,
+        windows: &'w mut Vec<f32>,
+    ) -> &'w [f32] {
         windows.resize(self.pixels.len() * pitch, 0.0);
-        for (tile, rows) in self.segments.chunks_exact(spans).zip(windows.chunks_exact_mut(M::ROWS * pitch)) {
-            for (i, row) in rows.chunks_exact_mut(pitch).enumerate() {
-                let mut to = 0;
-                for Segment { at, len } in tile {
-                    row[to..to + len].copy_from_slice(&x[at.as_ref()[i]..][..*len]);
-                    to += len;
-                }
+        for (pixel, row) in self.pixels.iter().zip(windows.chunks_exact_mut(pitch)) {
+            let mut to = 0;
+            for span in group {
+                let from = phase.offset(pixel, span.row, span.elements.start);
+                row[to..to + span.len()].copy_from_slice(&x[from..][..span.len()]);
+                to += span.len();
             }
         }
-        self.segments.clear();
-        let row = |tile: usize| Segment { at: M::rows(|i| (tile * M::ROWS + i) * pitch), len: deep };
-        self.segments.extend((0..self.rows.len()).map(row));
         windows
+    }
+
+    /// Adds a part of the windows to the sums of all runs, for the columns from `first` on that one tile has.
+    fn column_tile(&self, part: Part, first: usize, to: &mut Output) {
+        let Part { x, spans, w, width, is_first, is_last } = part;
+        let columns = (to.columns - first).min(width);
+        let epilogue = to.epilogue.filter(|_| is_last);
+        for &Run { count, window, window_pitch, output, output_pitch } in &self.runs {
+            let from = output + first;
+            let sums = &mut to.data[from..from + (count - 1) * output_pitch + columns];
+            let mut done = 0;
+            for span in spans {
+                let size = [count, span.len(), columns];
+                let sums = Product { data: &mut *sums, pitch: output_pitch, add: !is_first || done > 0 };
+                let windows = Matrix { data: &x[window + span.start..], row: window_pitch, element: 1 };
+                let filters = Strided { data: &w[done * width..], stride: width };
+                self.kernel.multiply(size, sums, windows, filters);
+                done += span.len();
+            }
+            if let Some(epilogue) = epilogue {
+                let epilogue = epilogue.at(first, from);
+                self.kernel.vectorized(Finish { sums, pitch: output_pitch, columns, epilogue });
+            }
+        }
     }
 
     /// Where no tap reaches a phase, its sums are 0.
     fn sum_nothing(&self, to: Output) {
-        for at in self.rows.iter().flat_map(|rows| rows.as_ref()) {
-            let row = &mut to.data[*at..][..to.columns];
-            row.fill(0.0);
-            if let Some(epilogue) = &to.epilogue {
-                epilogue.apply(row, *at);
-            }
-        }
-    }
-
-    /// Sums all tiles of pixels, whose windows are `spans` spans, for one tile of columns.
-    fn column_tile(&mut self, x: &[f32], spans: usize, w: Strided, add: bool, to: Output) {
         let Output { data, columns, epilogue } = to;
-        let (vectors, width) = (w.stride / M::LANES, w.stride);
-        let source = Strided { data: x, stride: 1 };
-        for (segments, rows) in self.segments.chunks_exact(spans).zip(&self.rows) {
-            if columns == width {
-                let mut sums = Sums { data, at: *rows, add, epilogue };
-                self.kernel.tile(vectors, &mut sums, source, segments, w);
-                continue;
-            }
-            for (wide, at) in self.wide.chunks_exact_mut(width).zip(rows.as_ref()).filter(|_| add) {
-                wide[..columns].copy_from_slice(&data[*at..at + columns]);
-            }
-            let at = M::rows(|i| i * width);
-            let mut sums = Sums { data: &mut self.wide, at, add, epilogue: None };
-            self.kernel.tile(vectors, &mut sums, source, segments, w);
-            for (wide, at) in self.wide.chunks_exact_mut(width).zip(rows.as_ref()) {
-                if let Some(epilogue) = &epilogue {
-                    epilogue.apply(&mut wide[..columns], *at);
+        for run in &self.runs {
+            for at in (run.output..).step_by(run.output_pitch.max(1)).take(run.count) {
+                let sums = &mut data[at..at + columns];
+                sums.fill(0.0);
+                if let Some(epilogue) = epilogue {
+                    epilogue.apply(sums, at);
                 }
-                data[*at..at + columns].copy_from_slice(&wide[..columns]);
             }
         }
     }
+}
 
-    /// Finds the rows of each tile for one group of the window's spans.
-    fn find(&mut self, phase: &Phase, group: &[RowSpan]) {
-        self.segments.clear();
-        for tile in self.pixels.chunks_exact(M::ROWS) {
-            self.segments.extend(group.iter().map(|span| Segment {
-                at: M::rows(|i| phase.offset(&tile[i], span.row, span.elements.start)),
-                len: span.len(),
-            }));
+/// Spans of windows, and their filters.
+struct Part<'a> {
+    x: &'a [f32],
+    /// Beginning at a window's first element.
+    spans: &'a [Range<usize>],
+    /// [terms of all spans, width]
+    w: &'a [f32],
+    width: usize,
+    is_first: bool,
+    is_last: bool,
+}
+
+/// The epilogue of a run's sums.
+struct Finish<'a> {
+    sums: &'a mut [f32],
+    pitch: usize,
+    columns: usize,
+    epilogue: Epilogue<'a>,
+}
+
+impl Loops for Finish<'_> {
+    #[inline(always)]
+    fn run<M: Microkernel>(self, kernel: M) {
+        let Finish { sums, pitch, columns, epilogue } = self;
+        for (row, sums) in sums.chunks_mut(pitch.max(columns)).enumerate() {
+            for column in (0..columns).step_by(M::LANES) {
+                let sums = &mut sums[column..columns];
+                let z = epilogue.of_vector(kernel, kernel.load(sums), column, row * pitch + column);
+                kernel.store(z, sums);
+            }
         }
     }
 }

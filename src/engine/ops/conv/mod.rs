@@ -26,6 +26,7 @@ mod filters;
 mod frozen;
 mod problem;
 mod rectified;
+mod shallow;
 mod sharing;
 mod wgrad;
 mod winograd;
@@ -352,6 +353,8 @@ mod tests {
             ([2, 11, 9, 5], [9, 1, 1, 5], Conv::new(2, 0)),
             ([1, 12, 19, 6], [8, 1, 7, 6], Conv { stride: [1, 1], pad: [0, 3] }),
             ([1, 21, 20, 3], [18, 7, 7, 3], Conv::new(2, 3)),
+            ([2, 6, 830, 3], [32, 3, 3, 3], Conv::new(2, 1)),
+            ([1, 9, 20, 2], [80, 3, 5, 2], Conv { stride: [1, 1], pad: [2, 0] }),
         ] {
             check(x, w, conv, false);
         }

@@ -260,7 +260,8 @@ impl Phase {
         self.problem.batch * self.output[0] * self.output[1]
     }
 
-    fn pixel(&self, b: usize, i: usize, j: usize) -> OutputPixel {
+    /// The output pixel in row i and column j of the phase's part of image b.
+    pub fn pixel(&self, b: usize, i: usize, j: usize) -> OutputPixel {
         let ConvProblem { input, output, stride, step, cin, .. } = self.problem;
         let at = [i, j];
         let [row, column] = [0, 1].map(|d| self.index[d] + at[d] * step[d]);

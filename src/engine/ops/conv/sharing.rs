@@ -48,6 +48,9 @@ impl Sharing {
     }
 }
 
+/// Partial sums that pixels are shared in: a fixed number, so that sums do not depend on the number of threads.
+pub(super) const PARTS: usize = 8;
+
 /// Of the gradient of the filters, where it is summed directly.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WgradSharing {
@@ -60,8 +63,6 @@ pub(super) enum WgradSharing {
 impl WgradSharing {
     /// `block` is the number of pixels that are summed at a time.
     pub fn select(problem: &ConvProblem, filter_elements: usize, block: usize) -> WgradSharing {
-        // A fixed number: sums must not depend on the number of threads.
-        const PARTS: usize = 8;
         if filter_elements <= 1 << 18 && problem.pixels() >= PARTS * block {
             WgradSharing::PartialSums(PARTS)
         } else {

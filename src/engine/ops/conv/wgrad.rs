@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::sharing::WgradSharing;
 use super::problem::{ConvProblem, OutputPixel, Phase, RowSpan, SPREAD};
-use super::winograd;
+use super::{shallow, winograd};
 use crate::engine::device::cpu::tile::{Matrix, Microkernel, Product, Strided, with_microkernel};
 use crate::engine::device::cpu::{Buffer, for_chunks, map, threads};
 
@@ -15,9 +15,14 @@ const LEFT_ROW: usize = SUMMED + 16;
 
 /// dw from dy and the windows of x.
 pub(super) fn wgrad(problem: &ConvProblem, dw: &mut [f32], dy: &[f32], x: &[f32]) {
-    let of_phase = |dw: &mut [f32], phase: &Phase| match winograd::wgrad_suits(problem) {
-        true => winograd::wgrad(phase, dw, dy, x),
-        false => with_microkernel!(kernel => wgrad_phase(kernel, dw, dy, x, phase)),
+    let of_phase = |dw: &mut [f32], phase: &Phase| {
+        if winograd::wgrad_suits(problem) {
+            winograd::wgrad(phase, dw, dy, x)
+        } else if shallow::suits(problem) {
+            with_microkernel!(kernel => shallow::wgrad(kernel, dw, dy, x, phase))
+        } else {
+            with_microkernel!(kernel => wgrad_phase(kernel, dw, dy, x, phase))
+        }
     };
     for phase in problem.phases() {
         if !problem.spread {

@@ -1,8 +1,8 @@
 //! The register tile that all convolutions are made of: some rows by a few vectors, 6×64 with AVX-512, 6×16 with AVX2, 12×8 with
 //! NEON. It needs nothing of the crate, so that it can be tested alone on another processor.
 //!
-//! `sums_i[LANES·V] += Σ_k a_i[k] · b[k][LANES·V]`, where each row a_i is read in place, segment by segment, and each row
-//! of sums lies where the output has it. Rows are broadcast, columns are vectors.
+//! `sums_i[LANES·V] += Σ_k a_i[k] · b[k][LANES·V]`, where rows a_i lie at equal distances, wherever that is, and so do the rows
+//! of sums. Rows are broadcast, columns are vectors.
 
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -34,12 +34,8 @@ pub trait Microkernel: Copy + Send + Sync {
     const WIDTH: usize = Self::LANES * Self::VECTORS;
     /// Rows of the widest `b` that stay in the first-level cache, 24 KiB, beside what streams through it: terms to sum at a time.
     const DEPTH: usize = 6144 / Self::WIDTH;
-    /// One number a row: `[usize; ROWS]`.
-    type Rows: Copy + Send + Sync + AsRef<[usize]>;
     /// `LANES` numbers.
     type Vector: Copy;
-
-    fn rows(f: impl FnMut(usize) -> usize) -> Self::Rows;
 
     /// As [`DEPTH`](Microkernel::DEPTH), of tiles of `width` columns.
     fn depth(width: usize) -> usize {
@@ -119,52 +115,8 @@ pub trait Microkernel: Copy + Send + Sync {
     /// z or, where it is not positive, slope · z, at most `ceiling`; NaN stays NaN.
     fn rectified(self, z: Self::Vector, slope: Self::Vector, ceiling: Self::Vector) -> Self::Vector;
 
-    /// [`tile`](Microkernel::tile) without its checks.
-    ///
-    /// # Safety
-    /// Every segment lies in `a`; `sums` and `b` hold the tile and the segments' total depth; the epilogue's bias and
-    /// residual reach as far as the tile.
-    unsafe fn sum(
-        self,
-        vectors: usize,
-        sums: &mut Sums<Self::Rows>,
-        a: Strided,
-        segments: &[Segment<Self::Rows>],
-        b: Strided,
-    );
-
-    /// Sums the products of the segments' rows in `a` with the rows of `b` into a tile of `vectors` vectors. Rows of
-    /// `sums` may coincide where their rows of `a` do.
-    #[inline]
-    fn tile(
-        self,
-        vectors: usize,
-        sums: &mut Sums<Self::Rows>,
-        a: Strided,
-        segments: &[Segment<Self::Rows>],
-        b: Strided,
-    ) {
-        let width = vectors * Self::LANES;
-        let mut depth = 0;
-        for s in segments.iter().filter(|s| s.len > 0) {
-            let last = s.at.as_ref().iter().max().unwrap() + (s.len - 1) * a.stride;
-            assert!(last < a.data.len(), "a segment up to {last} leaves its {} elements", a.data.len());
-            depth += s.len;
-        }
-        let fits = depth == 0 || (depth - 1) * b.stride + width <= b.data.len();
-        let end = sums.at.as_ref().iter().max().unwrap() + width;
-        assert!(sums.data.len() >= end && fits, "a tile of depth {depth} leaves its buffers");
-        if let Some(Epilogue { bias, residual, .. }) = &sums.epilogue {
-            let reaches = bias.len() >= width && residual.is_none_or(|r| r.len() >= end);
-            assert!(reaches, "a tile of {width} columns leaves its epilogue");
-        }
-        assert!((1..=Self::VECTORS).contains(&vectors), "a tile of {vectors} vectors");
-        // SAFETY: the assertions above keep every address inside its slice.
-        unsafe { self.sum(vectors, sums, a, segments, b) }
-    }
-
-    /// `sums[rows, columns] (+)= a[rows, depth] · b[depth, columns]` for any number of rows at equal distances and up to `WIDTH` columns,
-    /// in the order of [`tile`](Microkernel::tile), so with its bits. Rows of `b` reach to the end of a vector.
+    /// `sums[rows, columns] (+)= a[rows, depth] · b[depth, columns]` for any number of rows at equal distances and up to `WIDTH` columns.
+    /// Each sum is made term by term, whatever the rows and columns beside it. Rows of `b` reach to the end of a vector.
     fn multiply(self, size: [usize; 3], sums: Product, a: Matrix, b: Strided);
 }
 
@@ -221,16 +173,6 @@ pub trait Loops {
     fn run<M: Microkernel>(self, kernel: M);
 }
 
-/// The sums of a tile: row i from `data[at[i]]`.
-pub struct Sums<'a, Rows> {
-    pub data: &'a mut [f32],
-    pub at: Rows,
-    /// Whether they are added to what is there.
-    pub add: bool,
-    /// What becomes of them in the end.
-    pub epilogue: Option<Epilogue<'a>>,
-}
-
 /// What becomes of a sum: z = sum + bias + residual, then z or, where it is not positive, slope · z, at most `ceiling`.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
@@ -278,13 +220,6 @@ impl<'a> Epilogue<'a> {
     }
 }
 
-/// `len` elements of each row, beginning at `at[row]`.
-#[derive(Clone, Copy)]
-pub struct Segment<Rows> {
-    pub at: Rows,
-    pub len: usize,
-}
-
 /// The sums of a product: row i from `data[i · pitch]`.
 pub struct Product<'a> {
     pub data: &'a mut [f32],
@@ -315,7 +250,7 @@ fn check_product<M: Microkernel>([rows, depth, columns]: [usize; 3], sums: &Prod
     );
 }
 
-/// Numbers, and the distance from one element (of `a`) or row (of `b`) to the next.
+/// Numbers, and the distance from one row to the next.
 #[derive(Clone, Copy)]
 pub struct Strided<'a> {
     pub data: &'a [f32],
@@ -391,50 +326,6 @@ pub(crate) use with_microkernel;
 mod tests {
     use super::*;
 
-    /// Every tile that runs here, in any layout of its operands, against sums in f64.
-    fn check<M: Microkernel>(kernel: M) {
-        let value = |i: usize| ((i * 37) % 101) as f32 / 50.0 - 1.0;
-        let data: Vec<f32> = (0..800).map(value).collect();
-        let columns: Vec<f32> = (0..(M::WIDTH + 4) * 60).map(|i| value(i + 5)).collect();
-        let segments = [(29, 31), (31, 57)]
-            .map(|(len, spread)| Segment { at: M::rows(|i| (i * spread + len) % 600), len });
-        for (vectors, a_stride, more) in [(1, 1, 0), (M::VECTORS, 1, 0), (M::VECTORS, 3, 4), (1, 2, 1)] {
-            let width = vectors * M::LANES;
-            let (a, b) =
-                (Strided { data: &data, stride: a_stride }, Strided { data: &columns, stride: width + more });
-            let pitch = width + more;
-            let residual: Vec<f32> = (0..M::ROWS * pitch).map(|i| value(i + 9)).collect();
-            let rectified = Epilogue { bias: &columns, residual: Some(&residual), slope: 0.25, ceiling: 1.5 };
-            let plain = Epilogue { residual: None, slope: 1.0, ceiling: f32::INFINITY, ..rectified };
-            for (add, epilogue) in
-                [(false, None), (true, None), (true, Some(rectified)), (false, Some(plain))]
-            {
-                let mut found = vec![0.5; M::ROWS * pitch];
-                let mut sums = Sums { data: &mut found, at: M::rows(|i| i * pitch), add, epilogue };
-                kernel.tile(vectors, &mut sums, a, &segments, b);
-                for (at, found) in found.iter().enumerate().filter(|(at, _)| at % pitch < width) {
-                    let (row, column) = (at / pitch, at % pitch);
-                    let mut exact = if add { 0.5 } else { 0.0 };
-                    let mut depth = 0;
-                    for Segment { at, len } in &segments {
-                        for k in 0..*len {
-                            let (x, w) =
-                                (data[at.as_ref()[row] + k * a_stride], columns[depth * b.stride + column]);
-                            exact += f64::from(x) * f64::from(w);
-                            depth += 1;
-                        }
-                    }
-                    if let Some(Epilogue { bias, residual, slope, ceiling }) = epilogue {
-                        exact += f64::from(bias[column]) + residual.map_or(0.0, |r| f64::from(r[at]));
-                        exact = exact.max(f64::from(slope) * exact).min(f64::from(ceiling));
-                    }
-                    let error = (f64::from(*found) - exact).abs();
-                    assert!(error < 1e-5, "row {row}, column {column}: {found} {exact}");
-                }
-            }
-        }
-    }
-
     /// Products of every number of rows and columns, rows of `a` or their elements side by side, against sums in f64.
     fn check_products<M: Microkernel>(kernel: M) {
         const DEPTH: usize = 37;
@@ -499,6 +390,33 @@ mod tests {
         }
     }
 
+    /// The epilogue of vectors against that of single numbers.
+    fn check_epilogues<M: Microkernel>(kernel: M) {
+        struct Finish<'a>(Epilogue<'a>, &'a mut [f32]);
+        impl Loops for Finish<'_> {
+            #[inline(always)]
+            fn run<M: Microkernel>(self, kernel: M) {
+                let Finish(epilogue, sums) = self;
+                for column in (0..sums.len()).step_by(M::LANES) {
+                    let sums = &mut sums[column..];
+                    kernel.store(epilogue.of_vector(kernel, kernel.load(sums), column, column + 3), sums);
+                }
+            }
+        }
+        let values: Vec<f32> = (0..40).map(|i| (i as f32 * 1.7).sin() * 2.0).collect();
+        for residual in [None, Some(&values[4..])] {
+            for (slope, ceiling) in [(0.25, 1.5), (1.0, f32::INFINITY), (0.0, 6.0)] {
+                let epilogue = Epilogue { bias: &values[7..], residual, slope, ceiling };
+                let mut found: Vec<f32> = (0..29).map(|i| (i as f32).cos()).chain([f32::NAN]).collect();
+                let mut expected = found.clone();
+                kernel.vectorized(Finish(epilogue, &mut found));
+                epilogue.apply(&mut expected, 3);
+                assert!(found.pop().is_some_and(f32::is_nan), "NaN stays");
+                assert_eq!(found, expected[..29], "slope {slope}, ceiling {ceiling}");
+            }
+        }
+    }
+
     /// The elementary functions against f64, what they give at their ends, and that NaN stays.
     fn check_functions<M: Microkernel>(kernel: M) {
         type Exact = fn(f64) -> f64;
@@ -543,6 +461,7 @@ mod tests {
     #[test]
     fn vectors_of_every_processor_compute_alike() {
         with_each!(check_vectors);
+        with_each!(check_epilogues);
         with_each!(check_functions);
     }
 
@@ -569,7 +488,6 @@ mod tests {
 
     #[test]
     fn every_tile_of_this_processor_computes_the_sums() {
-        with_each!(check);
         with_each!(check_products);
     }
 

@@ -5,7 +5,7 @@ use std::arch::is_aarch64_feature_detected;
 use std::sync::LazyLock;
 
 use super::vectors::vector_tile;
-use super::{Epilogue, Loops, Matrix, Microkernel, Product, Segment, Strided, Sums, check_product};
+use super::{Loops, Matrix, Microkernel, Product, Strided, check_product};
 
 #[target_feature(enable = "neon")]
 #[inline]

@@ -1,4 +1,4 @@
-use super::{Loops, Matrix, Microkernel, Product, Segment, Strided, Sums, check_product};
+use super::{Loops, Matrix, Microkernel, Product, Strided, check_product};
 
 /// The tile in plain Rust, for processors without AVX2 and NEON.
 #[derive(Clone, Copy)]
@@ -8,12 +8,7 @@ impl Microkernel for Portable {
     const ROWS: usize = 6;
     const LANES: usize = 8;
     const VECTORS: usize = 2;
-    type Rows = [usize; 6];
     type Vector = [f32; 8];
-
-    fn rows(f: impl FnMut(usize) -> usize) -> [usize; 6] {
-        std::array::from_fn(f)
-    }
 
     fn vectorized(self, loops: impl Loops) {
         loops.run(self);
@@ -92,52 +87,14 @@ impl Microkernel for Portable {
             }
             for k in 0..depth {
                 let b = &b.data[k * b.stride..][..columns];
-                add_term(&mut tile[..count], b, |i| a.data[(row + i) * a.row + k * a.element]);
+                for (i, tile) in tile[..count].iter_mut().enumerate() {
+                    let x = a.data[(row + i) * a.row + k * a.element];
+                    tile.iter_mut().zip(b).for_each(|(sum, b)| *sum += x * b);
+                }
             }
             for (i, tile) in tile[..count].iter().enumerate() {
                 data[(row + i) * pitch..][..columns].copy_from_slice(&tile[..columns]);
             }
         }
-    }
-
-    unsafe fn sum(
-        self,
-        vectors: usize,
-        sums: &mut Sums<[usize; 6]>,
-        a: Strided,
-        segments: &[Segment<[usize; 6]>],
-        b: Strided,
-    ) {
-        let width = vectors * Self::LANES;
-        let Sums { data, at, add, epilogue } = sums;
-        let mut tile = [[0.0; Self::WIDTH]; Self::ROWS];
-        if *add {
-            tile.iter_mut()
-                .zip(*at)
-                .for_each(|(row, at)| row[..width].copy_from_slice(&data[at..at + width]));
-        }
-        let mut from = 0;
-        for segment in segments {
-            for k in 0..segment.len {
-                let columns = &b.data[from..from + width];
-                from += b.stride;
-                add_term(&mut tile, columns, |i| a.data[segment.at[i] + k * a.stride]);
-            }
-        }
-        for (row, at) in tile.iter_mut().zip(*at) {
-            if let Some(epilogue) = epilogue {
-                epilogue.apply(&mut row[..width], at);
-            }
-            data[at..at + width].copy_from_slice(&row[..width]);
-        }
-    }
-}
-
-/// Adds x(i) · b to each row i of a tile.
-#[inline(always)]
-fn add_term(tile: &mut [[f32; Portable::WIDTH]], b: &[f32], x: impl Fn(usize) -> f32) {
-    for (i, row) in tile.iter_mut().enumerate() {
-        let x = x(i);
-        row.iter_mut().zip(b).for_each(|(sum, b)| *sum += x * b);
     }
 }

@@ -25,12 +25,7 @@ macro_rules! vector_tile {
             const ROWS: usize = $rows;
             const LANES: usize = $lanes;
             const VECTORS: usize = [$($vectors),+].len();
-            type Rows = [usize; $rows];
             type Vector = $vector;
-
-            fn rows(f: impl FnMut(usize) -> usize) -> [usize; $rows] {
-                std::array::from_fn(f)
-            }
 
             fn vectorized(self, loops: impl Loops) {
                 // SAFETY: `self` proves the features.
@@ -110,24 +105,6 @@ macro_rules! vector_tile {
                     }
                 }
             }
-
-            #[inline]
-            unsafe fn sum(
-                self,
-                vectors: usize,
-                sums: &mut Sums<[usize; $rows]>,
-                a: Strided,
-                segments: &[Segment<[usize; $rows]>],
-                b: Strided,
-            ) {
-                // SAFETY: `self` proves the features; the caller keeps every address inside its slice.
-                unsafe {
-                    match vectors {
-                        $($vectors => $module::sum::<$vectors>(sums, a, segments, b),)+
-                        _ => unreachable!("`tile` has no more vectors"),
-                    }
-                }
-            }
         }
 
         mod $module {
@@ -159,6 +136,7 @@ macro_rules! vector_tile {
                 }
                 blocks_of!($rows);
                 blocks_of!(4);
+                blocks_of!(3);
                 blocks_of!(2);
                 blocks_of!(1);
             }
@@ -221,87 +199,6 @@ macro_rules! vector_tile {
             #[target_feature(enable = $features)]
             pub unsafe fn vectorized(kernel: $name, loops: impl Loops) {
                 loops.run(kernel);
-            }
-
-            /// # Safety
-            /// The features are there; every segment lies in `a`; `to` and `b` hold the tile and the segments' total
-            /// depth; the epilogue's bias and residual reach as far as the tile.
-            #[target_feature(enable = $features)]
-            pub unsafe fn sum<const V: usize>(
-                to: &mut Sums<[usize; $rows]>,
-                a: Strided,
-                segments: &[Segment<[usize; $rows]>],
-                b: Strided,
-            ) {
-                let Sums { data, at, add, epilogue } = to;
-                let out = data.as_mut_ptr();
-                let (mut columns_at, b_stride) = (b.data.as_ptr(), b.stride);
-                // SAFETY: see above.
-                unsafe {
-                    let mut sums = [[$zero(); V]; $rows];
-                    if *add {
-                        for (sums, at) in sums.iter_mut().zip(&*at) {
-                            for (v, sum) in sums.iter_mut().enumerate() {
-                                *sum = $load(out.add(*at + v * $lanes));
-                            }
-                        }
-                    }
-                    for segment in segments {
-                        let rows = segment.at.map(|at| a.data.as_ptr().add(at));
-                        let mut k = 0;
-                        for _ in 0..segment.len {
-                            let mut columns = [$zero(); V];
-                            for (v, column) in columns.iter_mut().enumerate() {
-                                *column = $load(columns_at.add(v * $lanes));
-                            }
-                            columns_at = columns_at.wrapping_add(b_stride);
-                            for (row, sums) in rows.iter().zip(&mut sums) {
-                                let x = $splat(*row.add(k));
-                                for (sum, column) in sums.iter_mut().zip(columns) {
-                                    *sum = $fmadd(x, column, *sum);
-                                }
-                            }
-                            k += a.stride;
-                        }
-                    }
-                    for (sums, at) in sums.iter().zip(&*at) {
-                        for (v, sum) in sums.iter().enumerate() {
-                            $store(out.add(*at + v * $lanes), *sum);
-                        }
-                    }
-                    if let Some(epilogue) = epilogue {
-                        finish::<V>(data, at, epilogue);
-                    }
-                }
-            }
-
-            /// The epilogue of the sums in `data`, apart from the loop that makes them: it must not take their
-            /// registers.
-            ///
-            /// # Safety
-            /// As of [`sum`].
-            #[target_feature(enable = $features)]
-            #[inline(never)]
-            unsafe fn finish<const V: usize>(data: &mut [f32], at: &[usize; $rows], epilogue: &Epilogue) {
-                let Epilogue { bias, residual, slope, ceiling } = *epilogue;
-                let (slope, ceiling) = ($splat(slope), $splat(ceiling));
-                for v in 0..V {
-                    // SAFETY: as of `sum`.
-                    let bias = unsafe { $load(bias.as_ptr().add(v * $lanes)) };
-                    // Rows that coincide are finished once.
-                    for (_, from) in at.iter().enumerate().filter(|(i, from)| *i == 0 || **from != at[i - 1]) {
-                        let from = from + v * $lanes;
-                        // SAFETY: as of `sum`.
-                        let mut z = unsafe { $add($load(data.as_ptr().add(from)), bias) };
-                        if let Some(residual) = residual {
-                            // SAFETY: as of `sum`.
-                            z = unsafe { $add(z, $load(residual.as_ptr().add(from))) };
-                        }
-                        z = $rectified(z, slope, ceiling);
-                        // SAFETY: as of `sum`.
-                        unsafe { $store(data.as_mut_ptr().add(from), z) }
-                    }
-                }
             }
         }
     };

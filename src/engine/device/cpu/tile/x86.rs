@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::sync::LazyLock;
 
 use super::vectors::vector_tile;
-use super::{Epilogue, Loops, Matrix, Microkernel, Product, Segment, Strided, Sums, check_product};
+use super::{Loops, Matrix, Microkernel, Product, Strided, check_product};
 
 // In both, a comparison is false for NaN, which stays NaN; so does the second operand of the minimum and the maximum.
 
