@@ -29,8 +29,8 @@ const LAYERS: &[&str] = &[
     "conv2d D256 img_code_s16.5 ",
     "conv2d D256 img_code_s64.0 ",
     "conv2d D256 img_code_s64_1.0 ",
-    "conv2d inception Mixed_6e.branch7x7_2.conv ",
-    "conv2d resnet resnet.6.1.conv2 ",
+    "conv2d_frozen inception Mixed_6e.branch7x7_2.conv ",
+    "conv2d_frozen resnet resnet.6.1.conv2 ",
 ];
 /// What a ratio may lose.
 const LOSS: f64 = 0.75;

@@ -2,11 +2,11 @@
 //!
 //! `engine bench` and `cargo bench --bench ops` both read this list.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::engine::Tensor;
 use crate::engine::ops::attention::{channel_attention, cross_attention};
-use crate::engine::ops::conv::{Conv, conv2d, upsample2x_conv3x3};
+use crate::engine::ops::conv::{Conv, FrozenFilters, conv2d, conv2d_frozen, upsample2x_conv3x3};
 use crate::engine::ops::matching::word_scores;
 use crate::engine::ops::matmul::linear;
 use crate::engine::ops::norm::{Activation, batch_norm_train};
@@ -74,8 +74,7 @@ impl Batch {
 pub fn benchmarks(batch: Batch, parameters: usize) -> Vec<Benchmark> {
     let lines = SHAPES.lines().filter(|l| !l.starts_with('#')).skip(1);
     // The networks that learn come first, the frozen ones after all that belongs to a step.
-    let frozen = |line: &&str| line.contains(",inception,") || line.contains(",resnet,");
-    let (frozen, learning): (Vec<&str>, Vec<&str>) = lines.partition(frozen);
+    let (frozen, learning): (Vec<&str>, Vec<&str>) = lines.partition(|line| is_frozen(line));
     let mut benchmarks: Vec<Benchmark> = learning.into_iter().map(|line| row(line, batch)).collect();
     benchmarks.extend(others(batch.of(20), parameters));
     benchmarks.extend(frozen.into_iter().map(|line| row(line, batch)));
@@ -120,10 +119,25 @@ fn near_words<'a>(word: &str, names: &'a [String]) -> Vec<&'a str> {
     near.into_iter().take_while(|(likeness, _)| *likeness > ALIKE).take(5).map(|n| n.1).collect()
 }
 
+/// Whether a line of benches/conv-shapes.csv is of a network that does not learn.
+fn is_frozen(line: &str) -> bool {
+    line.contains(",inception,") || line.contains(",resnet,")
+}
+
+/// A convolution whose filters are kept as the first call leaves them.
+fn frozen_conv2d(geometry: Conv) -> Case {
+    let kept = OnceLock::new();
+    Case::new("conv2d_frozen", "", move |x| {
+        let filters = kept.get_or_init(|| Arc::new(FrozenFilters::new(&x[1], None, geometry)));
+        vec![conv2d_frozen(&x[0], filters, None, Activation::None)]
+    })
+}
+
 /// A line of benches/conv-shapes.csv.
 fn row(line: &str, batch: Batch) -> Benchmark {
     let fields: Vec<&str> = line.split(',').collect();
     let &[system, network, op, .., layer] = &fields[..] else { panic!("conv-shapes.csv: {line}") };
+    let op = if is_frozen(line) && op == "conv2d" { "conv2d_frozen" } else { op };
     let numbers: Vec<usize> = fields[3..16]
         .iter()
         .map(|n| n.parse().unwrap_or_else(|_| panic!("conv-shapes.csv: '{n}' is no number in {line}")))
@@ -139,6 +153,10 @@ fn row(line: &str, batch: Batch) -> Benchmark {
             Case::new("conv2d", "", move |x| vec![conv2d(&x[0], &x[1], None, geometry)])
                 .input([b, h, w, cin])
                 .input([cout, kh, kw, cin]),
+            outputs(h, kh, pad_h) * outputs(w, kw, pad_w),
+        ),
+        "conv2d_frozen" => (
+            frozen_conv2d(geometry).input([b, h, w, cin]).constant([cout, kh, kw, cin], -1.0, 1.0),
             outputs(h, kh, pad_h) * outputs(w, kw, pad_w),
         ),
         "upsample2x_conv3x3" => (

@@ -26,7 +26,8 @@ class Layer:
         row = dict(zip(FIELDS, line.split(",")))
         for name in FIELDS[3:16]:
             setattr(self, name, int(row[name]))
-        self.op, self.batch = row["op"], batch or (12 if row["system"] == "mirrorgan" else 20)
+        self.frozen = row["network"] in ("inception", "resnet")
+        self.op, self.batch = row["op"] + "_frozen" * (self.frozen and row["op"] == "conv2d"), batch or (12 if row["system"] == "mirrorgan" else 20)
         up = 2 if self.op == "upsample2x_conv3x3" else 1
         side = lambda size, window, pad: (up * size + 2 * pad - window) // self.stride + 1
         pixels = side(self.h, self.kh, self.pad_h) * side(self.w, self.kw, self.pad_w)

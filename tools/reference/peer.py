@@ -376,7 +376,7 @@ def ncnn_forward(layer):
         import ncnn
     except ImportError:
         return None
-    if (layer.op, layer.kh, layer.kw, layer.stride) != ("conv2d", 3, 3, 1):
+    if (layer.op.removesuffix("_frozen"), layer.kh, layer.kw, layer.stride) != ("conv2d", 3, 3, 1):
         return None
     x, w = np.random.rand(layer.cin, layer.h, layer.w) - 0.5, np.random.rand(layer.cout, layer.cin, 3, 3) - 0.5
     x, w = x.astype(np.float32), w.astype(np.float32)
@@ -407,14 +407,29 @@ def ncnn_forward(layer):
     return run
 
 
+def packed_forward(layer):
+    """A frozen layer's forward pass in oneDNN with filters that are packed beforehand, as torch.compile freezes them."""
+    x = torch.rand(layer.batch, layer.cin, layer.h, layer.w).sub_(0.5).to(memory_format=torch.channels_last)
+    w = torch.rand(layer.cout, layer.cin, layer.kh, layer.kw).sub_(0.5)
+    geometry = ((layer.pad_h, layer.pad_w), (layer.stride,) * 2, (1, 1), 1)
+    packed = torch._C._nn.mkldnn_reorder_conv2d_weight(w.to_mkldnn(), *geometry, x.shape)
+    run = lambda: torch.ops.mkldnn._convolution_pointwise(x, packed, None, *geometry, "none", [], "")
+    wanted = torch.nn.functional.conv2d(x, w, None, layer.stride, (layer.pad_h, layer.pad_w))
+    if not (error := float((run() - wanted).norm() / wanted.norm())) < 1e-4:
+        sys.exit(f"oneDNN's packed {layer.name} is {error:.1e} from PyTorch's")
+    return run
+
+
 def layers(args):
-    """Seconds of each pass of the layers whose numbers come on standard input, in the faster memory format; where ncnn can be imported, also
-    of its 3x3 forward passes."""
+    """Seconds of each pass of the layers whose numbers come on standard input, in the faster memory format, those of frozen layers forward also
+    packed; where ncnn can be imported, also of its 3x3 forward passes."""
     device = torch.device(args.device)
     known = layers_of(CONVOLUTIONS, args.batch)
     for line in sys.stdin:
         best, layer = {}, known[int(line)]
         passes = [each for place in (torch.contiguous_format, torch.channels_last) for each in layer.passes(device, torch.float32, place)]
+        if args.device == "cpu" and layer.frozen:
+            passes.append(("forward", packed_forward(layer)))
         if args.device == "cpu" and (run := ncnn_forward(layer)):
             passes.append(("forward, ncnn", run))
         for name, run in passes:

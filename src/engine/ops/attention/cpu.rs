@@ -94,11 +94,11 @@ pub(super) fn cross_attention_bwd(
 
 pub(super) fn channel_attention(d: &ChannelAttention, y: &mut [f32], [x, s, w]: [&[f32]; 3]) {
     let c = d.channels;
-    let mut scaled = Buffer::uninit(x.len());
-    let (y, scaled) = (pieces(y, d.images, BLOCK * c), pieces(scaled.as_mut_slice(), d.images, BLOCK * c));
-    for_blocks(d.pixels.div_ceil(BLOCK), y, scaled, |image, block, y, scaled| {
-        let s = &s[image * c..][..c];
-        softmax_of_block(y, scaled, block_of(x, d.pixels, c, image, block), s, w);
+    let y = pieces(y, d.images, BLOCK * c);
+    let nothing = vec![(); y.len()];
+    for_blocks(d.pixels.div_ceil(BLOCK), y, nothing, |image, block, y, ()| {
+        let (s, mut scaled) = (&s[image * c..][..c], vec![0.0; y.len()]);
+        softmax_of_block(y, &mut scaled, block_of(x, d.pixels, c, image, block), s, w);
         y.chunks_exact_mut(c).for_each(|y| y.iter_mut().zip(s).for_each(|(y, s)| *y *= s));
     });
 }
