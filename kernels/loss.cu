@@ -70,6 +70,21 @@ extern "C" __global__ void __launch_bounds__(256) loss_bce_bwd(real* __restrict_
     map_each(dx, x, n, [=](float x) { return factor * (logistic(x) - target); });
 }
 
+// partial[block] = Σ max(0, 1 - sign · x): x [n] -> [blocks] in f64
+extern "C" __global__ void __launch_bounds__(256) loss_hinge_fwd(float* __restrict__ partial, const real* __restrict__ x, int n, float sign) {
+    __shared__ double shared[8];
+    double sum = 0.0;
+    each_of(x, n, [&](int, float x) { sum += fmaxf(1.0f - sign * x, 0.0f); });
+    sum = block_reduce<Sum, 256>(sum, shared);
+    if (threadIdx.x == 0) doubles(partial)[blockIdx.x] = sum;
+}
+
+// dx = -sign · dy / n where sign · x < 1, else 0: dx, x [n]
+extern "C" __global__ void __launch_bounds__(256) loss_hinge_bwd(real* __restrict__ dx, const float* __restrict__ dy, const real* __restrict__ x, int n, float sign) {
+    float factor = (float)((double)dy[0] / n);
+    map_each(dx, x, n, [=](float x) { return sign * x < 1.0f ? -sign * factor : 0.0f; });
+}
+
 // partial[block] = Σ 1 + logvar - mu² - e^logvar: mu, logvar [n] -> [blocks] in f64
 extern "C" __global__ void __launch_bounds__(256) loss_kl_fwd(float* __restrict__ partial, const real* __restrict__ mu, const real* __restrict__ logvar, int n) {
     __shared__ double shared[8];

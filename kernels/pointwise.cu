@@ -87,6 +87,24 @@ extern "C" __global__ void __launch_bounds__(256)
     map2(dx, dy, y, n, [](float dy, float y) { return dy * (1.0f - y * y); });
 }
 
+// y = √x
+extern "C" __global__ void __launch_bounds__(256) sqrt_fwd(real* __restrict__ y, const real* __restrict__ x, int n) {
+    map1(y, x, n, [](float x) { return sqrtf(x); });
+}
+
+// dx = dy / 2y
+extern "C" __global__ void __launch_bounds__(256)
+    sqrt_bwd(real* __restrict__ dx, const real* __restrict__ dy, const real* __restrict__ y, int n) {
+    map2(dx, dy, y, n, [](float dy, float y) { return 0.5f * dy / y; });
+}
+
+// y = x / s: s a scalar
+extern "C" __global__ void __launch_bounds__(256)
+    div_by_fwd(real* __restrict__ y, const real* __restrict__ x, const float* __restrict__ s, int n) {
+    float divisor = s[0];
+    map1(y, x, n, [=](float x) { return x / divisor; });
+}
+
 // y = 1 / (1 + e^-x)
 extern "C" __global__ void __launch_bounds__(256) sigmoid_fwd(real* __restrict__ y, const real* __restrict__ x, int n) {
     map1(y, x, n, [](float x) { return logistic(x); });

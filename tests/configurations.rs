@@ -9,7 +9,7 @@ use mirrorgan_engine::infer::frozen::build_captioner;
 use mirrorgan_engine::mirrorgan::damsm::{ImageEncoder, damsm_loss};
 use mirrorgan_engine::mirrorgan::discriminator::Discriminator;
 use mirrorgan_engine::mirrorgan::generator::Generator;
-use mirrorgan_engine::mirrorgan::losses::{discriminator_loss, generator_loss};
+use mirrorgan_engine::mirrorgan::losses::{Adversarial, Objective, discriminator_loss, generator_loss};
 use mirrorgan_engine::mirrorgan::stem::TextEncoder;
 
 /// Networks of any configuration that is accepted, and a step's losses on a batch of two.
@@ -39,9 +39,9 @@ fn build(config: &Config) -> Result<()> {
         let eps = Tensor::full([2, config.generator.condition], 0.5);
         let generated = generator.forward(&z, &text, &lengths, &eps, Mode::Train);
         for (d, fake) in discriminators.iter().zip(&generated.images) {
-            discriminator_loss(d, fake, fake, &text.sentence).loss.item();
+            discriminator_loss(Adversarial::Bce, d, fake, fake, &text.sentence).loss.item();
         }
-        generator_loss(&discriminators, &generated, &text.sentence).values();
+        generator_loss(Objective::PUBLISHED, &discriminators, &generated, &text.sentence).values();
         let largest = &generated.images[generated.images.len() - 1];
         damsm_loss(
             &image.forward(largest, Mode::Train),

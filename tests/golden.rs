@@ -21,9 +21,11 @@ use mirrorgan_engine::engine::tensor::{Grads, IntTensor, Tensor, backward};
 use mirrorgan_engine::mirrorgan::backbone::{BackboneConfig, BackboneKind};
 use mirrorgan_engine::mirrorgan::captioner::{CaptionDecoder, CaptionEncoder, Captioner, CaptionerConfig};
 use mirrorgan_engine::mirrorgan::damsm::{Gammas, ImageEmbedding, ImageEncoder, damsm_loss};
-use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
+use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig, DiscriminatorNorm};
 use mirrorgan_engine::mirrorgan::generator::{Generator, GeneratorConfig};
-use mirrorgan_engine::mirrorgan::losses::{adversarial_loss, discriminator_loss, generator_loss};
+use mirrorgan_engine::mirrorgan::losses::{
+    Adversarial, Objective, adversarial_loss, discriminator_loss, generator_loss,
+};
 use mirrorgan_engine::mirrorgan::stem::{TextEmbedding, TextEncoder, TextEncoderConfig};
 
 const LENGTHS: [usize; 4] = [18, 11, 7, 5];
@@ -335,7 +337,7 @@ fn generator(
     let images: Vec<Tensor> = made.images.iter().map(channels_first).collect();
     let probes = images.iter().enumerate().map(|(i, x)| probe(&format!("image{i}"), x));
     let mut terms: Vec<Tensor> = probes.collect();
-    terms.push(generator_loss(&[], &made, &said.sentence).total());
+    terms.push(generator_loss(Objective::PUBLISHED, &[], &made, &said.sentence).total());
     let loss = add_all(&terms.iter().collect::<Vec<_>>());
     let grads = gradients(&loss, &targets(&store, &[&said.words, &said.sentence]));
 
@@ -385,7 +387,7 @@ fn generator_mirror_cub() {
 const STAGES: [&str; 3] = ["netD0", "netD1", "netD2"];
 
 fn stage_discriminator(stage: usize, width: usize, features: usize) -> (Discriminator, Store) {
-    let config = DiscriminatorConfig { width, unconditional: true };
+    let config = DiscriminatorConfig { width, unconditional: true, norm: DiscriminatorNorm::Batch };
     network(STAGES[stage], |scope| Discriminator::new(scope, 64 << stage, features, &config))
 }
 
@@ -394,14 +396,14 @@ fn discriminator(mut golden: Golden, stage: usize, width: usize, features: usize
     let of_kind = |kind| image(&golden.seeded(format!("{kind}{stage}")), batch, 64 << stage);
     let (real, fake, sentence) = (of_kind("real"), of_kind("fake"), input("sentence", [batch, features]));
 
-    let loss = discriminator_loss(&d, &real, &fake, &sentence).loss;
+    let loss = discriminator_loss(Adversarial::Bce, &d, &real, &fake, &sentence).loss;
     let grads = gradients(&loss, &targets(&store, &[]));
     golden.forward("loss_d", &loss.to_vec(), 1e-5);
     golden.gradients(STAGES[stage], &store, &grads);
     golden.statistics(STAGES[stage], &store, 1e-5);
 
     let fake = fake.leaf();
-    let loss = adversarial_loss(&d, &fake, &sentence);
+    let loss = adversarial_loss(Adversarial::Bce, &d, &fake, &sentence);
     let grads = backward(&loss, &[&fake]);
     golden.forward("loss_g", &loss.to_vec(), 1e-5);
     golden.gradient("grad.in.fake", &channels_first(grads.get(&fake).unwrap()).to_vec());
@@ -639,11 +641,13 @@ fn gan_step(name: &'static str, kind: Kind, semantic: impl Fn(&Tensor) -> Tensor
         let [z, eps] = ["z", "eps"].map(|kind| noise(&golden.seeded(format!("{kind}{k}")), 4));
         let made = players.generator.forward(&z, &said, &lengths(4), &eps, Mode::Train);
         for (i, d) in players.discriminators.iter().enumerate() {
-            let loss = discriminator_loss(d, &real[i], &made.images[i].detach(), &said.sentence).loss;
+            let loss =
+                discriminator_loss(Adversarial::Bce, d, &real[i], &made.images[i].detach(), &said.sentence)
+                    .loss;
             note(format!("loss_d{i}"), &loss);
             opt_d[i].minimize(&loss);
         }
-        let mut terms = generator_loss(&players.discriminators, &made, &said.sentence);
+        let mut terms = generator_loss(Objective::PUBLISHED, &players.discriminators, &made, &said.sentence);
         terms.push("semantic", semantic(&made.images[2]));
         terms.iter().for_each(|(name, term)| note(format!("loss_{name}"), term));
         let mut grads = opt_g.gradients(&terms.total());

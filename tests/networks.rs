@@ -7,9 +7,9 @@ use mirrorgan_engine::engine::tensor::{IntTensor, Rng, Tensor, backward};
 use mirrorgan_engine::mirrorgan::backbone::BackboneConfig;
 use mirrorgan_engine::mirrorgan::captioner::{Captioner, CaptionerConfig};
 use mirrorgan_engine::mirrorgan::damsm::{Gammas, ImageEncoder, damsm_loss};
-use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
-use mirrorgan_engine::mirrorgan::generator::{Generator, GeneratorConfig};
-use mirrorgan_engine::mirrorgan::losses::{discriminator_loss, generator_loss};
+use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig, DiscriminatorNorm};
+use mirrorgan_engine::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
+use mirrorgan_engine::mirrorgan::losses::{Adversarial, Objective, discriminator_loss, generator_loss};
 use mirrorgan_engine::mirrorgan::stem::{TextEmbedding, TextEncoder, TextEncoderConfig};
 
 const FEATURES: usize = 16;
@@ -71,15 +71,47 @@ fn a_small_cascade_learns_with_its_discriminators() {
     assert_eq!(shapes, [[3, 16, 16, 3], [3, 32, 32, 3], [3, 64, 64, 3]]);
     assert_eq!(*made.attention[1].shape(), [3, 32, 32, 4]);
 
-    let judge = DiscriminatorConfig { width: 4, unconditional: true };
-    let judges = config.image_sides().into_iter().map(|side| {
-        let (d, judged) = build(|scope| Discriminator::new(scope, side, FEATURES, &judge));
-        let real = Rng::new(3, 0).uniform([3, side, side, 3], -1.0, 1.0);
-        all_learn(&judged, &discriminator_loss(&d, &real, &real, &said.sentence).loss);
-        d
-    });
-    let judges: Vec<Discriminator> = judges.collect();
-    all_learn(&store, &generator_loss(&judges, &made, &said.sentence).total());
+    let new = Objective { adversarial: Adversarial::Hinge, lambda_kl: 0.5, lambda_consistency: 2.0 };
+    for (norm, objective) in
+        [(DiscriminatorNorm::Batch, Objective::PUBLISHED), (DiscriminatorNorm::Spectral, new)]
+    {
+        let judge = DiscriminatorConfig { width: 4, unconditional: true, norm };
+        let judges = config.image_sides().into_iter().map(|side| {
+            let (d, judged) = build(|scope| Discriminator::new(scope, side, FEATURES, &judge));
+            let real = Rng::new(3, 0).uniform([3, side, side, 3], -1.0, 1.0);
+            let loss = discriminator_loss(objective.adversarial, &d, &real, &real, &said.sentence).loss;
+            all_learn(&judged, &loss);
+            d
+        });
+        let judges: Vec<Discriminator> = judges.collect();
+        let made = generator.forward(&z, &said, &lengths, &eps, Mode::Train);
+        let terms = generator_loss(objective, &judges, &made, &said.sentence);
+        let names: Vec<&str> = terms.iter().map(|(name, _)| name).collect();
+        let wanted = ["g0", "g1", "g2", "kl", "consistency"];
+        assert_eq!(names, wanted[..if objective.lambda_consistency > 0.0 { 5 } else { 4 }]);
+        all_learn(&store, &terms.total());
+    }
+}
+
+/// Stages whose images are halves of the next are consistent; others are not, by the mean of squares.
+#[test]
+fn the_consistency_of_stages_is_their_distance_at_the_smaller_size() {
+    let objective = Objective { adversarial: Adversarial::Bce, lambda_kl: 0.0, lambda_consistency: 1.0 };
+    let large = Rng::new(3, 0).uniform([2, 8, 8, 3], -1.0, 1.0);
+    let values = large.to_vec();
+    let at = |b: usize, i: usize, j: usize, c: usize| values[((b * 8 + i) * 8 + j) * 3 + c];
+    let half = |b: usize, i: usize, j: usize, c: usize| {
+        (0..2).flat_map(|p| (0..2).map(move |q| at(b, 2 * i + p, 2 * j + q, c))).sum::<f32>() / 4.0
+    };
+    for off in [0.0f32, 0.25] {
+        let small: Vec<f32> = (0..96).map(|n| half(n / 48, n / 12 % 4, n / 3 % 4, n % 3) + off).collect();
+        let image = Tensor::from_vec(small, [2, 4, 4, 3]);
+        let zeros = || Tensor::zeros([2, 5]);
+        let made =
+            Generated { images: vec![image, large.clone()], attention: vec![], mu: zeros(), logvar: zeros() };
+        let terms = generator_loss(objective, &[], &made, &Tensor::zeros([2, FEATURES]));
+        assert!((terms.total().item() - off * off).abs() < 1e-6, "off by {off}: {}", terms.total().item());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use mirrorgan_engine::engine::nn::{Archive, Array, Scope, Source, Store, Values}
 use mirrorgan_engine::engine::tensor::Rng;
 use mirrorgan_engine::error::Error;
 use mirrorgan_engine::files::atomic;
-use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
+use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig, DiscriminatorNorm};
 use mirrorgan_engine::mirrorgan::generator::{Generator, GeneratorConfig};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -159,7 +159,7 @@ fn sections_keep_several_networks_in_one_file() {
 /// Published sizes have the published names; smaller ones the same, fewer.
 #[test]
 fn discriminators_of_every_size_name_their_layers_as_published() {
-    let config = DiscriminatorConfig { width: 2, unconditional: true };
+    let config = DiscriminatorConfig { width: 2, unconditional: true, norm: DiscriminatorNorm::Batch };
     let names = |side: usize| -> Vec<String> {
         let make = |scope: &Scope| drop(Discriminator::new(scope, side, 8, &config));
         let store = Store::build(Source::Init(Rng::new(1, 0)), make).unwrap().1;

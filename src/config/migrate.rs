@@ -80,6 +80,11 @@ const RENAMED: &[(&str, &[&str])] = &[
 /// needs was left out where there was none.
 const ADDED: &str = r#"
 eval.follow_images = 200
+discriminator.norm = "batch"
+loss.adversarial = "bce"
+loss.lambda_kl = 1.0
+loss.lambda_consistency = 0.0
+gan.lr_tail = 0.0
 data.max_pixels = 100_000_000
 data.max_side = 65_535
 data.exif_orientation = false

@@ -29,6 +29,7 @@ use crate::mirrorgan::captioner::CaptionerConfig;
 use crate::mirrorgan::damsm::Gammas;
 use crate::mirrorgan::discriminator::DiscriminatorConfig;
 use crate::mirrorgan::generator::GeneratorConfig;
+use crate::mirrorgan::losses::Objective;
 use crate::mirrorgan::stem::TextEncoderConfig;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,6 +106,8 @@ pub struct CaptionerSection {
 /// Weights in the generator's loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossConfig {
+    #[serde(flatten)]
+    pub objective: Objective,
     pub lambda_captioner: f32,
     pub lambda_damsm: f32,
 }
@@ -112,6 +115,7 @@ pub struct LossConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GanConfig {
     pub average_decay: f64,
+    pub lr_tail: f64,
     pub schedule: Schedule,
     pub generator_adam: AdamConfig,
     pub discriminator_adam: AdamConfig,

@@ -36,7 +36,7 @@ fn range(key: &str) -> Option<(Bound, Bound)> {
         ("text_encoder", "features") => (To(2.0), To(8192.0)),
         ("text_encoder", "dropout") => (To(0.0), Short(1.0)),
         ("damsm", "gamma1" | "gamma2" | "gamma3") => (Short(0.0), To(1e4)),
-        ("damsm", "lr_decay" | "lr_floor") | ("gan", "average_decay") => (To(0.0), To(1.0)),
+        ("damsm", "lr_decay" | "lr_floor") | ("gan", "average_decay" | "lr_tail") => (To(0.0), To(1.0)),
         ("damsm", "clip") => (Short(0.0), To(1e9)),
         ("captioner", "resize") => size(2048),
         ("generator", "stages") => size(3),

@@ -18,6 +18,36 @@ pub struct DiscriminatorConfig {
     pub width: usize,
     /// Also score the image without the sentence.
     pub unconditional: bool,
+    /// What keeps its layers in bounds.
+    pub norm: DiscriminatorNorm,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiscriminatorNorm {
+    /// Batch norm after all layers but the first, as published.
+    Batch,
+    /// Filters of spectral norm 1 in all layers, which have biases then, and no batch norm (Miyato et al., 2018).
+    Spectral,
+}
+
+impl DiscriminatorNorm {
+    /// A convolution of the features.
+    fn conv(
+        self,
+        scope: &Scope,
+        inputs: usize,
+        outputs: usize,
+        kernel: [usize; 2],
+        geometry: Conv,
+    ) -> Conv2d {
+        match self {
+            DiscriminatorNorm::Batch => Conv2d::new(scope, inputs, outputs, kernel, geometry),
+            DiscriminatorNorm::Spectral => {
+                Conv2d::with_bias(scope, inputs, outputs, kernel, geometry).spectral(scope)
+            }
+        }
+    }
 }
 
 /// The side of the last feature map, which the heads score.
@@ -40,18 +70,19 @@ impl Discriminator {
         assert_eq!(MAP << downs, side, "a discriminator's image side is a power of two");
         let channels = config.width << (downs.min(S16) - 1);
         let code = scope.at("img_code_s16");
-        let first = Conv2d::new(&code.at(0), 3, config.width, [4, 4], Conv::new(2, 1));
+        let norm = config.norm;
+        let first = norm.conv(&code.at(0), 3, config.width, [4, 4], Conv::new(2, 1));
         let mut blocks = Vec::new();
         for i in 1..downs.min(S16) {
-            let (conv, norm) = (code.at(3 * i - 1), code.at(3 * i));
-            blocks.push(Block::down(&conv, &norm, config.width << (i - 1)));
+            let at = [code.at(3 * i - 1), code.at(3 * i)];
+            blocks.push(Block::down(at, config.width << (i - 1), norm));
         }
-        blocks.extend(beyond_s16(scope, channels, downs.saturating_sub(S16)));
-        let unconditional = || LogitHead::new(&scope.at("UNCOND_DNET"), channels);
+        blocks.extend(beyond_s16(scope, channels, downs.saturating_sub(S16), norm));
+        let unconditional = || LogitHead::new(&scope.at("UNCOND_DNET"), channels, norm);
         Discriminator {
             first,
             blocks,
-            conditional: ConditionalHead::new(&scope.at("COND_DNET"), channels, features),
+            conditional: ConditionalHead::new(&scope.at("COND_DNET"), channels, features, norm),
             unconditional: config.unconditional.then(unconditional),
         }
     }
@@ -83,45 +114,55 @@ impl Discriminator {
 }
 
 /// For images over 64²: further halvings, each to twice the channels, then as many 3×3 blocks to half of them.
-fn beyond_s16(scope: &Scope, channels: usize, halvings: usize) -> Vec<Block> {
+fn beyond_s16(scope: &Scope, channels: usize, halvings: usize, norm: DiscriminatorNorm) -> Vec<Block> {
     let part = |name: String| {
         let scope = scope.at(name);
-        (scope.at(0), scope.at(1))
+        [scope.at(0), scope.at(1)]
     };
     let mut blocks = Vec::new();
     for i in 1..=halvings {
-        let (conv, norm) = part(format!("img_code_s{}", 16 << i));
-        blocks.push(Block::down(&conv, &norm, channels << (i - 1)));
+        let at = part(format!("img_code_s{}", 16 << i));
+        blocks.push(Block::down(at, channels << (i - 1), norm));
     }
     for i in 1..=halvings {
-        let (conv, norm) = part(format!("img_code_s{}_{i}", 16 << halvings));
+        let at = part(format!("img_code_s{}_{i}", 16 << halvings));
         let wide = channels << (halvings - i + 1);
-        blocks.push(Block::same(&conv, &norm, wide, wide / 2));
+        blocks.push(Block::same(at, wide, wide / 2, norm));
     }
     blocks
 }
 
-/// Convolution, batch norm, LeakyReLU.
+/// Convolution, batch norm where there is one, LeakyReLU.
 struct Block {
     conv: Conv2d,
-    norm: BatchNorm,
+    norm: Option<BatchNorm>,
 }
 
 impl Block {
+    /// `at` are the scopes of convolution and batch norm.
+    fn new(at: [Scope; 2], conv: Conv2d, outputs: usize, norm: DiscriminatorNorm) -> Block {
+        let batch_norm = || BatchNorm::new(&at[1], outputs);
+        Block { conv, norm: (norm == DiscriminatorNorm::Batch).then(batch_norm) }
+    }
+
     /// 4×4, stride 2: half the side, twice the channels.
-    fn down(conv: &Scope, norm: &Scope, inputs: usize) -> Block {
-        let geometry = Conv::new(2, 1);
-        let conv = Conv2d::new(conv, inputs, 2 * inputs, [4, 4], geometry);
-        Block { conv, norm: BatchNorm::new(norm, 2 * inputs) }
+    fn down(at: [Scope; 2], inputs: usize, norm: DiscriminatorNorm) -> Block {
+        let conv = norm.conv(&at[0], inputs, 2 * inputs, [4, 4], Conv::new(2, 1));
+        Block::new(at, conv, 2 * inputs, norm)
     }
 
     /// 3×3, stride 1: the side stays.
-    fn same(conv: &Scope, norm: &Scope, inputs: usize, outputs: usize) -> Block {
-        Block { conv: Conv2d::same3x3(conv, inputs, outputs), norm: BatchNorm::new(norm, outputs) }
+    fn same(at: [Scope; 2], inputs: usize, outputs: usize, norm: DiscriminatorNorm) -> Block {
+        let conv = norm.conv(&at[0], inputs, outputs, [3, 3], Conv::new(1, 1));
+        Block::new(at, conv, outputs, norm)
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        self.norm.after(&self.conv, x, mode, Activation::LeakyRelu(LEAKY_SLOPE), None)
+        const ACT: Activation = Activation::LeakyRelu(LEAKY_SLOPE);
+        match &self.norm {
+            Some(norm) => norm.after(&self.conv, x, mode, ACT, None),
+            None => self.conv.rectified(x, ACT),
+        }
     }
 }
 
@@ -129,9 +170,13 @@ impl Block {
 struct LogitHead(Conv2d);
 
 impl LogitHead {
-    fn new(scope: &Scope, channels: usize) -> LogitHead {
+    fn new(scope: &Scope, channels: usize, norm: DiscriminatorNorm) -> LogitHead {
         let scope = scope.at("outlogits").at(0);
-        LogitHead(Conv2d::with_bias(&scope, channels, 1, [MAP, MAP], Conv::new(MAP, 0)))
+        let conv = Conv2d::with_bias(&scope, channels, 1, [MAP, MAP], Conv::new(MAP, 0));
+        LogitHead(match norm {
+            DiscriminatorNorm::Batch => conv,
+            DiscriminatorNorm::Spectral => conv.spectral(&scope),
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
@@ -147,11 +192,11 @@ struct ConditionalHead {
 }
 
 impl ConditionalHead {
-    fn new(scope: &Scope, channels: usize, features: usize) -> ConditionalHead {
+    fn new(scope: &Scope, channels: usize, features: usize, norm: DiscriminatorNorm) -> ConditionalHead {
         let joint = scope.at("jointConv");
         ConditionalHead {
-            joint: Block::same(&joint.at(0), &joint.at(1), channels + features, channels),
-            logit: LogitHead::new(scope, channels),
+            joint: Block::same([joint.at(0), joint.at(1)], channels + features, channels, norm),
+            logit: LogitHead::new(scope, channels, norm),
         }
     }
 

@@ -106,6 +106,17 @@ impl<'a> GanPhase<'a> {
         })
     }
 
+    /// In the phase's tail the learning rates fall linearly to 0, as pix2pix's do.
+    fn set_lr(&mut self, step: u64) {
+        let gan = &self.context.config.gan;
+        let last = gan.schedule.last_step(self.context.dataset.train.len()) as f64;
+        let share = ((last - step as f64) / (last * gan.lr_tail)).clamp(0.0, 1.0);
+        self.generator.adam.set_lr(gan.generator_adam.lr * share);
+        for adam in &mut self.discriminator_adams {
+            adam.set_lr(gan.discriminator_adam.lr * share);
+        }
+    }
+
     /// Adds the generator's loss beyond the discriminators': the caption of the image (STREAM), and its match with
     /// the words (DAMSM).
     fn semantic_losses(
@@ -150,6 +161,8 @@ impl PhaseTrainer for GanPhase<'_> {
 
     fn compute(&mut self, at: Position, batch: &Inputs, mut gauges: Option<&mut Gauges>) -> Terms {
         let config = self.context.config;
+        let objective = config.loss.objective;
+        self.set_lr(at.step);
 
         // 1  captions → words w, sentence s (STEM, frozen)
         let text = range("text", || self.text.forward(&batch.captions, &batch.lengths, None));
@@ -165,7 +178,8 @@ impl PhaseTrainer for GanPhase<'_> {
         let images = batch.images.iter().zip(&generated.images);
         for (i, ((d, adam), (real, fake))) in networks.zip(images).enumerate() {
             range(format!("discriminator {i}"), || {
-                let judged = discriminator_loss(d, real, &fake.detach(), &text.sentence);
+                let judged =
+                    discriminator_loss(objective.adversarial, d, real, &fake.detach(), &text.sentence);
                 learn(adam, &judged.loss, &discriminator_stem(i), &mut gauges);
                 gauge_accuracies(&mut gauges, i, &judged);
                 discriminator_losses.push(format!("d{i}"), judged.loss.detach());
@@ -173,7 +187,8 @@ impl PhaseTrainer for GanPhase<'_> {
         }
 
         // 4  the generator learns to fool them, to be re-described by its caption (STREAM) and to match it (DAMSM)
-        let mut generator_losses = generator_loss(&self.discriminators, &generated, &text.sentence);
+        let mut generator_losses =
+            generator_loss(objective, &self.discriminators, &generated, &text.sentence);
         self.semantic_losses(&generated, &text, batch, &mut generator_losses);
         range("generator learns", || {
             learn(&mut self.generator.adam, &generator_losses.total(), GENERATOR, &mut gauges);

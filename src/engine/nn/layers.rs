@@ -8,7 +8,8 @@ use super::store::{Param, Scope};
 use crate::engine::ops::conv::{self, Conv, FrozenFilters, Windows};
 use crate::engine::ops::depthwise::{Depthwise, depthwise_conv2d};
 use crate::engine::ops::norm::{self, Activation, ConstantNorm};
-use crate::engine::ops::{embed, matmul};
+use crate::engine::ops::{embed, matmul, spectral};
+use crate::engine::tensor::tape::is_recorded;
 use crate::engine::tensor::{IntTensor, Tensor, no_grad};
 
 /// Convolution of images [B,H,W,Cin] -> [B,H',W',Cout].
@@ -17,6 +18,7 @@ pub struct Conv2d {
     bias: Option<Param>,
     geometry: Conv,
     frozen: Frozen,
+    spectral: Option<SpectralNorm>,
 }
 
 /// Filters in the form that a frozen layer keeps, and the values that they follow from.
@@ -63,7 +65,7 @@ impl Conv2d {
     pub fn new(scope: &Scope, inputs: usize, outputs: usize, kernel: [usize; 2], geometry: Conv) -> Conv2d {
         let [r, s] = kernel;
         let weight = scope.filter("weight", [outputs, r, s, inputs], scope.policy().weight);
-        Conv2d { weight, bias: None, geometry, frozen: Frozen::default() }
+        Conv2d { weight, bias: None, geometry, frozen: Frozen::default(), spectral: None }
     }
 
     pub fn with_bias(
@@ -76,6 +78,18 @@ impl Conv2d {
         let fan_in = inputs * kernel[0] * kernel[1];
         let layer = Conv2d::new(scope, inputs, outputs, kernel, geometry);
         Conv2d { bias: Some(scope.param("bias", &[outputs], fan_in, scope.policy().bias)), ..layer }
+    }
+
+    /// With filters of spectral norm 1; `scope` is this layer's.
+    pub fn spectral(self, scope: &Scope) -> Conv2d {
+        let outputs = self.weight.tensor().shape()[0];
+        Conv2d { spectral: Some(SpectralNorm::new(scope, outputs)), ..self }
+    }
+
+    /// The filters as they are applied.
+    fn filters(&self) -> Tensor {
+        let weight = self.weight.tensor();
+        self.spectral.as_ref().map_or_else(|| weight.clone(), |norm| norm.of(&weight))
     }
 
     /// 3×3 that keeps height and width.
@@ -101,12 +115,32 @@ impl Conv2d {
             return conv::conv2d_frozen(x, &filters, None, act);
         }
         let bias = self.bias.as_ref().map(Param::tensor);
-        conv::conv2d_rectified(x, &self.weight.tensor(), bias.as_ref(), self.geometry, act)
+        conv::conv2d_rectified(x, &self.filters(), bias.as_ref(), self.geometry, act)
     }
 
     /// The filters, for operators that apply a 1×1 convolution as a matrix.
     pub fn weight(&self) -> Tensor {
         self.weight.tensor()
+    }
+}
+
+/// Filters over their largest singular value, by a power iteration with every pass that learns (Miyato et al., 2018).
+struct SpectralNorm {
+    /// u [Cout]
+    left: Param,
+}
+
+impl SpectralNorm {
+    fn new(scope: &Scope, outputs: usize) -> SpectralNorm {
+        SpectralNorm { left: scope.buffer("weight_u", &[outputs], (outputs as f32).sqrt().recip()) }
+    }
+
+    fn of(&self, weight: &Tensor) -> Tensor {
+        if is_recorded([weight]) {
+            // Not in place: what was recorded before may still read it.
+            self.left.update(|left| *left = spectral::power_iteration(weight, left).detach());
+        }
+        spectral::spectral_norm(weight, &self.left.tensor())
     }
 }
 
@@ -155,16 +189,19 @@ impl Convolution for Conv2d {
     #[track_caller]
     fn apply(&self, x: &Tensor, moments: bool) -> (Tensor, Option<Tensor>) {
         match (moments, &self.bias) {
-            (true, None) => conv::conv2d_with_moments(x, &self.weight.tensor(), self.geometry),
+            (true, None) => conv::conv2d_with_moments(x, &self.filters(), self.geometry),
             _ => {
                 let bias = self.bias.as_ref().map(Param::tensor);
-                (conv::conv2d(x, &self.weight.tensor(), bias.as_ref(), self.geometry), None)
+                (conv::conv2d(x, &self.filters(), bias.as_ref(), self.geometry), None)
             }
         }
     }
 
     fn frozen(&self, norm: Option<&ConstantNorm>) -> Option<Arc<FrozenFilters>> {
-        self.frozen.filters(&self.weight, self.bias.as_ref(), norm, self.geometry)
+        match self.spectral {
+            Some(_) => None,
+            None => self.frozen.filters(&self.weight, self.bias.as_ref(), norm, self.geometry),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Losses that are means over their inputs: cross-entropy, its binary kind, the Kullback-Leibler divergence.
+//! Losses that are means over their inputs: cross-entropy, its binary kind, the hinge loss, the Kullback-Leibler divergence.
 
 use super::Case;
 use super::reduce::{sum_blocks, sum_partials};
@@ -102,6 +102,29 @@ pub fn bce_with_logits(logits: &Tensor, target: f32) -> Tensor {
     })
 }
 
+/// y = mean of max(0, 1 - sign · x), the hinge loss: logits [..] -> a scalar; sign is 1 for what is to score high, else -1.
+pub fn hinge(logits: &Tensor, sign: f32) -> Tensor {
+    let (mut y, n) = (logits.new_empty_f32([]), logits.len());
+    let cpu = |[y]: [&mut [f32]; 1], [x]: [&[f32]; 1]| {
+        y[0] = (parallel_total(x, |x| (1.0 - sign * x).max(0.0)) / n as f64) as f32;
+    };
+    run("hinge_fwd", [&mut y], [logits], cpu, |g, [y], [x]| {
+        let (grid, mut partial) = sum_blocks(g, n);
+        k::loss_hinge_fwd(g, grid, partial.out(), x, n as i32, sign);
+        sum_partials(g, y, partial.view(), 1.0, n);
+    });
+    let saved = logits.detach();
+    record1(y, [logits], move |dy, _| {
+        let cuda = |g: &Gpu, [dx]: [Out; 1], [x, dy]: [In; 2]| {
+            k::loss_hinge_bwd(g, Grid::packs(n), dx, dy, x, n as i32, sign);
+        };
+        let cpu = |x: &mut [f32], factor: f32| {
+            x.iter_mut().for_each(|x| *x = if sign * *x < 1.0 { -sign * factor } else { 0.0 });
+        };
+        [Some(each("hinge_bwd", &saved, &dy, cpu, cuda))]
+    })
+}
+
 /// y = -½ · mean(1 + logvar - mu² - e^logvar): mu, logvar [..] of one shape -> a scalar.
 #[track_caller]
 pub fn kl(mu: &Tensor, logvar: &Tensor) -> Tensor {
@@ -194,6 +217,14 @@ pub fn cases() -> Vec<Case> {
             .bf16(&[0]),
         Case::new("bce_with_logits", "several blocks", |x| vec![bce_with_logits(&x[0], 1.0)])
             .input_in([33, 307], -3.0, 3.0)
+            .large()
+            .bf16(&[0]),
+        // Each logit lies on one side of the kink.
+        Case::new("hinge", "within the margin", |x| vec![hinge(&x[0], 1.0)]).input_in([3, 5], -3.0, 0.9).bf16(&[0]),
+        Case::new("hinge", "beyond it", |x| vec![hinge(&x[0], 1.0)]).input_in([3, 5], 1.1, 3.0).bf16(&[0]),
+        Case::new("hinge", "fake", |x| vec![hinge(&x[0], -1.0)]).input_in([9], -0.9, 3.0).bf16(&[0]),
+        Case::new("hinge", "several blocks", |x| vec![hinge(&x[0], -1.0)])
+            .input_in([33, 307], -0.9, 3.0)
             .large()
             .bf16(&[0]),
         Case::new("kl", "", |x| vec![kl(&x[0], &x[1])]).input([4, 5]).input([4, 5]).bf16(&[0, 1]),

@@ -1,6 +1,7 @@
 //! Element by element: sums, products, scales, activations, the gated linear unit, reparameterization.
 
 use super::Case;
+use super::reduce::sum;
 use super::rows::{glu_rows, glu_rows_bwd};
 use crate::engine::device::cpu::{elementary, for_chunks};
 use crate::engine::device::cuda::{Gpu, Grid, In, Out, k};
@@ -142,6 +143,36 @@ pub fn tanh(x: &Tensor) -> Tensor {
     record1(y, [x], move |dy, _| [Some(map2("tanh_bwd", &dy, &saved, |d, y| d * (1.0 - y * y), k::tanh_bwd))])
 }
 
+/// y = √x; its gradient at 0 is infinite.
+pub fn sqrt(x: &Tensor) -> Tensor {
+    let cpu = |x: &mut [f32]| x.iter_mut().for_each(|x| *x = x.sqrt());
+    let y = map1("sqrt_fwd", x, cpu, k::sqrt_fwd);
+    let saved = y.detach();
+    record1(y, [x], move |dy, _| [Some(map2("sqrt_bwd", &dy, &saved, |d, y| 0.5 * d / y, k::sqrt_bwd))])
+}
+
+/// y = x / s, s a scalar in f32.
+#[track_caller]
+pub fn div_by(x: &Tensor, s: &Tensor) -> Tensor {
+    assert_eq!(s.len(), 1, "div_by: {:?} is no scalar", s.shape());
+    let y = divided("div_by_fwd", x, s);
+    let (saved, s) = ([y.detach(), s.detach()], s);
+    record1(y, [x, s], move |dy, [want_x, want_s]| {
+        let [y, s] = &saved;
+        let ds = || scale(&divided("div_by_bwd", &sum(&mul(&dy, y)), s), -1.0).reshape(s.shape());
+        [want_x.then(|| divided("div_by_bwd", &dy, s)), want_s.then(ds)]
+    })
+}
+
+fn divided(name: &'static str, x: &Tensor, s: &Tensor) -> Tensor {
+    let (mut y, n) = (x.new_empty(x.shape()), x.len());
+    let cpu = |[y]: [&mut [f32]; 1], [x, s]: [&[f32]; 2]| {
+        for_chunks(y, CHUNK, |i, y| y.iter_mut().zip(&x[i * CHUNK..]).for_each(|(y, x)| *y = x / s[0]));
+    };
+    run(name, [&mut y], [x, s], cpu, |g, [y], [x, s]| k::div_by_fwd(g, Grid::packs(n), y, x, s, n as i32));
+    y
+}
+
 /// y = σ(x) = 1 / (1 + e^-x)
 pub fn sigmoid(x: &Tensor) -> Tensor {
     let y = map1("sigmoid_fwd", x, elementary::logistic, k::sigmoid_fwd);
@@ -250,6 +281,14 @@ pub fn cases() -> Vec<Case> {
         Case::new("tanh", "", |x| vec![tanh(&x[0])]).input_in([4, 9], -2.0, 2.0).bf16(ONE),
         Case::new("tanh", "image", |x| vec![tanh(&x[0])])
             .input_in([2, 64, 64, 3], -6.0, 6.0)
+            .bf16(ONE)
+            .large(),
+        Case::new("sqrt", "", |x| vec![sqrt(&x[0])]).input_in([4, 9], 0.2, 3.0).bf16(ONE),
+        Case::new("sqrt", "large", |x| vec![sqrt(&x[0])]).input_in([20_003], 0.2, 3.0).bf16(ONE).large(),
+        Case::new("div_by", "", |x| vec![div_by(&x[0], &x[1])]).input([3, 7]).input_in([1, 1], 0.5, 2.0).bf16(ONE),
+        Case::new("div_by", "large", |x| vec![div_by(&x[0], &x[1])])
+            .input([16, 4, 4, 81])
+            .input_in([], 0.5, 2.0)
             .bf16(ONE)
             .large(),
         Case::new("sigmoid", "", |x| vec![sigmoid(&x[0])]).input_in([4, 9], -3.0, 3.0).bf16(ONE),
