@@ -7,8 +7,9 @@ use super::init::Initializer;
 use super::store::{Param, Scope};
 use crate::engine::ops::conv::{self, Conv, FrozenFilters, Windows};
 use crate::engine::ops::depthwise::{Depthwise, depthwise_conv2d};
+use crate::engine::ops::norm::spectral;
 use crate::engine::ops::norm::{self, Activation, ConstantNorm};
-use crate::engine::ops::{embed, matmul, spectral};
+use crate::engine::ops::{embed, matmul};
 use crate::engine::tensor::tape::is_recorded;
 use crate::engine::tensor::{IntTensor, Tensor, no_grad};
 

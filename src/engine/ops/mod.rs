@@ -15,7 +15,7 @@ macro_rules! for_each_family {
     ($with:ident) => {
         $with! {
             attention conv depthwise embed loss matching matmul norm optim pointwise pool random reduce resample rnn shape
-            softmax spectral
+            softmax
         }
     };
 }

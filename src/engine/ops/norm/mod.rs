@@ -6,12 +6,17 @@
 mod cases;
 mod cpu;
 mod cuda;
-
-pub use cases::cases;
+pub mod spectral;
 
 use crate::engine::device::cuda::{Grid, k};
+use crate::engine::ops::Case;
 use crate::engine::tensor::tape::record_many;
 use crate::engine::tensor::{Tensor, run, same_shape};
+
+/// Of batch normalization and of spectral normalization.
+pub fn cases() -> Vec<Case> {
+    cases::cases().into_iter().chain(spectral::cases()).collect()
+}
 
 /// What follows the normalization; `Glu` halves the channels: a · σ(b) of [a | b].
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,9 +1,9 @@
 //! Spectral normalization (Miyato et al., 2018).
 
-use super::Case;
-use super::matmul::matmul;
-use super::pointwise::{div_by, mul, sqrt};
-use super::reduce::sum;
+use crate::engine::ops::Case;
+use crate::engine::ops::matmul::matmul;
+use crate::engine::ops::pointwise::{div_by, mul, sqrt};
+use crate::engine::ops::reduce::sum;
 use crate::engine::tensor::{Tensor, no_grad};
 
 /// y = w / σ of filters w[Cout,..], where σ = ‖wᵀu‖ is near the largest singular value of w as a matrix of Cout rows if u [Cout], of
