@@ -213,6 +213,7 @@ function showPicture() {
 /** Puts a stage's picture into a frame. What lies over it stays until it is another picture's. */
 function fill(frame, stage, label) {
   let image = frame.querySelector("img");
+  frame.querySelector(".empty")?.remove();
   if (!image) frame.append(image = el("img", { alt: "" }));
   image.src = address(stage.png);
   frame.classList.toggle("coarse", stage.side < 128);
@@ -262,6 +263,7 @@ function lookAlong(word) {
   $("looks").textContent = `“${shown.words[word]}” has at most ${percent(most)} of a place’s attention; an even share is ${percent(1 / map.words)}.`;
 }
 
+const signed = (value) => value.toFixed(2).replace("-", "−");
 const percent = (share) => `${Math.round(share * 100)} %`;
 let point = [0.5, 0.5];
 
@@ -321,7 +323,7 @@ function showWords() {
   $("words").replaceChildren(...shown.words.map((word, i) => {
     const match = matches?.[i];
     const button = el("button", { type: "button", ariaExpanded: "false", ariaLabel: match === undefined ? word : `${word}, match ${match.toFixed(2)}` },
-      el("span", {}, word), match === undefined ? null : el("small", {}, match.toFixed(2)));
+      el("span", {}, word), match === undefined ? null : el("small", {}, signed(match)));
     if (match !== undefined) {
       const bar = el("i");
       bar.style.width = `${Math.max(0, match) * 100}%`;
@@ -332,6 +334,7 @@ function showWords() {
     button.addEventListener("click", () => openSwap(i, button));
     return el("li", {}, button);
   }));
+  $("match-note").hidden = !matches;
 }
 
 /** Words that people swap for each other; those that a run does not know are left out. */
@@ -409,6 +412,9 @@ function showSwapped(picture) {
   fill($("swapped").firstElementChild, picture.stages.at(-1), `Picture of “${picture.words.join(" ")}”`);
 }
 
+/** Smaller changes than this share of the largest are not marked. */
+const FAINT = 0.2;
+
 /** Marks in both pictures how far every pixel moved, the mean of its channels; the scale is full at 0.1 at least. */
 async function mark(isOn) {
   $("changed").ariaPressed = String(isOn);
@@ -423,7 +429,7 @@ async function mark(isOn) {
   const [a, b] = pixels.map((of) => of.data);
   const moved = Array.from({ length: a.length / 4 }, (_, i) => [0, 1, 2].reduce((sum, c) => sum + Math.abs(a[4 * i + c] - b[4 * i + c]), 0) / 765);
   const most = moved.reduce((x, y) => Math.max(x, y), 0.1);
-  for (const frame of [$("picture"), $("swapped").firstElementChild]) light(frame, pixels[0].width, pixels[0].height, moved.map((value) => value / most));
+  for (const frame of [$("picture"), $("swapped").firstElementChild]) light(frame, pixels[0].width, pixels[0].height, moved.map((value) => Math.max(0, value / most - FAINT) / (1 - FAINT)));
 }
 
 function wireSwap() {
@@ -444,7 +450,7 @@ function wireSwap() {
 function meter(name, value, text) {
   const bar = el("b");
   bar.style.width = `${Math.min(1, Math.max(0, value)) * 100}%`;
-  return el("div", { className: "meter" }, name, el("i", {}, bar), text);
+  return el("div", { className: "meter" }, el("span", {}, name), el("i", {}, bar), el("span", {}, text));
 }
 
 function showReview() {
@@ -459,7 +465,7 @@ function showReview() {
     })),
     meter("STREAM’s confidence", description.confidence, percent(description.confidence)),
   ] : []));
-  $("matched").replaceChildren(...(match ? [meter("DAMSM’s match", match.sentence, match.sentence.toFixed(2))] : []));
+  $("matched").replaceChildren(...(match ? [meter("DAMSM’s match", match.sentence, signed(match.sentence))] : []));
 }
 
 // ---------------------------------------------------------------- seeds
@@ -508,14 +514,17 @@ async function read() {
     const parts = [];
     let at = 0;
     for (const run of all) {
-      const kind = unknown.has(run.word) ? "unknown" : beyond.includes(run) ? "beyond" : null;
+      const isBegun = typed()?.end === run.to && !$("completions").hidden;
+      const kind = isBegun ? null : unknown.has(run.word) ? "unknown" : beyond.includes(run) ? "beyond" : null;
       if (!kind) continue;
       parts.push(text.slice(at, run.from), el("span", { className: kind }, text.slice(run.from, run.to)));
       at = run.to;
     }
     $("marks").replaceChildren(...parts, text.slice(at), "\n");
     $("marks").scrollTop = $("caption").scrollTop;
-    showReading(said);
+    // A word that completion is about to end is not wrong yet.
+    const begun = $("completions").hidden ? null : typed()?.word.toLowerCase();
+    showReading({ ...said, unknown: said.unknown.filter(({ word }) => word !== begun) });
   } catch (problem) {
     complain(problem);
   }
@@ -557,6 +566,7 @@ function complete() {
   const found = now ? vocabulary.filter((word) => word.startsWith(start) && word !== start).slice(0, 6) : [];
   active = -1;
   $("completions").hidden = found.length === 0;
+  if (found.length) placeCompletions(now.from);
   $("caption").ariaExpanded = String(found.length > 0);
   $("caption").removeAttribute("aria-activedescendant");
   $("completions").replaceChildren(...found.map((word, i) => {
@@ -564,6 +574,16 @@ function complete() {
     option.addEventListener("pointerdown", (event) => { event.preventDefault(); accept(word); });
     return option;
   }));
+}
+
+/** Below the word that is typed, which the marks behind the text tell. */
+function placeCompletions(from) {
+  const text = $("caption").value;
+  const place = el("span", {}, "\u200b");
+  $("marks").replaceChildren(text.slice(0, from), place, text.slice(from), "\n");
+  const room = $("caption").offsetWidth - $("completions").offsetWidth;
+  $("completions").style.left = `${Math.max(0, Math.min(room, place.offsetLeft - 13))}px`;
+  $("completions").style.top = `${place.offsetTop + place.offsetHeight + 6 - $("caption").scrollTop}px`;
 }
 
 function choose(step) {
@@ -688,6 +708,24 @@ const fetchPng = (png) => new Blob([Uint8Array.from(atob(png), (c) => c.charCode
 
 // ---------------------------------------------------------------- begin
 
+/** What an empty studio offers; captions with words that the run lacks are left out. */
+const EXAMPLES = [
+  "a small red bird with black wings",
+  "a blue bird with a white belly",
+  "this bird has a yellow crown and a long bill",
+  "a small bird with a red belly and a short beak",
+];
+
+function showExamples() {
+  const able = EXAMPLES.filter((caption) => caption.split(" ").every((word) => known.has(word))).slice(0, 3);
+  const buttons = able.map((caption) => {
+    const button = el("button", { type: "button" }, caption);
+    button.addEventListener("click", () => { change({ caption }); read(); });
+    return button;
+  });
+  $("picture").replaceChildren(el("div", { className: "empty" }, able.length ? "Write a caption, or begin with one of these" : "Write a caption and press Enter", ...buttons));
+}
+
 async function start() {
   wirePicture();
   wireCaption();
@@ -702,7 +740,7 @@ async function start() {
   document.title = `Studio · ${model.run}`;
   $("run").textContent = model.run;
   $("about").textContent = `${model.checkpoint} · ${model.sides.join(" → ")} pixels · ${vocabulary.length} words · ${model.device}`;
-  $("original").classList.add("is-ready");
+  showExamples();
   state = readFragment();
   showState();
   read();

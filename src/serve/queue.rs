@@ -162,7 +162,7 @@ impl Queue {
         }
     }
 
-    /// Requests none of whose pictures is at work, or not all.
+    /// Requests with pictures that no batch has taken yet.
     pub fn len(&self) -> usize {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).requests.len()
     }
