@@ -391,11 +391,19 @@ fn next(state: &mut u64) -> usize {
 #[test]
 fn damaged_bodies_are_answered() {
     let server = Server::start(&[]);
-    let whole = json!({ "caption": "a red bird", "seeds": [1, 2], "noise": 0.5, "truncation": 0.5, "way": "noise", "frames": 3 });
-    let (whole, mut state, mut seen) = (whole.to_string().into_bytes(), 7, BTreeMap::new());
+    let generate = json!({ "caption": "a red bird", "seeds": [1, 2], "noise": 0.5, "truncation": 0.5 });
+    let animate = json!({ "caption": "a red bird", "seeds": [1, 2], "way": "noise", "frames": 3 });
+    let asked = [
+        ("/api/generate", generate.clone()),
+        ("/api/stream", generate),
+        ("/api/prompt", json!({ "caption": "a red bird" })),
+        ("/api/animate", animate),
+    ];
+    let (mut state, mut seen) = (7, BTreeMap::new());
     for round in 0..400 {
-        let mut bytes = whole.clone();
-        for _ in 0..1 + round % 4 {
+        let (path, whole) = &asked[round % 4];
+        let mut bytes = whole.to_string().into_bytes();
+        for _ in 0..1 + round / 4 % 3 {
             let at = next(&mut state) % bytes.len();
             match next(&mut state) % 4 {
                 0 => bytes[at] = next(&mut state) as u8,
@@ -404,7 +412,6 @@ fn damaged_bodies_are_answered() {
                 _ => bytes.truncate(at.max(1)),
             }
         }
-        let path = ["/api/generate", "/api/prompt", "/api/animate", "/api/stream"][round % 4];
         let answer = server.post_bytes(path, &bytes);
         *seen.entry(answer.status).or_insert(0) += 1;
         match answer.status {
@@ -413,7 +420,7 @@ fn damaged_bodies_are_answered() {
             other => panic!("{other} for {path} {}", String::from_utf8_lossy(&bytes)),
         }
     }
-    assert!(seen[&400] > 200 && seen.len() > 1, "{seen:?}");
+    assert!(seen[&400] > 100 && seen[&200] > 20, "{seen:?}");
     assert_eq!(server.get("/health").good()["status"], "ok");
 }
 
@@ -557,6 +564,9 @@ fn the_token_is_asked_for_and_never_shown() {
         assert_eq!(get(&format!("{private}?token=correct-horse-battery"), "").status, 401);
     }
     server.post("/api/generate", &json!({ "caption": CAPTION })).problem(401);
+    // A proxy has a name of its own.
+    let proxied = "Authorization: Bearer correct-horse-battery\r\nOrigin: https://studio.example\r\n";
+    server.raw(&server.head("GET", "/api/model", proxied, 0)).good();
     assert!(!server.said().contains("correct-horse"), "{}", server.said());
 
     let message = refused(&["serve", "--run", shared_run(), "--port", "0", "--host", "0.0.0.0"]);

@@ -60,12 +60,15 @@ impl Drop for Answered<'_> {
 }
 
 fn admit(state: &State, route: &str, headers: &HeaderMap) -> Result<(), Problem> {
-    check_origin(state.host, headers)?;
-    if let Some(token) = state.token.as_ref().filter(|_| routes::is_private(route)) {
-        if !token.is_shown(headers) {
+    check_host(state.host, headers)?;
+    match &state.token {
+        // No page of another site knows the token, so that a proxy may have a name of its own.
+        Some(token) if routes::is_private(route) && !token.is_shown(headers) => {
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "no token, or another than the server's")
                 .hint("send the header Authorization: Bearer TOKEN"));
         }
+        Some(_) => {}
+        None => check_origin(headers)?,
     }
     match state.is_stopping.load(Relaxed) {
         true => Err(Problem::stopping()),
@@ -73,16 +76,24 @@ fn admit(state: &State, route: &str, headers: &HeaderMap) -> Result<(), Problem>
     }
 }
 
-/// Another site's page may send requests here from a browser of this machine: by a name of its own that it lets point here
-/// (DNS rebinding), or as itself, which its Origin tells.
-fn check_origin(own: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = text(HOST).unwrap_or_default();
-    if own.is_loopback() && !is_loopback(host) {
-        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "this server goes by another name")
-            .hint("ask for it as localhost or by its address"));
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default())
+}
+
+/// Another site's page may let a name of its own point to this machine's loopback (DNS rebinding), and so read what a browser of
+/// this machine may read.
+fn check_host(own: IpAddr, headers: &HeaderMap) -> Result<(), Problem> {
+    match own.is_loopback() && !is_loopback(text(headers, HOST).unwrap_or_default()) {
+        true => Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "this server goes by another name")
+            .hint("ask for it as localhost or by its address")),
+        false => Ok(()),
     }
-    match text(ORIGIN) {
+}
+
+/// Another site's page may send requests as itself, which its Origin tells.
+fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
+    let host = text(headers, HOST).unwrap_or_default();
+    match text(headers, ORIGIN) {
         Some(origin) if origin.split_once("://").is_none_or(|(_, of)| of != host) => {
             Err(Problem::new(StatusCode::FORBIDDEN, "a page of another site may not ask here"))
         }
@@ -130,7 +141,9 @@ mod tests {
         let check = |host: &str, origin: Option<&str>| {
             let mut headers = HeaderMap::from_iter([(HOST, host.parse().unwrap())]);
             origin.map(|origin| headers.insert(ORIGIN, origin.parse().unwrap()));
-            check_origin(own, &headers).map_err(|problem| problem.status.as_u16())
+            check_host(own, &headers)
+                .and_then(|()| check_origin(&headers))
+                .map_err(|problem| problem.status.as_u16())
         };
         assert_eq!(check("localhost:8080", None), Ok(()));
         assert_eq!(check("localhost:8080", Some("http://localhost:8080")), Ok(()));

@@ -567,7 +567,6 @@ function complete() {
   active = -1;
   $("completions").hidden = found.length === 0;
   if (found.length) placeCompletions(now.from);
-  $("caption").ariaExpanded = String(found.length > 0);
   $("caption").removeAttribute("aria-activedescendant");
   $("completions").replaceChildren(...found.map((word, i) => {
     const option = el("li", { id: `completion-${i}`, role: "option", ariaSelected: "false" }, el("b", {}, word.slice(0, start.length)), word.slice(start.length));
@@ -617,7 +616,7 @@ function wireCaption() {
   const caption = $("caption");
   caption.addEventListener("input", () => { $("marks").replaceChildren(caption.value, "\n"); complete(); readSoon(); });
   caption.addEventListener("scroll", () => { $("marks").scrollTop = caption.scrollTop; });
-  caption.addEventListener("blur", () => { $("completions").hidden = true; caption.ariaExpanded = "false"; });
+  caption.addEventListener("blur", () => { $("completions").hidden = true; });
   caption.addEventListener("keydown", (event) => {
     const options = $("completions").hidden ? [] : [...$("completions").children];
     if (options.length && ["ArrowDown", "ArrowUp"].includes(event.key)) {
@@ -628,7 +627,6 @@ function wireCaption() {
       accept(options[active].textContent);
     } else if (event.key === "Escape") {
       $("completions").hidden = true;
-      caption.ariaExpanded = "false";
       active = -1;
     } else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
@@ -693,7 +691,7 @@ async function saveGif(more, button) {
 
 function wireDownloads() {
   const when = (id, work) => $(id).addEventListener("click", () => { if (shown?.stages.length) work($(id)); });
-  when("png", async () => save(await (await fetchPng(shown.stages.at(-1).png)), fileName("png")));
+  when("png", () => save(pngBlob(shown.stages.at(-1).png), fileName("png")));
   when("gif-stages", (button) => saveGif({ way: "stages" }, button));
   when("gif-noise", (button) => saveGif({ way: "noise", seeds: [state.seed, state.seed + 1], frames: 16 }, button));
   when("gif-caption", (button) => saveGif({ way: "caption", to: other.words.join(" "), frames: 16 }, button));
@@ -704,7 +702,7 @@ function wireDownloads() {
   });
 }
 
-const fetchPng = (png) => new Blob([Uint8Array.from(atob(png), (c) => c.charCodeAt(0))], { type: "image/png" });
+const pngBlob = (png) => new Blob([Uint8Array.from(atob(png), (c) => c.charCodeAt(0))], { type: "image/png" });
 
 // ---------------------------------------------------------------- begin
 
