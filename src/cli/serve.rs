@@ -1,9 +1,9 @@
 //! `engine serve`
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 
 use super::call::{program, quoted};
 use super::infer::{default_batch, parse_weights};
@@ -55,8 +55,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let token = args.token()?;
     let on_cpu = args.machine.open()?;
     set_precision(args.precision)?;
-    let train = || format!("{} train --dataset demo makes one in a few minutes", program());
-    let run = RunFolder::open(&args.run).with_context(train).map_err(in_one_sentence)?;
+    let train = |error| anyhow!("{error}; {} train --dataset demo makes one in a few minutes", program());
+    let run = RunFolder::open(&args.run).map_err(train)?;
     let side = run.config()?.largest_side();
     let batch = args.batch.map_or(default_batch(side), |batch| batch as usize);
     let options = Options {
@@ -67,7 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         token,
         queue: args.queue as usize,
     };
-    let server = Server::bind(options).with_context(|| args.no_address()).map_err(in_one_sentence)?;
+    let server = Server::bind(options).map_err(|error| args.no_address(&error))?;
     let studio = Studio::open(&run, args.checkpoint.unwrap_or_default(), batch)?;
     on_cpu.into_iter().for_each(note);
     let stop = signals::stop_flag("request")?;
@@ -76,8 +76,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         quoted(&run.root().to_string_lossy()),
         server.address()?
     ))?;
-    server.run(&studio, stop);
-    note("stopped: every request was answered");
+    match server.run(&studio, stop) {
+        true => note("stopped: every request was answered"),
+        false => note("stopped: requests that took too long were given up"),
+    }
     Ok(())
 }
 
@@ -100,14 +102,10 @@ impl Args {
         Ok(Some(token))
     }
 
-    fn no_address(&self) -> String {
-        format!("cannot listen on {}:{}; take another with --port N, or --port 0", self.host, self.port)
+    fn no_address(&self, error: &std::io::Error) -> anyhow::Error {
+        let address = SocketAddr::new(self.host, self.port);
+        anyhow!("cannot listen on {address}: {error}; take another with --port N, or --port 0")
     }
-}
-
-/// What went wrong, then what to do: the cause stands first.
-fn in_one_sentence(error: anyhow::Error) -> anyhow::Error {
-    anyhow::anyhow!("{}: {error}", error.root_cause())
 }
 
 fn name(run: &Path) -> String {

@@ -28,20 +28,26 @@ const LIFE: Duration = Duration::from_secs(600);
 const DRAIN: Duration = Duration::from_secs(180);
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Accepts connections until `stop` is set and all requests are answered.
-pub(super) async fn serve(listener: TcpListener, router: Router, state: Arc<State>, stop: Arc<AtomicBool>) {
+/// Accepts connections until `stop` is set and all requests are answered, or take too long. Whether all were.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    state: Arc<State>,
+    stop: Arc<AtomicBool>,
+) -> bool {
     let (tell, told) = watch::channel(false);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let accept = accept(&listener, &router, &places, &told);
-    tokio::select! {
-        () = accept => {}
-        () = drained(&state, &stop) => {}
-    }
+    let all_answered = tokio::select! {
+        () = accept => false,
+        all = drained(&state, &stop) => all,
+    };
     drop(listener);
     state.queue.close();
     let _ = tell.send(true);
     let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
     let _ = timeout(2 * GOODBYE, places.acquire_many(all)).await;
+    all_answered
 }
 
 async fn accept(
@@ -92,8 +98,8 @@ async fn connection(stream: TcpStream, router: Router, mut told: watch::Receiver
     let _ = timeout(GOODBYE, served).await;
 }
 
-/// Ends once `stop` is set and nothing is left to answer. What comes meanwhile is answered with 503.
-async fn drained(state: &State, stop: &AtomicBool) {
+/// Ends once `stop` is set and nothing is left to answer, or not within [`DRAIN`]. What comes meanwhile is answered with 503.
+async fn drained(state: &State, stop: &AtomicBool) -> bool {
     while !stop.load(Relaxed) {
         sleep(Duration::from_millis(50)).await;
     }
@@ -103,4 +109,5 @@ async fn drained(state: &State, stop: &AtomicBool) {
     while at_work() && since.elapsed() < DRAIN {
         sleep(Duration::from_millis(20)).await;
     }
+    !at_work()
 }

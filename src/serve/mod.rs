@@ -75,8 +75,9 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` is set and every request is answered. The calling thread computes.
-    pub fn run(self, studio: &Studio, stop: Arc<AtomicBool>) {
+    /// Serves until `stop` is set and every request is answered, for minutes at most. The calling thread computes. Whether all were
+    /// answered.
+    pub fn run(self, studio: &Studio, stop: Arc<AtomicBool>) -> bool {
         let Server { runtime, listener, options } = self;
         let state = Arc::new(State {
             model: Model::of(studio, &options.name, &options.device),
@@ -90,6 +91,6 @@ impl Server {
         let router = routes::router(state.clone());
         let served = runtime.spawn(listen::serve(listener, router, state.clone(), stop));
         studio.work(&state.queue, &state.metrics);
-        let _ = runtime.block_on(served);
+        runtime.block_on(served).unwrap_or(false)
     }
 }
