@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn buckets_are_cumulative() {
         let metrics = Metrics::new();
-        [1, 3, 100].map(|images| metrics.batch(images, 0.02));
+        [1, 3, 100].into_iter().for_each(|images| metrics.batch(images, 0.02));
         metrics.answered("/health", 200, 0.001);
         let text = metrics.text(7);
         for line in [

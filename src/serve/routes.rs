@@ -101,7 +101,8 @@ mod tests {
             described["paths"].as_object().unwrap().keys().map(String::as_str).collect();
         let mut routes = ROUTES.to_vec();
         routes.retain(|route| !["/page.css", "/page.js"].contains(route));
-        (paths.sort_unstable(), routes.sort_unstable());
+        paths.sort_unstable();
+        routes.sort_unstable();
         assert_eq!(paths, routes);
         for (path, item) in described["paths"].as_object().unwrap() {
             for operation in item.as_object().unwrap().values() {
