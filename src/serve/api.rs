@@ -1,4 +1,4 @@
-//! What clients may ask for, and its limits.
+//! What clients may ask for, and how it becomes pictures that wait for the device.
 
 use std::collections::BTreeMap;
 
@@ -8,20 +8,12 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::limits::{CHARACTERS, FACTOR, FRAMES, SAMPLES};
 use super::model::Model;
 use super::problem::Problem;
 use super::queue::{Event, Item, Refused, Sink, Wanted};
 use super::state::State;
 use crate::infer::{Place, Prompt, between_noises};
-
-/// The most characters of a caption.
-pub(super) const CHARACTERS: usize = 1000;
-/// The most pictures of a request.
-pub(super) const SAMPLES: usize = 16;
-/// The most frames of an animation.
-pub(super) const FRAMES: usize = 48;
-/// The most that noise, condition and sentence may be multiplied by.
-const FACTOR: f32 = 3.0;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

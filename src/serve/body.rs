@@ -8,10 +8,9 @@ use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
 
+use super::limits::BYTES;
 use super::problem::Problem;
 
-/// The most bytes of a body; a caption has at most a thousand characters.
-pub(super) const BYTES: usize = 64 * 1024;
 /// How long a body may take to arrive.
 const SECONDS: u64 = 10;
 

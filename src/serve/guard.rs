@@ -14,8 +14,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::addresses;
 use super::problem::Problem;
-use super::routes;
 use super::state::State;
 
 /// Scripts, styles and calls of this server alone; pictures also from the page's own memory.
@@ -35,7 +35,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
 /// Lets a request through or answers it with a problem, counts it, and adds the headers.
 pub(super) async fn guard(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let route = routes::name(request.uri().path());
+    let route = addresses::name(request.uri().path());
     state.unanswered.fetch_add(1, Relaxed);
     let _answered = Answered(&state);
     let mut response = match admit(&state, route, request.headers()) {
@@ -63,7 +63,7 @@ fn admit(state: &State, route: &str, headers: &HeaderMap) -> Result<(), Problem>
     check_host(state.host, headers)?;
     match &state.token {
         // No page of another site knows the token, so that a proxy may have a name of its own.
-        Some(token) if routes::is_private(route) && !token.is_shown(headers) => {
+        Some(token) if addresses::is_private(route) && !token.is_shown(headers) => {
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "no token, or another than the server's")
                 .hint("send the header Authorization: Bearer TOKEN"));
         }

@@ -24,7 +24,7 @@ const HEADERS: usize = 64;
 const HEAD_SECONDS: Duration = Duration::from_secs(10);
 /// A connection is ended after this, so that one whose client never reads has an end.
 const LIFE: Duration = Duration::from_secs(600);
-/// How long requests may go on once the server stops, and connections once they are told.
+/// How long requests may go on once the server stops, and connections once they know.
 const DRAIN: Duration = Duration::from_secs(180);
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -35,9 +35,9 @@ pub(super) async fn serve(
     state: Arc<State>,
     stop: Arc<AtomicBool>,
 ) -> bool {
-    let (tell, told) = watch::channel(false);
+    let (tell, heard) = watch::channel(false);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let accept = accept(&listener, &router, &places, &told);
+    let accept = accept(&listener, &router, &places, &heard);
     let all_answered = tokio::select! {
         () = accept => false,
         all = drained(&state, &stop) => all,
@@ -54,13 +54,13 @@ async fn accept(
     listener: &TcpListener,
     router: &Router,
     places: &Arc<Semaphore>,
-    told: &watch::Receiver<bool>,
+    heard: &watch::Receiver<bool>,
 ) {
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), told.clone());
+                let connection = connection(stream, router.clone(), heard.clone());
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -79,7 +79,7 @@ async fn accept(
 }
 
 /// Serves one connection to its end. Clients that break off are no news.
-async fn connection(stream: TcpStream, router: Router, mut told: watch::Receiver<bool>) {
+async fn connection(stream: TcpStream, router: Router, mut heard: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -91,7 +91,7 @@ async fn connection(stream: TcpStream, router: Router, mut told: watch::Receiver
     let mut served = std::pin::pin!(served);
     tokio::select! {
         _ = served.as_mut() => return,
-        _ = told.wait_for(|stop| *stop) => {}
+        _ = heard.wait_for(|stop| *stop) => {}
         () = sleep(LIFE) => {}
     }
     served.as_mut().graceful_shutdown();

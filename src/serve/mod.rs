@@ -6,10 +6,12 @@
 //!                                                   └───────── events ◄─────────────┘
 //! ```
 
+mod addresses;
 mod answers;
 mod api;
 mod body;
 mod guard;
+mod limits;
 mod listen;
 mod metrics;
 mod model;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::limits;
 use super::worker::Studio;
 use crate::config::Config;
 use crate::data::Vocabulary;
@@ -31,9 +32,9 @@ impl Model {
             "describes": studio.reviewer.describes(),
             "matches": studio.reviewer.matches(),
             "limits": {
-                "characters": super::api::CHARACTERS,
-                "samples": super::api::SAMPLES,
-                "frames": super::api::FRAMES,
+                "characters": limits::CHARACTERS,
+                "samples": limits::SAMPLES,
+                "frames": limits::FRAMES,
             },
         });
         Model { config, vocabulary, batch: studio.batch, about }

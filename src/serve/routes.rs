@@ -1,4 +1,4 @@
-//! The addresses of the server: the page, what it is made of, and the API.
+//! What answers at each address: the page, what it is made of, and the API.
 
 use std::sync::Arc;
 
@@ -13,35 +13,10 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::addresses::ROUTES;
 use super::problem::Problem;
 use super::state::State;
-use super::{answers, body, guard};
-
-/// Every address that there is; those below `/api/` and the metrics ask for the token.
-pub(super) const ROUTES: [&str; 12] = [
-    "/",
-    "/page.css",
-    "/page.js",
-    "/openapi.json",
-    "/health",
-    "/metrics",
-    "/api/model",
-    "/api/vocabulary",
-    "/api/prompt",
-    "/api/generate",
-    "/api/stream",
-    "/api/animate",
-];
-
-/// The route of a path, for counts; a stranger's paths are all `other`.
-pub(super) fn name(path: &str) -> &'static str {
-    ROUTES.into_iter().find(|route| *route == path).unwrap_or("other")
-}
-
-/// Whether a route answers only those who show the token.
-pub(super) fn is_private(route: &str) -> bool {
-    route.starts_with("/api/") || route == "/metrics"
-}
+use super::{answers, guard, limits};
 
 pub(super) fn router(state: Arc<State>) -> Router {
     let [page, css, js, openapi, health, metrics, model, vocabulary, prompt, generate, stream, animate] =
@@ -63,7 +38,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route(animate, post(answers::animate))
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
-        .layer(DefaultBodyLimit::max(body::BYTES))
+        .layer(DefaultBodyLimit::max(limits::BYTES))
         .layer(CatchPanicLayer::custom(|_| Problem::internal().into_response()))
         .layer(from_fn_with_state(state.clone(), guard::guard))
         .with_state(state)
@@ -90,6 +65,7 @@ async fn other_method() -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use super::super::addresses::is_private;
     use super::*;
 
     #[test]
