@@ -199,6 +199,7 @@ function showPicture() {
   const last = stages.length - 1;
   const stage = stages[Math.min(looked ?? last, last)];
   if (!stage) return;
+  $("picture").tabIndex = 0;
   fill($("picture"), stage, `Picture of “${caption}”, ${stage.side} by ${stage.side} pixels`);
   const sides = model.sides;
   $("stages").replaceChildren(...sides.map((side, i) => {
@@ -217,6 +218,7 @@ function fill(frame, stage, label) {
   if (!image) frame.append(image = el("img", { alt: "" }));
   image.src = address(stage.png);
   frame.classList.toggle("coarse", stage.side < 128);
+  frame.setAttribute("role", "img");
   frame.setAttribute("aria-label", label);
 }
 
