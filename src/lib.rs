@@ -40,5 +40,6 @@ pub mod import;
 pub mod train;
 
 pub mod report;
+pub mod serve;
 
 pub mod cli;

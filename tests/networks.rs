@@ -114,6 +114,46 @@ fn the_consistency_of_stages_is_their_distance_at_the_smaller_size() {
     }
 }
 
+/// Whether each stage has an image or the last alone.
+#[test]
+fn stages_are_seen_as_they_are_made_and_are_those_of_forward() {
+    for single_head in [false, true] {
+        let config = GeneratorConfig {
+            width: 4,
+            noise: 6,
+            condition: 5,
+            stages: 3,
+            first_ups: 1,
+            residual_blocks: 1,
+            sentence_attention: true,
+            single_head,
+        };
+        let (generator, _) = build(|scope| Generator::new(scope, FEATURES, &config));
+        let (said, (_, lengths)) = (meaning(), captions());
+        let mut rng = Rng::new(2, 0);
+        let (z, eps) = (rng.normal([3, 6]), rng.normal([3, 5]));
+        let mut seen = Vec::new();
+        let by_stage = generator.forward_by_stage(&z, &said, &lengths, &eps, |stage| {
+            let attention = stage.attention.map(|map| map.shape().to_vec());
+            seen.push((stage.number, stage.image.to_vec(), attention));
+        });
+        let whole = generator.forward(&z, &said, &lengths, &eps, Mode::Eval);
+        let bits = |tensors: &[Tensor]| tensors.iter().map(Tensor::to_vec).collect::<Vec<_>>();
+        assert!(bits(&by_stage.images) == bits(&whole.images));
+        assert!(bits(&by_stage.attention) == bits(&whole.attention));
+        assert_eq!(
+            seen.iter().map(|(number, ..)| *number).collect::<Vec<_>>(),
+            Vec::from_iter(0..whole.images.len())
+        );
+        assert!(seen.iter().zip(bits(&whole.images)).all(|((_, image, _), of_forward)| *image == of_forward));
+        let maps: Vec<_> = seen.into_iter().map(|(.., attention)| attention).collect();
+        match single_head {
+            true => assert_eq!(maps, [Some(vec![3, 16, 16, 4])]),
+            false => assert_eq!(maps, [None, Some(vec![3, 8, 8, 4]), Some(vec![3, 16, 16, 4])]),
+        }
+    }
+}
+
 #[test]
 fn a_small_image_encoder_learns_to_match() {
     let (encoder, store) = build(|scope| ImageEncoder::new(scope, FEATURES, &small()));
@@ -151,7 +191,13 @@ fn stream_learns_and_its_captions_end() {
     assert!((stream.loss(&images, &ids, &lengths, Mode::Train).item() - again.item()).abs() < 1e-4);
     all_learn(&store, &add(&loss, &again));
     let written = stream.describe(&images, 6);
-    assert_eq!(written.len(), 3);
+    let scored = stream.describe_with_probabilities(&images, 6);
+    assert_eq!((written.len(), scored.len()), (3, 3));
+    for (caption, scored) in written.iter().zip(scored) {
+        assert_eq!(*caption, scored.iter().map(|(word, _)| *word).collect::<Vec<_>>());
+        // The most likely of V words has at least an even share.
+        assert!(scored.iter().all(|(_, p)| (1.0 / VOCABULARY as f32..=1.0).contains(p)), "{scored:?}");
+    }
     for caption in written {
         assert!(caption.len() <= 6 && !caption.contains(&0), "{caption:?}");
     }

@@ -138,7 +138,7 @@ const FLOORS: [&[&str]; 15] = [
     &["infer"],
     &["eval", "import"],
     &["train"],
-    &["report"],
+    &["report", "serve"],
 ];
 /// These stand above all.
 const ROOF: [&str; 3] = ["cli", "main", "lib"];

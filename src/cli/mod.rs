@@ -16,6 +16,7 @@ mod nearest;
 mod presets;
 mod progress;
 mod report;
+mod serve;
 mod signals;
 mod sweep;
 mod target;
@@ -85,6 +86,8 @@ enum Command {
     Presets(presets::Args),
     /// Write a run as one page of HTML: figures, curves, samples, attention, configuration
     Report(report::Args),
+    /// Serve a run as a page for the browser, with an API
+    Serve(serve::Args),
     /// Render, check or pack a data set
     #[command(subcommand)]
     Data(data::Command),
@@ -143,6 +146,7 @@ pub fn main() -> ExitCode {
             Command::Bench(args) => bench::run(args),
             Command::Presets(args) => presets::run(args),
             Command::Report(args) => report::run(args),
+            Command::Serve(args) => serve::run(args),
             Command::Data(command) => return data::run(command),
         }
         .map(|()| ExitCode::from(exit::FINISHED))

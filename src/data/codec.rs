@@ -27,6 +27,11 @@ pub fn save_png_with_text(
     rgb: &[u8],
     texts: &[(&str, &str)],
 ) -> Result<()> {
+    atomic::write(path, &png_with_text(width, height, rgb, texts))
+}
+
+/// The bytes of a PNG with text chunks of these keywords.
+pub fn png_with_text(width: usize, height: usize, rgb: &[u8], texts: &[(&str, &str)]) -> Vec<u8> {
     assert_eq!(rgb.len(), width * height * 3, "an RGB image of {width}×{height} has three bytes a pixel");
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
@@ -38,7 +43,7 @@ pub fn save_png_with_text(
     }
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(rgb));
     written.expect("a PNG written to memory cannot fail");
-    atomic::write(path, &bytes)
+    bytes
 }
 
 /// The bytes of a JPEG file of `picture`; `quality` is from 1 to 100.

@@ -53,7 +53,7 @@ use crate::files;
 
 pub use self::captions::{Encoded, Vocabulary};
 pub use self::check::{Report, check};
-pub use self::codec::{save_png, save_png_with_text};
+pub use self::codec::{png_with_text, save_png, save_png_with_text};
 pub use self::crop::{Cut, bbox_crop, cut_by_box, margin_side, prepare};
 pub use self::dataset::{Dataset, Item, Skip, SplitSource};
 pub use self::decode::{DecodeConfig, Decoded, decode, decode_bytes};

@@ -4,11 +4,15 @@ pub mod evaluator;
 pub mod features;
 pub mod frozen;
 mod preprocess;
+mod prompt;
 mod request;
+mod review;
 mod sampler;
 mod samples;
 
 pub use preprocess::image_square;
-pub use request::{Draw, Noise, NoiseValues, Request, Text, between_noises, between_texts};
-pub use sampler::{Prompt, Sampler, Weights};
+pub use prompt::{NAMED, Prompt, suggestions};
+pub use request::{Draw, Noise, NoiseValues, Place, Request, Text, between_noises, between_texts};
+pub use review::{Matching, Review, Reviewer};
+pub use sampler::{Sampler, Weights};
 pub use samples::Samples;

@@ -74,6 +74,24 @@ impl Draw {
     }
 }
 
+/// A place between two of several stations: the one before, the one after, and how far from the one to the other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Place {
+    pub from: usize,
+    pub to: usize,
+    pub at: f32,
+}
+
+impl Place {
+    /// Place `frame` of `frames`, two or more, that lie evenly on the way through all stations, from the first to the last.
+    pub fn of(frame: usize, frames: usize, stations: usize) -> Place {
+        let (legs, last) = (stations - 1, frames - 1);
+        // Whole numbers, so that a station is met exactly.
+        let (from, rest) = (frame * legs / last, frame * legs % last);
+        Place { from, to: (from + 1).min(legs), at: rest as f32 / last as f32 }
+    }
+}
+
 /// Between two noises on the great circle (Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985), z and eps
 /// each by itself: lengths stay those of normal noise, where a straight line would pass near 0. `at` 0 is the first, 1 the second.
 pub fn between_noises(from: &NoiseValues, to: &NoiseValues, at: f32) -> NoiseValues {
@@ -133,6 +151,14 @@ mod tests {
             sentence_attention: true,
             single_head: false,
         }
+    }
+
+    #[test]
+    fn frames_meet_every_station() {
+        let at = |frame| Place::of(frame, 5, 3);
+        let expected = [(0, 0.0), (0, 0.5), (1, 0.0), (1, 0.5), (2, 0.0)];
+        assert_eq!([0, 1, 2, 3, 4].map(|frame| (at(frame).from, at(frame).at)), expected);
+        assert_eq!(Place::of(1, 2, 2), Place { from: 1, to: 1, at: 0.0 });
     }
 
     #[test]

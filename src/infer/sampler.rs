@@ -1,16 +1,16 @@
 //! Samples images from a trained run, in batches: the text encoder and the generator.
 
 use super::frozen::{self, GENERATOR, RAW_GENERATOR};
+use super::prompt::{Prompt, suggestions};
 use super::request::{NoiseValues, Request, Text};
 use super::samples::Samples;
 use crate::config::Config;
-use crate::data::{Vocabulary, captions};
-use crate::engine::nn::Mode;
+use crate::data::Vocabulary;
 use crate::engine::ops::shape::slice;
 use crate::engine::tensor::no_grad;
 use crate::engine::{IntTensor, Tensor};
 use crate::error::{Error, Result};
-use crate::mirrorgan::generator::Generator;
+use crate::mirrorgan::generator::{Generator, Stage};
 use crate::mirrorgan::stem::{TextEmbedding, TextEncoder};
 use crate::run::{Checkpoint, Checkpoints, Phase, RunFolder};
 
@@ -23,16 +23,6 @@ pub struct Sampler {
     pub weights: &'static str,
     text: TextEncoder,
     generator: Generator,
-}
-
-/// A caption's words as they are used, and those that are left out.
-#[derive(Debug)]
-pub struct Prompt {
-    pub ids: Vec<i32>,
-    pub words: Vec<String>,
-    pub unknown: Vec<String>,
-    /// Known words beyond `data.words_eval`.
-    pub beyond: Vec<String>,
 }
 
 /// Which weights of the generator.
@@ -65,40 +55,14 @@ impl Sampler {
         Ok(Sampler { config, vocabulary, checkpoint: gan.name(), weights: network, text, generator })
     }
 
-    /// The words of a caption; the error says why nothing can be generated from it.
+    /// As [`Prompt::of`], by the run's tokenizer and vocabulary.
     pub fn prompt(&self, caption: &str) -> std::result::Result<Prompt, String> {
-        let tokenizer = self.config.data.open.tokenizer;
-        let encoded = captions::encode(caption, &self.vocabulary, tokenizer);
-        let ids = captions::fit_eval(&encoded.ids, self.config.data.words_eval);
-        if ids.is_empty() && encoded.unknown.is_empty() {
-            return Err(match caption.chars().any(char::is_alphabetic) {
-                true => format!("no word of '{}' is ASCII: {}", caption.trim(), tokenizer.why_wordless()),
-                false => "an empty caption; write what the image should show".to_string(),
-            });
-        }
-        if ids.is_empty() {
-            let suggestions = self.suggestions(&encoded.unknown).join("; ");
-            return Err(format!("not one word of '{caption}' is known: {suggestions}"));
-        }
-        let words = |ids: &[i32]| {
-            let words = ids.iter().filter_map(|&id| self.vocabulary.word(id));
-            words.map(str::to_string).collect::<Vec<_>>()
-        };
-        let (words, beyond) = (words(&ids), words(&encoded.ids[ids.len()..]));
-        Ok(Prompt { ids, words, unknown: encoded.unknown, beyond })
+        Prompt::of(caption, &self.config, &self.vocabulary)
     }
 
     /// For each unknown word, words spelled like it.
     pub fn suggestions(&self, unknown: &[String]) -> Vec<String> {
-        let suggest = |word: &String| match self.vocabulary.near(word, 3) {
-            near if near.is_empty() => format!("'{word}' is not in the vocabulary"),
-            near => format!("'{word}' is not in the vocabulary (near it: {})", near.join(", ")),
-        };
-        let mut lines: Vec<String> = unknown.iter().take(NAMED).map(suggest).collect();
-        if unknown.len() > NAMED {
-            lines.push(format!("{} more words are not in the vocabulary", unknown.len() - NAMED));
-        }
-        lines
+        suggestions(unknown, &self.vocabulary)
     }
 
     /// Generates what is asked for, in order and in batches of at most `batch`, and hands each batch to `each`, which says whether to
@@ -125,6 +89,11 @@ impl Sampler {
 
     /// One batch.
     pub fn sample(&self, requests: &[Request]) -> Samples {
+        self.sample_by_stage(requests, |_| ())
+    }
+
+    /// As [`Sampler::sample`], and `each` is called with every stage as soon as its images are there.
+    pub fn sample_by_stage(&self, requests: &[Request], each: impl FnMut(Stage)) -> Samples {
         let config = &self.config.generator;
         let noises: Vec<NoiseValues> = requests.iter().map(|request| request.noise.values(config)).collect();
         let stack = |width: usize, part: fn(&NoiseValues) -> &[f32]| {
@@ -133,7 +102,7 @@ impl Sampler {
         let (z, eps) = (stack(config.noise, |noise| &noise.z), stack(config.condition, |noise| &noise.eps));
         no_grad(|| {
             let (embedding, lengths) = self.embed(requests);
-            let generated = self.generator.forward(&z, &embedding, &lengths, &eps, Mode::Eval);
+            let generated = self.generator.forward_by_stage(&z, &embedding, &lengths, &eps, each);
             Samples { z, eps, lengths, embedding, generated }
         })
     }
@@ -189,9 +158,6 @@ impl Sampler {
         (IntTensor::new(words, [rows, room]), IntTensor::new(lengths, [rows]))
     }
 }
-
-/// Unknown words of a caption that are named one by one.
-const NAMED: usize = 8;
 
 fn best(run: &RunFolder) -> Result<Checkpoint> {
     let checkpoints = Checkpoints::of(run.root(), Phase::Gan);

@@ -67,6 +67,14 @@ impl Captioner {
     pub fn describe(&self, images: &Tensor, max_words: usize) -> Vec<Vec<i32>> {
         no_grad(|| self.decoder.greedy(&self.encoder.forward(images, Mode::Eval), max_words, Some(END)))
     }
+
+    /// As [`Captioner::describe`], each word with its probability given the image and the words before it.
+    pub fn describe_with_probabilities(&self, images: &Tensor, max_words: usize) -> Vec<Vec<(i32, f32)>> {
+        no_grad(|| {
+            let feature = self.encoder.forward(images, Mode::Eval);
+            self.decoder.greedy_with_probabilities(&feature, max_words, Some(END))
+        })
+    }
 }
 
 /// The captions one column wider, each with its end token.
@@ -156,23 +164,36 @@ impl CaptionDecoder {
 
     /// The most likely word at each of at most `steps` steps, until every caption has `end`, where it is cut off.
     pub fn greedy(&self, feature: &Tensor, steps: usize, end: Option<i32>) -> Vec<Vec<i32>> {
+        let captions = self.greedy_with_probabilities(feature, steps, end);
+        captions.into_iter().map(|caption| caption.into_iter().map(|(word, _)| word).collect()).collect()
+    }
+
+    /// As [`CaptionDecoder::greedy`], each word with its probability.
+    pub fn greedy_with_probabilities(
+        &self,
+        feature: &Tensor,
+        steps: usize,
+        end: Option<i32>,
+    ) -> Vec<Vec<(i32, f32)>> {
         let [batch, embedding] = feature.dims();
         let one = IntTensor::new(vec![1; batch], [batch]);
-        let mut captions = vec![Vec::new(); batch];
+        let mut captions: Vec<Vec<(i32, f32)>> = vec![Vec::new(); batch];
         let (mut x, mut state) = (feature.reshape([batch, 1, embedding]), None);
+        let is_end = |&(word, _): &(i32, f32)| Some(word) == end;
         for _ in 0..steps {
             let lstm = self.lstm.forward(&x, &one, state.as_ref().map(|(h, c)| (h, c)));
-            let best = argmax_rows(&self.linear.forward(&lstm.h));
+            let best = most_likely(&self.linear.forward(&lstm.h));
             captions.iter_mut().zip(&best).for_each(|(caption, &word)| caption.push(word));
-            if end.is_some_and(|end| captions.iter().all(|caption| caption.contains(&end))) {
+            if captions.iter().all(|caption| caption.iter().any(is_end)) {
                 break;
             }
-            x = self.embed.forward(&IntTensor::new(best, [batch, 1]));
+            let words = best.into_iter().map(|(word, _)| word).collect();
+            x = self.embed.forward(&IntTensor::new(words, [batch, 1]));
             state = Some((lstm.h, lstm.c));
         }
         captions
-            .iter()
-            .map(|caption| caption.iter().copied().take_while(|&w| Some(w) != end).collect())
+            .into_iter()
+            .map(|caption| caption.into_iter().take_while(|word| !is_end(word)).collect())
             .collect()
     }
 }
@@ -180,7 +201,12 @@ impl CaptionDecoder {
 /// A target that cross entropy ignores.
 const IGNORE_INDEX: i32 = -1;
 
-fn argmax_rows(logits: &Tensor) -> Vec<i32> {
-    let best = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0) as i32;
+/// The largest logit of each row, and its softmax.
+fn most_likely(logits: &Tensor) -> Vec<(i32, f32)> {
+    let best = |row: &[f32]| {
+        let word = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0);
+        let total: f32 = row.iter().map(|logit| (logit - row[word]).exp()).sum();
+        (word as i32, 1.0 / total)
+    };
     logits.to_vec().chunks(logits.shape().last_dim()).map(best).collect()
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::nn::{Conv2d, Initializer, Linear, Mode, Policy, Scope};
 use crate::engine::ops::matching::{cosine_scores, matching_loss, word_scores};
-use crate::engine::ops::matmul::linear;
+use crate::engine::ops::matmul::{linear, matmul};
 use crate::engine::ops::pointwise::scale;
 use crate::engine::ops::shape::transpose;
 use crate::engine::ops::softmax::softmax;
@@ -78,6 +78,20 @@ pub fn region_attention(words: &Tensor, regions: &Tensor, gamma1: f32) -> Tensor
     softmax(&scale(&transpose(&over_words, &[1, 0]), gamma1))
 }
 
+/// How well each word [T,D] matches the regions [N,D] that it attends to: their cosines, equation 10 of AttnGAN.
+pub fn word_matches(words: &Tensor, regions: &Tensor, gamma1: f32) -> Vec<f32> {
+    let contexts = matmul(&region_attention(words, regions, gamma1), regions).to_vec();
+    let width = words.shape().last_dim();
+    words.to_vec().chunks(width).zip(contexts.chunks(width)).map(|(word, seen)| cosine(word, seen)).collect()
+}
+
+/// The cosine of two vectors; 0 where one has no length.
+pub fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    let lengths = (dot(a, a) * dot(b, b)).sqrt();
+    if lengths > 0.0 { dot(a, b) / lengths } else { 0.0 }
+}
+
 /// The four terms of the DAMSM loss: w0, w1 for words and s0, s1 for sentences, each in both directions. Within a
 /// batch, a pair of one class that is not the match itself is masked out.
 pub fn damsm_loss(
@@ -98,7 +112,6 @@ pub fn damsm_loss(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::ops::matmul::matmul;
     use crate::engine::tensor::Rng;
 
     /// The score of a word and an image is that of the word and the regions it attends to.
@@ -108,14 +121,9 @@ mod tests {
         let (words, regions) = (rng.normal([1, 3, 8]), rng.normal([1, 5, 8]));
         let expected = word_scores(&words, &IntTensor::new(vec![3], [1]), &regions, 4.0, 5.0).item();
         let (words, regions) = (words.reshape([3, 8]), regions.reshape([5, 8]));
-        let attention = region_attention(&words, &regions, 4.0);
-        let (rows, contexts) = (attention.to_vec(), matmul(&attention, &regions).to_vec());
-        assert!(rows.chunks(5).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
-        let cosine = |(a, b): (&[f32], &[f32])| {
-            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
-            dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
-        };
-        let similarities = words.to_vec().chunks(8).zip(contexts.chunks(8)).map(cosine).collect::<Vec<_>>();
+        let attention = region_attention(&words, &regions, 4.0).to_vec();
+        assert!(attention.chunks(5).all(|row| (row.iter().sum::<f32>() - 1.0).abs() < 1e-5));
+        let similarities = word_matches(&words, &regions, 4.0);
         let score = similarities.iter().map(|s| (5.0 * s).exp()).sum::<f32>().ln();
         assert!((score - expected).abs() < 1e-4, "{score} {expected}");
     }

@@ -68,6 +68,16 @@ pub struct Generated {
     pub logvar: Tensor,
 }
 
+/// A stage that is finished while later ones are not begun. Off the tape.
+pub struct Stage<'a> {
+    /// From 0; only stages that have an image are counted.
+    pub number: usize,
+    /// [B,S,S,3] in [-1, 1].
+    pub image: &'a Tensor,
+    /// [B,H,W,T]; the first stage has none.
+    pub attention: Option<&'a Tensor>,
+}
+
 pub struct Generator {
     augmentation: ConditioningAugmentation,
     first: FirstStage,
@@ -104,16 +114,58 @@ impl Generator {
         mode: Mode,
     ) -> Generated {
         let Augmented { c, mu, logvar } = self.augmentation.forward(&text.sentence, eps);
-        let mut hs = vec![self.first.forward(noise, &c, mode)];
+        let (hs, attention) = self.hidden(noise, &c, text, lengths, mode, |_, _, _| ());
+        let with_head = &hs[self.without_head()..];
+        let images = self.heads.iter().zip(with_head).map(|(head, h)| tanh(&head.forward(h))).collect();
+        Generated { images, attention, mu, logvar }
+    }
+
+    /// In evaluation, and `each` is called with every stage as soon as its image is there. The images are those of
+    /// [`Generator::forward`], bit for bit; a tape would add up gradients in another order.
+    pub fn forward_by_stage(
+        &self,
+        noise: &Tensor,
+        text: &TextEmbedding,
+        lengths: &IntTensor,
+        eps: &Tensor,
+        mut each: impl FnMut(Stage),
+    ) -> Generated {
+        let Augmented { c, mu, logvar } = self.augmentation.forward(&text.sentence, eps);
+        let (first, mut images) = (self.without_head(), Vec::new());
+        let (_, attention) = self.hidden(noise, &c, text, lengths, Mode::Eval, |k, h, attention| {
+            let Some(number) = k.checked_sub(first) else { return };
+            let image = tanh(&self.heads[number].forward(h));
+            each(Stage { number, image: &image, attention });
+            images.push(image);
+        });
+        Generated { images, attention, mu, logvar }
+    }
+
+    /// Stages before the first that has an image.
+    fn without_head(&self) -> usize {
+        1 + self.stages.len() - self.heads.len()
+    }
+
+    /// Every h_k and the attention of every stage but the first; `each` sees number, h_k and attention as they are made.
+    fn hidden(
+        &self,
+        noise: &Tensor,
+        c: &Tensor,
+        text: &TextEmbedding,
+        lengths: &IntTensor,
+        mode: Mode,
+        mut each: impl FnMut(usize, &Tensor, Option<&Tensor>),
+    ) -> (Vec<Tensor>, Vec<Tensor>) {
+        let mut hs = vec![self.first.forward(noise, c, mode)];
+        each(0, &hs[0], None);
         let mut attention = Vec::new();
-        for stage in &self.stages {
-            let (h, map) = stage.forward(&hs[hs.len() - 1], &c, text, lengths, mode);
+        for (stage, k) in self.stages.iter().zip(1..) {
+            let (h, map) = stage.forward(&hs[k - 1], c, text, lengths, mode);
+            each(k, &h, Some(&map));
             hs.push(h);
             attention.push(map);
         }
-        let with_head = &hs[hs.len() - self.heads.len()..];
-        let images = self.heads.iter().zip(with_head).map(|(head, h)| tanh(&head.forward(h))).collect();
-        Generated { images, attention, mu, logvar }
+        (hs, attention)
     }
 }
 

@@ -12,6 +12,18 @@ pub struct Frame {
     pub milliseconds: u32,
 }
 
+/// The frames of an interpolation; its ends are held.
+pub fn with_held_ends(pictures: Vec<Picture>) -> Vec<Frame> {
+    const MOVING: u32 = 100;
+    const HELD: u32 = 700;
+    let last = pictures.len().saturating_sub(1);
+    let frame = |(i, picture): (usize, Picture)| Frame {
+        picture,
+        milliseconds: if i == 0 || i == last { HELD } else { MOVING },
+    };
+    pictures.into_iter().enumerate().map(frame).collect()
+}
+
 /// The bytes of a GIF that plays for ever. Colors are reduced to 256 of each frame's own.
 ///
 /// # Panics

@@ -10,7 +10,7 @@ mod samples;
 mod sheet;
 mod text;
 
-pub use animation::{Frame, gif};
+pub use animation::{Frame, gif, with_held_ends};
 pub use attention::{Attention, Even, Scale, attention_sheet};
 pub use change::{Change, change_sheet};
 pub use contact::{Section, contact_sheet};

@@ -15,8 +15,8 @@ use super::{Count, Lines, Work, exit, note};
 use crate::data::Picture;
 use crate::error::Result;
 use crate::files::atomic;
-use crate::infer::{Noise, Request, Text, between_noises, between_texts};
-use crate::render::{Frame, Tile, gif, pictures, strip};
+use crate::infer::{Noise, Place, Request, Text, between_noises, between_texts};
+use crate::render::{Tile, gif, pictures, strip, with_held_ends};
 
 /// What lies at the ends of an interpolation.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -25,22 +25,6 @@ pub(super) enum Ends {
     Noise,
     /// The captions' embeddings, with one noise
     Sentence,
-}
-
-/// A place between two of several stations: the one before, the one after, and how far from the one to the other.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Place {
-    from: usize,
-    to: usize,
-    at: f32,
-}
-
-/// Place `frame` of `frames` that lie evenly on the way through all stations, from the first to the last.
-fn place(frame: usize, frames: usize, stations: usize) -> Place {
-    let (legs, last) = (stations - 1, frames - 1);
-    // Whole numbers, so that a station is met exactly.
-    let (from, rest) = (frame * legs / last, frame * legs % last);
-    Place { from, to: (from + 1).min(legs), at: rest as f32 / last as f32 }
 }
 
 impl Work<'_> {
@@ -61,15 +45,15 @@ impl Work<'_> {
         let mut shown = Count::new("infer", ways.len() * frames);
         for (number, way) in ways.iter().enumerate() {
             let mut strip = Vec::new();
-            let requests =
-                (0..frames).map(|frame| way.request(self, place(frame, frames, way.stations.len()), ends));
+            let requests = (0..frames)
+                .map(|frame| way.request(self, Place::of(frame, frames, way.stations.len()), ends));
             let whole = self.sampler.generate(requests, self.batch, |samples| {
                 samples
                     .require_finite(&output.call.checkpoint_folder())
                     .with_context(|| way.stations[0].asked.label.clone())?;
                 strip.extend(pictures(samples.largest()));
                 for row in (0..samples.count()).filter(|_| self.dump.is_some()) {
-                    let place = place(strip.len() - samples.count() + row, frames, way.stations.len());
+                    let place = Place::of(strip.len() - samples.count() + row, frames, way.stations.len());
                     dump.push(way.stations[place.from].asked.prompt.ids.clone(), samples.sample(row));
                 }
                 shown.done(number * frames + strip.len());
@@ -160,7 +144,7 @@ impl<'a> Way<'a> {
         output.call.complete(&mut about);
         let mut files = vec![format!("{number:03}-{kind}.png")];
         let tiles = frames.iter().enumerate().map(|(frame, picture)| {
-            let place = place(frame, frames.len(), self.stations.len());
+            let place = Place::of(frame, frames.len(), self.stations.len());
             let label = match place.at == 0.0 {
                 true if ends == Ends::Noise => names[place.from].clone(),
                 true => format!("caption {}", place.from + 1),
@@ -178,35 +162,10 @@ impl<'a> Way<'a> {
         if animated {
             files.push(format!("{number:03}-{kind}.gif"));
             written.push(output.folder.join(&files[1]));
-            atomic::write(&written[1], &gif(timed(frames)))?;
+            atomic::write(&written[1], &gif(with_held_ends(frames)))?;
         }
         about["files"] = json!(files);
         atomic::append_line(output.folder.join("captions.jsonl"), &about.to_string())?;
         Ok(written)
-    }
-}
-
-/// The ends are held.
-fn timed(frames: Vec<Picture>) -> Vec<Frame> {
-    const MOVING: u32 = 100;
-    const HELD: u32 = 700;
-    let last = frames.len() - 1;
-    let frame = |(i, picture): (usize, Picture)| Frame {
-        picture,
-        milliseconds: if i == 0 || i == last { HELD } else { MOVING },
-    };
-    frames.into_iter().enumerate().map(frame).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn frames_meet_every_station() {
-        let at = |frame| place(frame, 5, 3);
-        let expected = [(0, 0.0), (0, 0.5), (1, 0.0), (1, 0.5), (2, 0.0)];
-        assert_eq!([0, 1, 2, 3, 4].map(|frame| (at(frame).from, at(frame).at)), expected);
-        assert_eq!(place(1, 2, 2), Place { from: 1, to: 1, at: 0.0 });
     }
 }
