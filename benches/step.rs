@@ -24,9 +24,11 @@ use mirrorgan_engine::engine::tensor::{IntTensor, Tensor, backward, no_grad, set
 use mirrorgan_engine::mirrorgan::backbone::{BackboneConfig, BackboneKind};
 use mirrorgan_engine::mirrorgan::captioner::{CaptionEncoder, CaptionerConfig};
 use mirrorgan_engine::mirrorgan::damsm::{Gammas, ImageEmbedding, ImageEncoder, damsm_loss};
-use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig};
+use mirrorgan_engine::mirrorgan::discriminator::{Discriminator, DiscriminatorConfig, DiscriminatorNorm};
 use mirrorgan_engine::mirrorgan::generator::{Generated, Generator, GeneratorConfig};
-use mirrorgan_engine::mirrorgan::losses::{Terms, discriminator_loss, generator_loss};
+use mirrorgan_engine::mirrorgan::losses::{
+    Adversarial, Objective, Terms, discriminator_loss, generator_loss,
+};
 use mirrorgan_engine::mirrorgan::stem::{TextEmbedding, TextEncoder, TextEncoderConfig};
 
 #[path = "../tests/formula/mod.rs"]
@@ -175,7 +177,7 @@ fn generator(width: usize) -> (Generator, Store) {
 }
 
 fn discriminator(i: usize, width: usize) -> (Discriminator, Store) {
-    let config = DiscriminatorConfig { width, unconditional: true };
+    let config = DiscriminatorConfig { width, unconditional: true, norm: DiscriminatorNorm::Batch };
     let prefix = format!("netD{i}");
     Store::build(by_formula(&prefix), |scope| Discriminator::new(scope, 64 << i, FEATURES, &config)).unwrap()
 }
@@ -237,11 +239,11 @@ fn step(options: &Options) -> Report {
         let mut terms = Terms::default();
         for (i, d) in ds.iter().enumerate() {
             let fake = generated.images[i].detach();
-            let loss = discriminator_loss(d, &real[i], &fake, &inputs.text.sentence).loss;
+            let loss = discriminator_loss(Adversarial::Bce, d, &real[i], &fake, &inputs.text.sentence).loss;
             adam_d[i].minimize(&loss);
             terms.push(format!("d{i}"), loss.detach());
         }
-        let generator_terms = generator_loss(&ds, &generated, &inputs.text.sentence);
+        let generator_terms = generator_loss(Objective::PUBLISHED, &ds, &generated, &inputs.text.sentence);
         adam_g.minimize(&generator_terms.total());
         terms.append(generator_terms.detach());
         if losses.len() < 3 {
