@@ -22,6 +22,56 @@ fn info_says_what_it_runs_on() {
 }
 
 #[test]
+fn shells_and_man_are_told_of_every_command() {
+    for (shell, parts) in [
+        ("bash", ["_engine()", "--dataset"]),
+        ("zsh", ["#compdef engine", "--dataset"]),
+        ("fish", ["complete -c engine", "-l dataset"]),
+    ] {
+        let output = engine(&["completions", shell]);
+        assert_eq!(output.code, 0, "{}", output.err);
+        assert_says(&output.out, &[parts[0], parts[1], "serve"]);
+    }
+    assert_says(&engine(&["completions", "basch"]).err, &["basch", "bash", "zsh"]);
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join("man1");
+    let output = engine(&["manual", folder.to_str().unwrap()]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    let page = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    assert_says(&page("engine.1"), &["engine\\-infer(1)", "Exit codes"]);
+    assert_says(&page("engine-infer.1"), &["interpolate", "Ctrl"]);
+    let file = out.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let output = engine(&["manual", file.to_str().unwrap()]);
+    assert_eq!(output.code, 1);
+    assert_says(&output.err, &["no manual in", "file"]);
+}
+
+#[test]
+fn every_key_is_explained() {
+    let output = engine(&["config", "keys"]);
+    assert_eq!(output.code, 0, "{}", output.err);
+    let line =
+        output.out.lines().find(|line| line.starts_with("gan.lr_tail")).expect("a line for gan.lr_tail");
+    assert_says(line, &["number", "0.5", "fall linearly to 0"]);
+    let output = engine(&["config", "keys", "cub", "--json"]);
+    let keys: serde_json::Value = serde_json::from_str(&output.out).unwrap();
+    let keys = keys.as_array().unwrap();
+    assert!(
+        keys.len() > 80 && keys.iter().all(|key| key["help"].as_str().is_some_and(|help| !help.is_empty()))
+    );
+    let epochs = keys.iter().find(|key| key["key"] == "gan.schedule.epochs").unwrap();
+    assert_eq!(epochs["type"], "integer or none");
+    assert_says(&engine(&["config", "keys", "cup"]).err, &["cup", "cub"]);
+}
+
+#[test]
+fn the_version_names_its_revision() {
+    assert_says(&engine(&["-V"]).out, &["engine 0.", "(revision "]);
+    assert_says(&engine(&["--version"]).out, &["engine 0.", "(revision ", "target "]);
+}
+
+#[test]
 fn infer_writes_images_sheets_and_the_dump() {
     let out = tempfile::tempdir().unwrap();
     let path = |name: &str| out.path().join(name).to_str().unwrap().to_string();

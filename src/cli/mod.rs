@@ -3,6 +3,8 @@
 pub mod bench;
 mod call;
 mod caption;
+mod completions;
+mod config;
 mod data;
 mod dataset;
 mod eval;
@@ -37,7 +39,9 @@ use crate::error::{caught, chain, note};
 #[derive(Parser)]
 #[command(
     name = "engine",
-    version,
+    version = concat!(env!("CARGO_PKG_VERSION"), " (revision ", env!("ENGINE_REVISION"), ")"),
+    long_version = concat!(env!("CARGO_PKG_VERSION"), " (revision ", env!("ENGINE_REVISION"), ")\ntarget ", env!("ENGINE_TARGET"),
+        ", built with ", env!("ENGINE_FEATURES")),
     about = "MirrorGAN and AttnGAN: train text-to-image networks and generate images with them",
     after_help = EXIT_CODES
 )]
@@ -58,23 +62,18 @@ pub fn command_line() -> clap::Command {
     <Cli as clap::CommandFactory>::command()
 }
 
+/// What a command does is said where its arguments are; here too, a sentence would hide the rest there.
 #[derive(Subcommand)]
 enum Command {
     /// Train all phases, or one, into a run folder
     Train(train::Args),
-    /// Generate images for captions
     Infer(infer::Args),
-    /// Measure a run: FID and its kin, each figure with its protocol
     Eval(eval::Args),
-    /// Train variants of a preset and measure them all: one table
     Sweep(sweep::Args),
-    /// Find the training pictures that are nearest to pictures: is one memorised?
     Nearest(nearest::Args),
     /// Describe images
     Caption(caption::Args),
-    /// Make a run of checkpoints that PyTorch wrote
     Import(import::Args),
-    /// Write a run's networks as files for other programs
     Export(export::Args),
     /// Show the version and the devices of this machine
     Info(info::Args),
@@ -84,10 +83,16 @@ enum Command {
     Bench(bench::Args),
     /// List the presets, show one, or compare two
     Presets(presets::Args),
+    /// Explain the keys of a configuration
+    #[command(subcommand)]
+    Config(config::Command),
     /// Write a run as one page of HTML: figures, curves, samples, attention, configuration
     Report(report::Args),
-    /// Serve a run as a page for the browser, with an API
     Serve(serve::Args),
+    /// Print a script that completes commands and options in a shell
+    Completions(completions::CompletionsArgs),
+    /// Write pages for man
+    Manual(completions::ManualArgs),
     /// Render, check or pack a data set
     #[command(subcommand)]
     Data(data::Command),
@@ -145,8 +150,11 @@ pub fn main() -> ExitCode {
             Command::Kernels(args) => kernels::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Presets(args) => presets::run(args),
+            Command::Config(command) => config::run(command),
             Command::Report(args) => report::run(args),
             Command::Serve(args) => serve::run(args),
+            Command::Completions(args) => completions::completions(args),
+            Command::Manual(args) => completions::manual(args),
             Command::Data(command) => return data::run(command),
         }
         .map(|()| ExitCode::from(exit::FINISHED))

@@ -12,7 +12,7 @@ use super::dataset::DatasetName;
 use super::progress::Display;
 use super::target::Target;
 use super::{Machine, exit, say, signals};
-use crate::config::{Config, KeyHelp, choose_encoders};
+use crate::config::{Config, choose_encoders};
 use crate::data::{Dataset, Fingerprint};
 use crate::error::Result;
 use crate::files::whole;
@@ -263,11 +263,7 @@ fn list_keys(args: &Args) -> anyhow::Result<ExitCode> {
     let named = args.resume.is_some() || args.out.is_some() || args.dataset.is_some();
     let run = if named { args.run_folder()?.1 } else { None };
     let keys = args.config(run.as_ref(), args.dataset.unwrap_or(DatasetName::Demo))?.keys();
-    let width = |of: fn(&KeyHelp) -> usize| keys.iter().map(of).max().unwrap_or(0);
-    let (key_width, value_width) = (width(|k| k.key.len()), width(|k| k.value.len()));
-    for KeyHelp { key, value, help } in &keys {
-        say(format!("{key:key_width$}  {value:value_width$}  {help}"))?;
-    }
+    say(super::config::table(&keys))?;
     Ok(ExitCode::SUCCESS)
 }
 

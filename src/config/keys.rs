@@ -11,6 +11,8 @@ use crate::mirrorgan::optional::NONE;
 /// A key with its value and its help, for a table.
 pub struct KeyHelp {
     pub key: String,
+    /// integer, number, boolean, list, name, or what may also be none.
+    pub kind: &'static str,
     pub value: String,
     pub help: &'static str,
 }
@@ -39,10 +41,22 @@ pub(super) fn comments(text: &str) -> Vec<(String, &str)> {
     found
 }
 
+fn kind(key: &str, value: &Value) -> &'static str {
+    match value {
+        _ if migrate::is_optional(key) => "integer or none",
+        Value::Integer(_) => "integer",
+        Value::Float(_) => "number",
+        Value::Boolean(_) => "boolean",
+        Value::Array(_) => "list",
+        _ => "name",
+    }
+}
+
 pub(super) fn table_of_help(values: &Flat) -> Vec<KeyHelp> {
     let row = |(key, help): (String, &'static str)| {
         let value = values.get(&key).map_or("-".to_string(), Value::to_string);
-        KeyHelp { key, value, help }
+        let kind = values.get(&key).map_or("-", |value| kind(&key, value));
+        KeyHelp { key, kind, value, help }
     };
     comments(reference()).into_iter().map(row).collect()
 }

@@ -56,7 +56,7 @@ pub struct Objective {
     pub adversarial: Adversarial,
     /// Weight of the augmented condition's divergence from a standard normal.
     pub lambda_kl: f32,
-    /// Weight of [`consistency`].
+    /// Weight of the squared difference between a stage's image and the next one's at its size.
     pub lambda_consistency: f32,
 }
 
