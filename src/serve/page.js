@@ -406,7 +406,9 @@ async function generateSwapped() {
 
 function showSwapped(picture) {
   other = picture;
-  for (const id of ["swapped", "swap-actions", "gif-caption"]) $(id).hidden = !picture;
+  $("swapped").hidden = !picture;
+  // What compares both pictures, or takes them along, waits for the last stage.
+  for (const id of ["swap-actions", "gif-caption"]) $(id).hidden = picture?.stages.length !== model.sides.length;
   const caption = (words) => words.flatMap((word, i) => [i ? " " : "", i === state.swap.at ? el("mark", {}, word) : word]);
   $("original").lastElementChild.replaceChildren(...(picture ? caption(shown.words) : []));
   if (!picture) return;
@@ -428,6 +430,8 @@ async function mark(isOn) {
     context.drawImage(image, 0, 0);
     return context.getImageData(0, 0, image.naturalWidth, image.naturalHeight);
   }));
+  // Meanwhile another picture may have begun.
+  if ($("changed").ariaPressed !== "true") return;
   const [a, b] = pixels.map((of) => of.data);
   const moved = Array.from({ length: a.length / 4 }, (_, i) => [0, 1, 2].reduce((sum, c) => sum + Math.abs(a[4 * i + c] - b[4 * i + c]), 0) / 765);
   const most = moved.reduce((x, y) => Math.max(x, y), 0.1);
